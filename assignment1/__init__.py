@@ -1,0 +1,1 @@
+"""Extreme learning machines and multilayer perceptrons on VQ-VAE codes of faces."""

@@ -1,0 +1,1 @@
+"""Book-keeping that two or more assignments share: command line, run folder, figures, reports."""
