@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from scipy.linalg import cho_factor, cho_solve, eigh
 from scipy.linalg.blas import ssyrk
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -131,3 +133,236 @@ class Moments:
     def minimum_norm(self) -> np.ndarray:
         """The least-squares solution of minimum norm (L, k), pinv(H) Y."""
         return self.ridge_path([0.0])[0]
+
+    def elastic_net_path(self, alphas: Sequence[float], l1_ratio: float, eigen: tuple[np.ndarray, np.ndarray] | None = None,
+                         tolerance: float = 1e-3, max_rounds: int = 3000) -> np.ndarray:  # fmt: skip
+        """argmin |H beta - Y|^2 / 2n + alpha (l1_ratio |beta|_1 + (1 - l1_ratio) |beta|^2 / 2) for many alphas: (A, L, k).
+
+        ADMM (Boyd et al. 2011, section 6.4) on all alphas and outputs at once: in the eigenbasis of the Gram matrix each round
+        is two matrix products, whatever the step size rho of each column, and columns leave as they converge.
+        Warns (ConvergenceWarning) when a column does not reach the tolerance, relative change and gap, in `max_rounds`.
+        """
+        values, vectors = eigen or self.eigen()
+        kind = self.gram.dtype
+        spectrum = (np.maximum(values, 0) / self.n).astype(kind)[:, None]
+        vectors = vectors.astype(kind)
+        outputs, columns = self.cross.shape[1], len(alphas) * self.cross.shape[1]
+        target = np.tile(vectors.T @ (self.cross / self.n).astype(kind), (1, len(alphas)))  # (L, A k)
+        weight = np.repeat(np.asarray(alphas, kind), outputs)
+        rho = np.full(columns, max(np.median(spectrum), 1e-6 * spectrum[-1, 0]), kind)
+        split, dual = np.zeros((2, len(values), columns), kind)
+        solution, open_columns = np.zeros((len(values), columns), kind), np.arange(columns)
+        for rounds in range(1, max_rounds + 1):
+            rotated = vectors.T @ (split - dual)
+            rotated = (rotated * rho + target) / (spectrum + (weight * (1 - l1_ratio) + rho))
+            smooth = vectors @ rotated
+            moved = 1.6 * smooth - 0.6 * split + dual  # over-relaxation, section 3.4.3
+            before, threshold = split, weight * l1_ratio / rho
+            split = np.maximum(moved - threshold, 0) + np.minimum(moved + threshold, 0)
+            dual = moved - split
+            if rounds % 10:
+                continue
+            size, tiny = np.linalg.norm(split, axis=0), 1e-12
+            primal = np.where(size > 0, np.linalg.norm(smooth - split, axis=0) / np.maximum(size, tiny), np.abs(smooth).max(0) > 1e-6)
+            change = np.linalg.norm(split - before, axis=0) / np.maximum(np.linalg.norm(dual, axis=0), tiny)
+            done = (primal < tolerance) & (change < tolerance)
+            solution[:, open_columns[done]] = split[:, done]
+            go_on = ~done
+            open_columns, split, dual, target = open_columns[go_on], split[:, go_on], dual[:, go_on], target[:, go_on]
+            rho, weight = rho[go_on], weight[go_on]
+            balance = np.sqrt(np.maximum(primal[go_on], 1e-9) / np.maximum(change[go_on], 1e-9)).clip(1 / 3, 3)
+            balance = np.where(np.abs(np.log(balance)) > 0.26, balance, 1).astype(kind)  # section 3.4.1, on relative residuals
+            rho, dual = rho * balance, dual / balance
+            if not open_columns.size:
+                break
+        else:
+            warnings.warn(f"{open_columns.size} of {columns} columns did not converge in {max_rounds} rounds", ConvergenceWarning, stacklevel=2)
+            solution[:, open_columns] = split
+        return solution.reshape(len(values), len(alphas), outputs).transpose(1, 0, 2)
+
+    def path(self, penalty: Penalty, alphas: Sequence[float], l1_ratio: float = 0.5, eigen: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+        """Output weights (A, L, k) of one penalty along `alphas` (no penalty: one entry, whatever they are)."""
+        if penalty is None:
+            return self.ridge_path([0.0], eigen)
+        if penalty == "ridge":
+            return self.ridge_path(alphas, eigen)
+        return self.elastic_net_path(alphas, 1.0 if penalty == "lasso" else l1_ratio, eigen)
+
+    def largest_alpha(self, l1_ratio: float = 1.0) -> float:
+        """The smallest alpha at which every lasso or elastic-net weight is zero: max |H'Y| / (n l1_ratio)."""
+        return float(np.abs(self.cross).max() / self.n / l1_ratio)
+
+
+# --------------------------------------------------------------------------------------------------------- the estimator
+
+
+def random_layer(kind: str, inputs: int, units: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """W float32 (p, L) and b (L,), standard normal or from {-1, +1}, drawn from the PCG64 stream of `seed`."""
+    rng = np.random.default_rng(seed)
+    if kind == "gaussian":
+        return rng.standard_normal((inputs, units), dtype=np.float32), rng.standard_normal(units, dtype=np.float32)
+    bits = np.unpackbits(np.frombuffer(rng.bytes(((inputs + 1) * units + 7) // 8), np.uint8))[: (inputs + 1) * units]
+    signs = np.where(bits, np.float32(1), np.float32(-1)).reshape(inputs + 1, units)
+    return signs[:-1], signs[-1]
+
+
+class ELMClassifier(ClassifierMixin, BaseEstimator):
+    """Extreme learning machine (Huang, Zhu & Siew 2006): a random hidden layer and a linear least-squares output.
+
+    Parameters
+    ----------
+    n_hidden : number L of hidden units.
+    weights : "gaussian", N(0, 1), or "binary", {-1, +1}, for W and b.
+    activation : "tanh" | "relu" | "sigmoid" | "sign".
+    penalty : None (minimum-norm least squares) | "ridge" | "lasso" | "elasticnet" on the output weights.
+    alpha, l1_ratio : strength and mix of the penalty, scaled as in sklearn.linear_model.Ridge, Lasso and ElasticNet.
+    weight_scale : factor s on X W; None is 1 / sqrt(p), which keeps standardised inputs out of saturation; the course used 1.
+    direct_links : also feed the inputs themselves to the output layer (random vector functional link, Pao et al. 1994).
+    features : a transformer that is fitted first and applied block by block, so that wide features are never held whole.
+    temperature : predict_proba is softmax(decision_function / temperature); set it on held-out rows.
+    block_rows : rows in memory at a time.
+
+    Attributes
+    ----------
+    classes_ (k,), coef_ (L, k), intercept_ (k,), n_features_in_, seed_ (int, the hidden layer's).
+    """
+
+    def __init__(self, n_hidden: int = 1000, weights: Literal["gaussian", "binary"] = "gaussian", activation: str = "tanh", penalty: Penalty = None,
+                 alpha: float = 1.0, l1_ratio: float = 0.5, weight_scale: float | None = None, direct_links: bool = False, fit_intercept: bool = True,
+                 features: Any = None, temperature: float = 0.2, block_rows: int = 2048, random_state: Any = None):  # fmt: skip
+        self.n_hidden = n_hidden
+        self.weights = weights
+        self.activation = activation
+        self.penalty = penalty
+        self.alpha = alpha
+        self.l1_ratio = l1_ratio
+        self.weight_scale = weight_scale
+        self.direct_links = direct_links
+        self.fit_intercept = fit_intercept
+        self.features = features
+        self.temperature = temperature
+        self.block_rows = block_rows
+        self.random_state = random_state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def fit(self, X: Any, y: Any) -> ELMClassifier:
+        """Draws the hidden layer and solves the output layer. Raises ValueError for bad parameters or fewer than two classes."""
+        return self.solve(self.accumulate(X, y))
+
+    def accumulate(self, X: Any, y: Any) -> Moments:
+        """Draws the hidden layer for X (n, p), y (n,) and returns the moments from which `solve` gets every penalty."""
+        self._check_parameters()
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=None if self.features is not None else [np.float32, np.float64])
+        check_classification_targets(y)
+        self.classes_, target = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"Classifier can't train when only one class is present: {self.classes_[0]!r}")
+        if isinstance(self.random_state, int | np.integer):
+            self.seed_ = int(self.random_state)
+        else:
+            from sklearn.utils import check_random_state
+
+            self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        if self.features is not None:
+            from sklearn.base import clone
+
+            self.features_ = clone(self.features).fit(X, y)
+        self._draw(self._inputs(X[:1]).shape[1])
+        one_hot = np.eye(len(self.classes_))
+        moments = Moments.accumulate(((hidden, one_hot[target[rows]]) for rows, hidden in self._blocks(X)), self.fit_intercept)
+        if self.penalty is None and moments.gram.dtype == np.float32 and self._ill_conditioned(moments):
+            # float32 sums cannot tell the small directions from rounding, and without a penalty nothing damps them
+            moments = Moments.accumulate(
+                ((hidden.astype(np.float64), one_hot[target[rows]]) for rows, hidden in self._blocks(X)), self.fit_intercept
+            )
+        return moments
+
+    def solve(self, moments: Moments) -> ELMClassifier:
+        """Solves the output layer from moments under the present penalty, alpha and l1_ratio."""
+        self._check_parameters()
+        beta = moments.ridge(self.alpha) if self.penalty == "ridge" and self.alpha > 0 else moments.path(self.penalty, [self.alpha], self.l1_ratio)[0]
+        return self.set_output(moments, beta)
+
+    def set_output(self, moments: Moments, beta: np.ndarray) -> ELMClassifier:
+        """Takes output weights (L, k), such as one row of Moments.path."""
+        self.coef_ = np.ascontiguousarray(beta)
+        self.intercept_ = moments.target_mean - moments.hidden_mean @ beta
+        return self
+
+    def hidden(self, X: Any) -> np.ndarray:
+        """Activations float32 (n, L) of all rows at once (with the inputs appended when there are direct links)."""
+        check_is_fitted(self, "seed_")
+        return np.concatenate([hidden for _, hidden in self._blocks(X)])
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Scores float32 (n, k), or (n,) for two classes; about 1 for the class and 0 elsewhere."""
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Class of the largest score (n,)."""
+        best = self._scores(X).argmax(1)
+        return self.classes_[best]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities float32 (n, k): softmax of the scores over `temperature`."""
+        scores = self._scores(X) / self.temperature
+        scores = np.exp(scores - scores.max(1, keepdims=True))
+        return scores / scores.sum(1, keepdims=True)
+
+    def _scores(self, X: Any) -> np.ndarray:
+        check_is_fitted(self, "coef_")
+        X = validate_data(self, X, accept_sparse="csr", dtype=None if self.features is not None else [np.float32, np.float64], reset=False)
+        return np.concatenate([hidden @ self.coef_ + self.intercept_ for _, hidden in self._blocks(X)])
+
+    def _check_parameters(self) -> None:
+        allowed = {"weights": ("gaussian", "binary"), "activation": tuple(ACTIVATIONS), "penalty": (None, "ridge", "lasso", "elasticnet")}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name}={getattr(self, name)!r}; allowed are {', '.join(map(repr, values))}")
+        if self.n_hidden < (0 if self.direct_links else 1):
+            raise ValueError(f"n_hidden={self.n_hidden}; at least 1 is needed (0 with direct_links)")
+        if self.alpha < 0 or not 0 < self.l1_ratio <= 1:
+            raise ValueError(f"alpha={self.alpha}, l1_ratio={self.l1_ratio}; alpha >= 0 and 0 < l1_ratio <= 1 are needed")
+
+    def _draw(self, inputs: int) -> None:
+        self.n_inputs_ = inputs
+        weight, self._bias = random_layer(self.weights, inputs, self.n_hidden, self.seed_)
+        scale = inputs**-0.5 if self.weight_scale is None else self.weight_scale
+        self._weight = weight if scale == 1 else weight * np.float32(scale)
+
+    def _inputs(self, X: Any) -> Any:
+        return X if self.features is None else self.features_.transform(X).astype(np.float32, copy=False)
+
+    def _blocks(self, X: Any) -> Iterable[tuple[slice, np.ndarray]]:
+        for start in range(0, X.shape[0], self.block_rows):
+            rows = slice(start, start + self.block_rows)
+            inputs = self._inputs(X[rows])
+            hidden = np.asarray(inputs @ self._weight.astype(inputs.dtype, copy=False))
+            hidden += self._bias
+            hidden = ACTIVATIONS[self.activation](hidden)
+            if self.direct_links:
+                hidden = np.concatenate([hidden, inputs.toarray() if hasattr(inputs, "toarray") else inputs], axis=1)
+            yield rows, hidden
+
+    @staticmethod
+    def _ill_conditioned(moments: Moments) -> bool:
+        diagonal = np.diag(moments.gram)
+        if moments.n <= len(diagonal) or diagonal.min() <= 0:
+            return True
+        values = np.linalg.eigvalsh(moments.gram)
+        return bool(values[0] < 1e-4 * values[-1])
+
+    # -- a seed and beta
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name not in ("_weight", "_bias")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if hasattr(self, "seed_"):
+            self._draw(self.n_inputs_)
