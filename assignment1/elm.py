@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,13 +19,14 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh
-from scipy.linalg.blas import ssyrk
+from scipy.linalg.blas import dsyrk, ssyrk
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from assignment1.features import SAVED
 from common.cli import InputError
 from common.run import atomic_path
 
@@ -71,10 +73,8 @@ class Moments:
                 shift = hidden.mean(0) if intercept else np.zeros(units, kind)
             if intercept:
                 hidden -= shift
-            if kind == np.float32:
-                gram = ssyrk(1.0, hidden.T, beta=1.0, c=gram, lower=1, overwrite_c=1)  # only the lower triangle: half the work
-            else:
-                gram += hidden.T @ hidden
+            product = ssyrk if kind == np.float32 else dsyrk  # only the lower triangle: half the work
+            gram = product(1.0, hidden.T, beta=1.0, c=gram, lower=1, overwrite_c=1)
             cross += hidden.T @ target.astype(kind, copy=False)
             if intercept:
                 hidden_sum += hidden.sum(0, dtype=np.float64)
@@ -143,7 +143,7 @@ class Moments:
         Warns (ConvergenceWarning) when a column does not reach the tolerance, relative change and gap, in `max_rounds`.
         """
         values, vectors = eigen or self.eigen()
-        kind = self.gram.dtype
+        kind = self.gram.dtype if len(values) <= 512 else np.float32  # the tolerance is far above float32's rounding
         spectrum = (np.maximum(values, 0) / self.n).astype(kind)[:, None]
         vectors = vectors.astype(kind)
         outputs, columns = self.cross.shape[1], len(alphas) * self.cross.shape[1]
@@ -219,6 +219,8 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
     weight_scale : factor s on X W; None is 1 / sqrt(p), which keeps standardised inputs out of saturation; the course used 1.
     direct_links : also feed the inputs themselves to the output layer (random vector functional link, Pao et al. 1994).
     features : a transformer that is fitted first and applied block by block, so that wide features are never held whole.
+    precision : of the moments; "auto" is that of X (float32 for features), and float64 where there is no penalty and the
+        float32 Gram matrix cannot tell its small directions from rounding.
     temperature : predict_proba is softmax(decision_function / temperature); set it on held-out rows.
     block_rows : rows in memory at a time.
 
@@ -229,7 +231,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(self, n_hidden: int = 1000, weights: Literal["gaussian", "binary"] = "gaussian", activation: str = "tanh", penalty: Penalty = None,
                  alpha: float = 1.0, l1_ratio: float = 0.5, weight_scale: float | None = None, direct_links: bool = False, fit_intercept: bool = True,
-                 features: Any = None, temperature: float = 0.2, block_rows: int = 2048, random_state: Any = None):  # fmt: skip
+                 features: Any = None, precision: Literal["auto", "float64"] = "auto", temperature: float = 0.2, block_rows: int = 2048, random_state: Any = None):  # fmt: skip
         self.n_hidden = n_hidden
         self.weights = weights
         self.activation = activation
@@ -240,6 +242,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         self.direct_links = direct_links
         self.fit_intercept = fit_intercept
         self.features = features
+        self.precision = precision
         self.temperature = temperature
         self.block_rows = block_rows
         self.random_state = random_state
@@ -273,13 +276,16 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
             self.features_ = clone(self.features).fit(X, y)
         self._draw(self._inputs(X[:1]).shape[1])
         one_hot = np.eye(len(self.classes_))
-        moments = Moments.accumulate(((hidden, one_hot[target[rows]]) for rows, hidden in self._blocks(X)), self.fit_intercept)
-        if self.penalty is None and moments.gram.dtype == np.float32 and self._ill_conditioned(moments):
-            # float32 sums cannot tell the small directions from rounding, and without a penalty nothing damps them
-            moments = Moments.accumulate(
-                ((hidden.astype(np.float64), one_hot[target[rows]]) for rows, hidden in self._blocks(X)), self.fit_intercept
-            )
-        return moments
+
+        def moments(kind: type) -> Moments:
+            blocks = ((hidden.astype(kind, copy=False), one_hot[target[rows]]) for rows, hidden in self._blocks(X))
+            return Moments.accumulate(blocks, self.fit_intercept)
+
+        if self.precision == "float64" or X.dtype == np.float64:
+            return moments(np.float64)
+        found = moments(np.float32)
+        # without a penalty nothing damps the directions that float32 sums cannot tell from rounding
+        return moments(np.float64) if self.penalty is None and self._ill_conditioned(found) else found
 
     def solve(self, moments: Moments) -> ELMClassifier:
         """Solves the output layer from moments under the present penalty, alpha and l1_ratio."""
@@ -366,3 +372,50 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         super().__setstate__(state)
         if hasattr(self, "seed_"):
             self._draw(self.n_inputs_)
+
+    def save(self, path: Path) -> None:
+        """Writes the fitted model as .npz: the seed of the hidden layer (as bits, for a small binary one), beta, and the
+        features' arrays. Raises TypeError for features that have no `arrays` method."""
+        check_is_fitted(self, "coef_")
+        settings = {name: value for name, value in self.get_params(deep=False).items() if name not in ("features", "random_state")}
+        facts = {"settings": settings, "seed": self.seed_, "inputs": self.n_inputs_, "columns": self.n_features_in_, "digest": self._digest()}
+        arrays = {"coef": self.coef_, "intercept": self.intercept_, "classes": self.classes_}
+        if self.weights == "binary" and self._weight.size <= 2**22:
+            arrays["bits"] = np.packbits(np.concatenate([self._weight.ravel(), self._bias]) > 0)
+        if self.features is not None:
+            if not hasattr(self.features_, "arrays"):
+                raise TypeError(f"{type(self.features_).__name__} cannot be saved here; fit it apart, in a Pipeline")
+            held = self.features_.arrays()
+            facts["features"] = {"class": type(self.features_).__name__, "settings": held.pop("settings")}
+            arrays |= {f"features.{name}": array for name, array in held.items()}
+        with atomic_path(path) as temporary:
+            np.savez_compressed(temporary, facts=np.array(json.dumps(facts)), **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> ELMClassifier:
+        """Reads what `save` wrote; predictions are the same to the bit. Raises InputError for anything else, also when this
+        numpy draws other numbers from the seed than the one that saved it."""
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                held = {name: archive[name] for name in archive.files}
+            facts = json.loads(str(held.pop("facts")))
+            model = cls(**facts["settings"], random_state=facts["seed"])
+            model.seed_, model.n_features_in_ = facts["seed"], facts["columns"]
+            model.coef_, model.intercept_, model.classes_ = held["coef"], held["intercept"], held["classes"]
+            if "features" in facts:
+                kind = SAVED[facts["features"]["class"]]
+                inner = {name.removeprefix("features."): array for name, array in held.items() if name.startswith("features.")}
+                model.features = model.features_ = kind.from_arrays({"settings": facts["features"]["settings"], **inner})
+            model._draw(facts["inputs"])
+            if "bits" in held:
+                signs = np.where(np.unpackbits(held["bits"])[: (facts["inputs"] + 1) * model.n_hidden], np.float32(1), np.float32(-1))
+                scale = np.abs(model._weight).max(initial=0)
+                model._weight, model._bias = signs[: -model.n_hidden].reshape(model._weight.shape) * scale, signs[-model.n_hidden :]
+        except Exception as error:
+            raise InputError(f"{path}: not an ELM that assignment1 saved ({error})") from None
+        if model._digest() != facts["digest"]:
+            raise InputError(f"{path}: this version of numpy draws another hidden layer from the seed than the one that saved it")
+        return model
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self._weight.tobytes() + self._bias.tobytes()).hexdigest()[:16]

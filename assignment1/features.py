@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.base import BaseEstimator, TransformerMixin
+from scipy.sparse import csr_array
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 
@@ -29,7 +30,83 @@ def principal_codes(codebook: np.ndarray, codes: np.ndarray, components: int | N
     return (table / np.sqrt((share @ table**2).mean())).astype(np.float32)
 
 
-class CodebookLookup(TransformerMixin, BaseEstimator):
+class Saved:
+    """Writes a fitted transformer as plain arrays and settings, and reads it back (no pickle)."""
+
+    def arrays(self) -> dict[str, Any]:
+        """{"settings": JSON values, name: array ...}: enough for `from_arrays`."""
+        settings = {name: value for name, value in self.get_params(deep=False).items() if not isinstance(value, np.ndarray)}
+        held: dict[str, Any] = {"settings": {**settings, "columns": self.n_features_in_}}
+        for name, value in vars(self).items():
+            if name.endswith("_") and isinstance(value, np.ndarray):
+                held[name] = value
+            elif name.endswith("_") and isinstance(value, list):
+                held |= {f"{name}{number}": item for number, item in enumerate(value)}
+        return held
+
+    @classmethod
+    def from_arrays(cls, held: dict[str, Any]) -> Any:
+        """The fitted transformer again."""
+        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in held["settings"].items()}
+        columns = settings.pop("columns")
+        model = cls(**settings, **({"codebook": held["table_"]} if "table_" in held else {}))
+        model.n_features_in_ = columns
+        names = [name for name in held if name != "settings"]
+        for name in names:
+            if name.endswith("_"):
+                setattr(model, name, held[name])
+        for stem in {name.rstrip("0123456789") for name in names if not name.endswith("_")}:
+            count = sum(name.rstrip("0123456789") == stem for name in names)
+            setattr(model, stem, [held[f"{stem}{number}"] for number in range(count)])
+        return model
+
+
+class StandardisedIntegers(Saved, TransformerMixin, BaseEstimator):
+    """Integers (n, P) column by column to mean 0 and variance 1, float32: the indices as if they were quantities, as the
+    course used them. Attributes: mean_, scale_ (P,)."""
+
+    def fit(self, X: np.ndarray, y: Any = None) -> StandardisedIntegers:
+        X = validate_data(self, X, dtype=None)
+        self.mean_ = X.mean(0, dtype=np.float64).astype(np.float32)
+        spread = X.std(0, dtype=np.float64).astype(np.float32)
+        self.scale_ = np.where(spread > 0, spread, 1).astype(np.float32)
+        return self
+
+    def transform(self, X: np.ndarray) -> np.ndarray:
+        check_is_fitted(self)
+        return (validate_data(self, X, dtype=None, reset=False) - self.mean_) / self.scale_
+
+
+class RawCodes(Saved, TransformerMixin, BaseEstimator):
+    """Integers (n, P) as they are, for a network that looks them up itself."""
+
+    def fit(self, X: np.ndarray, y: Any = None) -> RawCodes:
+        validate_data(self, X, dtype=None)
+        return self
+
+    def transform(self, X: np.ndarray) -> np.ndarray:
+        return validate_data(self, X, dtype=None, reset=False)
+
+
+class OneHotCodes(Saved, TransformerMixin, BaseEstimator):
+    """Integers (n, P) in 0..m-1 -> sparse float32 (n, P m), one 1 a place."""
+
+    def __init__(self, codes: int = 256):
+        self.codes = codes
+
+    def fit(self, X: np.ndarray, y: Any = None) -> OneHotCodes:
+        check_codes(self, X, self.codes)
+        self.places_ = np.arange(X.shape[1]) * self.codes
+        return self
+
+    def transform(self, X: np.ndarray) -> csr_array:
+        check_is_fitted(self)
+        X = check_codes(self, X, self.codes, reset=False)
+        pointers = np.arange(0, X.size + 1, X.shape[1])
+        return csr_array((np.ones(X.size, np.float32), (X + self.places_).ravel(), pointers), shape=(len(X), X.shape[1] * self.codes))
+
+
+class CodebookLookup(Saved, TransformerMixin, BaseEstimator):
     """Integers (n, P) in 0..m-1 -> the codes they stand for, float32 (n, P * components), standardised by principal_codes.
 
     Attributes: table_ float32 (m, components).
@@ -61,7 +138,7 @@ def check_codes(estimator: BaseEstimator, X: np.ndarray, m: int, reset: bool = T
     return X.astype(np.int64)
 
 
-class RandomReceptiveFields(TransformerMixin, BaseEstimator):
+class RandomReceptiveFields(Saved, TransformerMixin, BaseEstimator):
     """Random local filters, rectified and average-pooled: ELM-LRF (Huang et al. 2015) with the receptive fields of
     McDonnell et al. (2015).
 
@@ -177,3 +254,46 @@ def contrast_normalised(pictures: torch.Tensor, window: int = 9) -> torch.Tensor
     deviation = F.avg_pool2d(centred.square(), window, 1, window // 2, count_include_pad=False).sqrt()
     return centred / (deviation + 0.5)
 
+
+
+class SideBySide(TransformerMixin, BaseEstimator):
+    """Transformers side by side, each on its own columns of X; unlike scikit-learn's ColumnTransformer it is saved without pickle.
+
+    `parts` is a list of (transformer, first column, last column + 1).
+    """
+
+    def __init__(self, parts: list[tuple[Any, int, int]] = ()):
+        self.parts = parts
+
+    def fit(self, X: np.ndarray, y: Any = None) -> SideBySide:
+        self.n_features_in_ = X.shape[1]
+        self.parts_ = [(clone(part).fit(X[:, first:last], y), first, last) for part, first, last in self.parts]
+        return self
+
+    def transform(self, X: np.ndarray) -> Any:
+        check_is_fitted(self)
+        features = [part.transform(X[:, first:last]) for part, first, last in self.parts_]
+        return features[0] if len(features) == 1 else np.concatenate(features, axis=1)
+
+    def arrays(self) -> dict[str, Any]:
+        """As Saved.arrays, the parts numbered."""
+        held: dict[str, Any] = {"settings": {"columns": self.n_features_in_, "parts": []}}
+        for number, (part, first, last) in enumerate(self.parts_):
+            inner = part.arrays()
+            held["settings"]["parts"].append([type(part).__name__, inner.pop("settings"), first, last])
+            held |= {f"{number}.{name}": array for name, array in inner.items()}
+        return held
+
+    @classmethod
+    def from_arrays(cls, held: dict[str, Any]) -> SideBySide:
+        """The fitted transformer again."""
+        parts = []
+        for number, (kind, settings, first, last) in enumerate(held["settings"]["parts"]):
+            inner = {name.removeprefix(f"{number}."): array for name, array in held.items() if name.startswith(f"{number}.")}
+            parts.append((SAVED[kind].from_arrays({"settings": settings, **inner}), first, last))
+        model = cls(parts)
+        model.parts_, model.n_features_in_ = parts, held["settings"]["columns"]
+        return model
+
+
+SAVED = {kind.__name__: kind for kind in (RawCodes, StandardisedIntegers, OneHotCodes, CodebookLookup, RandomReceptiveFields, SideBySide)}

@@ -5,18 +5,25 @@ Shape letters: B batch, p inputs, k classes, S side of a code map, m codebook si
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
-from common.run import progress
+from assignment1.features import SAVED
+from common.cli import InputError
+from common.run import atomic_path, progress
 
 
 class MLPClassifier(ClassifierMixin, BaseEstimator):
@@ -71,7 +78,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         inputs = self._prepare(X)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network_ = self._build(inputs.shape[1] // (2 if self.mirror else 1), len(self.classes_)).to(self.device)
+            self.inputs_ = self._columns // (2 if self.mirror else 1)
+            self.network_ = self._build(self.inputs_, len(self.classes_)).to(self.device)
             self._train(inputs, torch.from_numpy(labels), rng)
         self.parameters_ = sum(parameter.numel() for parameter in self.network_.parameters())
         return self
@@ -112,13 +120,18 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
 
     def _build(self, inputs: int, outputs: int) -> nn.Module:
         layers: list[nn.Module] = []
-        for width in self.hidden:
-            layers += [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(self.dropout)]
+        for number, width in enumerate(self.hidden):
+            layers += [_OneHotLinear(inputs, width) if self.sparse_ and not number else nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(self.dropout)]
             inputs = width
         return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
     def _prepare(self, X: Any) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(X if self.features is None else self.features_.transform(X), dtype=np.float32))
+        """Features float32 (n, p), or the places of the ones int64 (n, P) where the features are one-hot."""
+        X = X if self.features is None else self.features_.transform(X)
+        self.sparse_, self._columns = issparse(X), X.shape[1]
+        if self.sparse_:
+            return torch.from_numpy(X.indices.reshape(len(X.indptr) - 1, -1).astype(np.int64))
+        return torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities float32 (n, k)."""
@@ -136,6 +149,52 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         """Class of the largest probability (n,)."""
         best = self.predict_proba(X).argmax(1)
         return self.classes_[best]
+
+
+    def save(self, path: Path) -> None:
+        """Writes the fitted model as safetensors, weights in float16, with settings and classes as its metadata."""
+        check_is_fitted(self, "network_")
+        settings = {name: value for name, value in self.get_params(deep=False).items() if name not in ("features", "random_state", "codebook", "device")}
+        facts = {"settings": settings, "inputs": self.inputs_, "columns": self.n_features_in_, "classes": self.classes_.tolist(), "sparse": self.sparse_}
+        arrays = {f"network.{name}": tensor.half().cpu() for name, tensor in self.network_.state_dict().items()}
+        if self.features is not None:
+            held = self.features_.arrays()
+            facts["features"] = {"class": type(self.features_).__name__, "settings": held.pop("settings")}
+            arrays |= {f"features.{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in held.items()}
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(save(arrays, metadata={"class": type(self).__name__, "facts": json.dumps(facts)}))
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> MLPClassifier:
+        """Reads what `save` wrote, an MLP or a CNN. Raises InputError for anything else."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata, held = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            facts, kind = json.loads(metadata["facts"]), {"MLPClassifier": MLPClassifier, "CNNClassifier": CNNClassifier}[metadata["class"]]
+            network = {name.removeprefix("network."): tensor for name, tensor in held.items() if name.startswith("network.")}
+            settings = {name: tuple(value) if isinstance(value, list) else value for name, value in facts["settings"].items()}
+            model = kind(**settings, device=device)
+            if kind is CNNClassifier:
+                model.codebook = network["0.embedding.weight"].numpy()
+            model.classes_, model.sparse_, model.inputs_ = np.array(facts["classes"]), facts["sparse"], facts["inputs"]
+            model.n_features_in_ = facts["columns"]
+            if "features" in facts:
+                inner = {name.removeprefix("features."): tensor.numpy() for name, tensor in held.items() if name.startswith("features.")}
+                model.features = model.features_ = SAVED[facts["features"]["class"]].from_arrays({"settings": facts["features"]["settings"], **inner})
+            model.network_ = model._build(facts["inputs"], len(model.classes_)).to(device)
+            model.network_.load_state_dict(network)
+            model.parameters_ = sum(parameter.numel() for parameter in model.network_.parameters())
+        except Exception as error:
+            raise InputError(f"{path}: not a network that assignment1 saved ({error})") from None
+        return model
+
+
+class _OneHotLinear(nn.EmbeddingBag):
+    """A linear layer on one-hot inputs, given as the places of the ones (B, P): a sum of P rows of its matrix."""
+
+    def __init__(self, inputs: int, width: int):
+        super().__init__(inputs, width, mode="sum")
+        nn.init.normal_(self.weight, std=width**-0.5 / 12)
 
 
 class CNNClassifier(MLPClassifier):
@@ -173,6 +232,8 @@ class CNNClassifier(MLPClassifier):
         )  # fmt: skip
 
     def _prepare(self, X: Any) -> Tensor:
+        X = X if self.features is None else self.features_.transform(X)
+        self.sparse_, self._columns = False, X.shape[1]
         return torch.from_numpy(np.ascontiguousarray(X, dtype=np.int64))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,9 +11,13 @@ import numpy as np
 import torch
 
 from assignment1 import data
-from assignment1.vqvae import VQVAE, load_vqvae, psnr
+from assignment1.figures import draw_figures
+from assignment1.protocols import METRICS_INFO, as_assigned, held_out, print_table, save_models, vqvae_rows
+from assignment1.synthetic import draw_faces
+from assignment1.vqvae import VQVAE, code_views, psnr
 from common.cli import BaseConfig, entry, parse
-from common.run import Run, progress, tensors
+from common.report import compile_report
+from common.run import Run, choose_device, progress, tensors, write_arrays
 
 HERE = Path(__file__).resolve().parent
 
@@ -52,19 +57,51 @@ class Config(BaseConfig):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """arithmetic of the VQ-VAE's and MLP's training; auto: bfloat16 where the processor has it"""
 
+    course_mlp: tuple[int, ...] = (640, 1650, 3000, 500)
+    """hidden layers of the course's MLP"""
+    course_units: tuple[int, int] = (1500, 2000)
+    """hidden units of the course's ELM and binary ELM"""
+    units: int = 2000
+    """hidden units of the held-out ELMs on integers, one-hot and look-up"""
+    look_up_components: int = 16
+    """principal axes of the codebook that a looked-up code keeps"""
+    field_units: int = 1500
+    """hidden units behind the receptive fields (which are also linked directly to the output)"""
+    field_sizes: tuple[int, ...] = (3, 5, 7)
+    """sides of the receptive fields on the 12 x 12 looked-up codes"""
+    field_maps: int = 50
+    """random maps of each size there"""
+    picture_sizes: tuple[int, ...] = (9, 15)
+    """sides of the receptive fields on the 48 x 48 decoded picture"""
+    picture_maps: int = 100
+    """random maps of each size there"""
+    alphas: int = 30
+    """points of a path of penalties"""
+    linear_c: float = 0.01
+    """inverse penalty of the linear baseline (scikit-learn's C)"""
+    mlp_hidden: tuple[int, ...] = (1024, 256)
+    mlp_lr: float = 1e-3
+    mlp_epochs: int = 10
+    mlp_dropout: float = 0.5
+    mlp_weight_decay: float = 0.05
+    mlp_alpha: float = 1e-4
+    """strength of the MLP's output penalties (per weight, added to the cross-entropy)"""
+    cnn_width: int = 64
+    cnn_epochs: int = 10
+
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:
         return {"smoke": {"synthetic_faces": 700, "vq_epochs": 2, "vq_warmup": 10, "seeds": 2}, "full": {"vq_epochs": 12}}
 
 
-def train_vqvae(config: Config, run: Run, train: np.ndarray, validation: np.ndarray, device: str) -> dict[str, np.ndarray]:
+def train_vqvae(config: Config, run: Run, train: np.ndarray, validation: np.ndarray, device: str, precision: str) -> dict[str, Any]:
     """Trains on faces uint8 (N, 48, 48); returns the weights. Every random draw is a function of (seed, step), so a resumed run is the same run."""
     torch.manual_seed(config.seed)
     model = VQVAE(config.codes, config.code_dim, config.vq_width, config.vq_fine_width).to(device, memory_format=torch.channels_last)
     model.mean.fill_(train.mean() / 255)
     model.std.fill_(train.std() / 255)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.vq_lr, betas=(0.9, 0.99), weight_decay=1e-4)
-    autocast = torch.autocast(device, torch.bfloat16, enabled=use_bfloat16(config.precision, device))
+    autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
     per_epoch = max(len(train) // config.vq_batch, 1)
     total, step = config.vq_epochs * per_epoch, 0
 
@@ -104,22 +141,53 @@ def train_vqvae(config: Config, run: Run, train: np.ndarray, validation: np.ndar
     return model.state_dict()
 
 
-def use_bfloat16(precision: str, device: str) -> bool:
-    if precision == "auto":
-        return torch.cuda.is_bf16_supported() if device == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return precision == "bfloat16"
-
-
 def main(config: Config) -> dict[str, Any]:
+    # data: checked and audited before anything is written
     faces = data.load(config.source, config.data, config.synthetic_faces, config.seed)
     groups, unfit, counts = data.audit(faces)
     split = data.held_out_split(faces, groups, unfit, config.seed, config.validation)
     folder = config.out or HERE / "results" / f"{faces.source}-{config.preset}"
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    device, bfloat16 = choose_device(config.device)
+    precision = {True: "bfloat16", False: "float32"}[bfloat16] if config.precision == "auto" else config.precision
+
     with Run(config, folder, __file__, faces.source, faces.provenance) as run:
-        run.note(audit=counts, split={name: len(rows) for name, rows in vars(split).items()}, device=device)
-        vqvae = VQVAE(config.codes, config.code_dim, config.vq_width, config.vq_fine_width)
-        vqvae.load_state_dict(tensors(run.memo("vqvae", lambda: train_vqvae(config, run, faces.images[split.train], faces.images[split.validation], device))))
+        run.note(audit=counts, split={name: len(part) for name, part in vars(split).items()}, device=device, precision=precision)
+        if notice := faces.provenance.get("notice"):
+            print(f"notice: {notice}", file=sys.stderr)
+
+        # codes: a VQ-VAE trained on the training part only (or the user's own code maps)
+        table, vqvae, codemaps, codebook = [], None, faces.codemaps, faces.codebook
+        if faces.images is not None:
+            vqvae = VQVAE(config.codes, config.code_dim, config.vq_width, config.vq_fine_width).to(device)
+            state = run.memo("vqvae", lambda: train_vqvae(config, run, faces.images[split.train], faces.images[split.validation], device, precision))
+            vqvae.load_state_dict(tensors(state))
+            vqvae.eval().save(folder / "vqvae.safetensors")
+            codemaps = run.memo("codemaps", lambda: {"maps": vqvae.encode(faces.images)})["maps"]
+            codebook = vqvae.codebook.vectors.cpu().numpy()
+            table += vqvae_rows(vqvae, faces, split, codemaps)
+        X = run.memo("views", lambda: {"X": code_views(codemaps, vqvae)})["X"]
+
+        # models: as the course had them, then with every choice made on validation
+        table += as_assigned(config, run, X, faces, precision)
+        found = held_out(config, run, X, faces, split, codebook, precision, device)
+        table += found["rows"]
+
+        # record: the final models, what figures and tables are made from, and the metrics
+        save_models(config, run, X, faces, split, codebook, found["best"], precision, device)
+        write_arrays(folder / "predictions.npz", labels=faces.labels[split.test], **found["predictions"])
+        write_arrays(folder / "paths.npz", **{f"{cell} | {penalty} | {name}": values for cell, path in found["paths"].items()
+                                             for penalty, curves in path.items() for name, values in curves.items()})  # fmt: skip
+        if vqvae is not None:
+            drawn, expression = draw_faces(64, seed=12345)  # never faces of the data set: figures must not show them
+            drawn = drawn[np.unique(expression, return_index=True)[1]]
+            maps = vqvae.encode(drawn)
+            write_arrays(folder / "reconstructions.npz", images=drawn, codemaps=maps, reconstructions=np.round(255 * vqvae.decode(maps)).astype(np.uint8))
+            write_arrays(folder / "training_faces.npz", fingerprints=data.fingerprints(faces.images[np.concatenate([split.train, split.validation])]))
+        results = run.finish(table, METRICS_INFO)
+    draw_figures(folder)
+    compile_report(folder, HERE / "report.typ", folder / "report.pdf")
+    print_table(results, folder)
+    return results
 
 
 if __name__ == "__main__":

@@ -184,7 +184,15 @@ def psnr(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
     return -10 * np.log10(np.maximum(np.square(error, dtype=np.float64).mean(1), 1e-10))
 
 
-def mirrored(codemaps: np.ndarray, vqvae: VQVAE) -> np.ndarray:
-    """Code maps of the mirror images, from the code maps alone: decode, flip left to right, encode. uint8 (N, h, w)."""
-    flipped = np.round(255 * vqvae.decode(codemaps)[:, :, ::-1]).astype(np.uint8)
-    return vqvae.encode(flipped)
+def code_views(codemaps: np.ndarray, vqvae: VQVAE | None) -> np.ndarray:
+    """What the models see of each face, all of it made from its code map alone: uint8 (N, h w + h w + H W).
+
+    The indices, the indices of the mirror image (decoded, flipped left to right, encoded again), and the decoded picture.
+    Without a VQ-VAE only the indices, (N, h w).
+    """
+    flat = codemaps.reshape(len(codemaps), -1)
+    if vqvae is None:
+        return flat
+    pictures = np.round(255 * vqvae.decode(codemaps)).astype(np.uint8)  # (N, H, W)
+    mirror = vqvae.encode(pictures[:, :, ::-1])
+    return np.concatenate([flat, mirror.reshape(len(flat), -1), pictures.reshape(len(flat), -1)], axis=1)

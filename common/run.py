@@ -66,6 +66,12 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Writes a compressed .npz atomically."""
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
 def sha256(path: Path) -> str:
     """Digest of a file, or of the sorted relative names and sizes of a folder's files."""
     digest = hashlib.sha256()
@@ -147,6 +153,17 @@ def git_state() -> dict[str, Any]:
     except OSError:
         commit = changes = None
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def choose_device(wanted: str) -> tuple[str, bool]:
+    """A torch device for --device auto | cpu | cuda, and whether it computes in bfloat16. Raises InputError without a GPU for cuda."""
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine shows torch no GPU; use cpu or auto")
+    device = "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+    # a processor without bfloat16 instructions emulates them, far slower than float32
+    return device, torch.cuda.is_bf16_supported() if device == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,87 @@
+"""One style and one colour a name for every figure of the repository; figures are made from run folders only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from common.run import atomic_path
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # (the backend comes first)
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe & Ito's palette, safe for colour-blind readers; each has its marker too, so figures survive in grey
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+STYLE = {
+    "figure.dpi": 110, "savefig.dpi": 160, "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#DDDDDD", "grid.linewidth": 0.6,
+    "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.5, "figure.constrained_layout.use": True,
+}  # fmt: skip
+
+
+def colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each name, the same in every figure that lists the names in the same order."""
+    return {name: PALETTE[number % len(PALETTE)] for number, name in enumerate(names)}
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """run.json and the rows of metrics.json as a table."""
+    record = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
+    rows = json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))["rows"]
+    return record, pd.DataFrame(rows)
+
+
+def source_line(record: dict[str, Any]) -> str:
+    """The footer of a figure: data, preset, commit, and the notice that belongs to simulated data."""
+    data = record["data"]
+    words = [f"data: {record['source']} ({data.get('path') or data.get('generator', '')})", f"preset {record['preset']}"]
+    if record.get("commit"):
+        words.append(f"commit {record['commit'][:8]}{'+' if record.get('dirty') else ''}")
+    if data.get("notice"):
+        words.append("SIMULATED: " + data["notice"].split(";")[0])
+    return " · ".join(words)
+
+
+@contextmanager
+def figure(path: Path, record: dict[str, Any], size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any) -> Iterator[tuple[Figure, Any]]:
+    """Yields (figure, axes) in the house style; writes it atomically with its source line when the block ends well."""
+    with plt.rc_context(STYLE):
+        picture, axes = plt.subplots(rows, columns, figsize=size, **options)
+        try:
+            yield picture, axes
+            picture.supxlabel(source_line(record), fontsize=6, color="#666666", x=0.01, ha="left")
+            with atomic_path(Path(path)) as temporary:
+                picture.savefig(temporary)
+        finally:
+            plt.close(picture)
+
+
+def learning_curve(axes: Axes, table: pd.DataFrame, split: str, name: str, **style: Any) -> None:
+    """Draws one streamed metric (a table read from metrics.csv) against the step."""
+    part = table[(table.split == split) & (table.name == name)]
+    axes.plot(part.step, part.value, **style)
+
+
+def heat_map(axes: Axes, values: np.ndarray, rows: list[str], columns: list[str], form: str = "{:.2f}", map_name: str = "cividis",
+             limits: tuple[float, float] | None = None) -> Any:  # fmt: skip
+    """Draws a matrix with its numbers; returns the image for a colour bar."""
+    low, high = limits or (float(np.nanmin(values)), float(np.nanmax(values)))
+    image = axes.imshow(values, cmap=map_name, vmin=low, vmax=high, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.grid(False)
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            dark = (value - low) / max(high - low, 1e-9) < 0.55
+            axes.text(j, i, form.format(value), ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    return image

@@ -1,0 +1,36 @@
+"""metrics.json and the figures of a run folder -> report.pdf, by one Typst template."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import typst
+
+from common.cli import InputError
+from common.run import atomic_path
+
+TEMPLATE = Path(__file__).resolve().parent / "report.typ"
+
+
+def compile_report(folder: Path, source: Path, out: Path) -> None:
+    """Compiles an assignment's report.typ against a finished run folder.
+
+    The document sees `template.typ` (common/report.typ) and everything it may show under `run/`; numbers come from
+    run/metrics.json and run/run.json. Raises InputError when the folder holds no finished run.
+    """
+    if not (Path(folder) / "metrics.json").exists():
+        raise InputError(f"{folder} holds no metrics.json; finish the run first")
+    with tempfile.TemporaryDirectory() as place:
+        stage = Path(place)
+        shutil.copy(TEMPLATE, stage / "template.typ")
+        for file in Path(source).parent.glob("*.yml"):  # the references
+            shutil.copy(file, stage / file.name)
+        shutil.copy(source, stage / "report.typ")
+        (stage / "run").mkdir()
+        for file in Path(folder).iterdir():
+            if file.suffix in {".json", ".png"}:
+                shutil.copy(file, stage / "run" / file.name)
+        with atomic_path(Path(out)) as temporary:
+            typst.compile(stage / "report.typ", output=temporary, root=stage)
