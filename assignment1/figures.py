@@ -80,7 +80,7 @@ def _accuracy(folder: Path, record: dict, test: pd.DataFrame) -> None:
 
 def _grid(folder: Path, record: dict, test: pd.DataFrame) -> None:
     part = test[(test.metric == "accuracy") & test.model.isin(FAMILIES)]
-    names = list(dict.fromkeys(variant.rsplit(", ", 1)[0] for variant in part.variant))
+    names = [name for name in dict.fromkeys(variant.rsplit(", ", 1)[0] for variant in part.variant)]
     limits = (float(part.value.min()), float(part.value.max()))
     with figure(folder / "accuracy_grid.png", record, (9.5, 2.9), 1, 3, sharey=True) as (picture, axes):
         for place, family in zip(axes, FAMILIES, strict=True):
@@ -99,6 +99,8 @@ def _paths(folder: Path, record: dict) -> None:
     with figure(folder / "penalty_paths.png", record, (9.0, 5.2), 2, 3) as (_, axes):
         for column, penalty in enumerate(("ridge", "lasso", "elastic net")):
             for number, name in enumerate(names):
+                if f"ELM, {name} | {penalty} | alphas" not in held:
+                    continue
                 read = {what: held[f"ELM, {name} | {penalty} | {what}"] for what in ("alphas", "accuracy", "share_used")}
                 style = {"color": colour[name], "label": name, "marker": MARKERS[number], "markersize": 3, "markevery": 4}
                 axes[0, column].plot(read["alphas"], read["accuracy"], **style)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, f1_score
@@ -118,13 +119,17 @@ def representations(config: Any, columns: int, codebook: np.ndarray | None, weig
     if views:
         pictures = RandomReceptiveFields(sizes=config.picture_sizes, maps=config.picture_maps, stride=2, **fields)
         parts["decoded fields"] = [*parts["receptive fields"], (pictures, 2 * PLACES, columns)]
+        parts["wide fields"] = [(clone(part).set_params(maps=maps), first, last)
+                                for (part, first, last), maps in zip(parts["decoded fields"], config.wide, strict=False)]  # fmt: skip
     return {name: SideBySide(part) for name, part in parts.items()}
 
 
 def new_elm(config: Any, family: str, representation: str, features: SideBySide, seed: int) -> ELMClassifier:
-    wide = "fields" in representation
-    return ELMClassifier(config.field_units if wide else config.units, FAMILIES[family], "relu" if wide else "tanh", direct_links=wide,
-                         precision="float64" if wide else "auto", features=features, random_state=seed)  # fmt: skip
+    fields = "fields" in representation
+    units = config.wide[2] if representation == "wide fields" else config.field_units if fields else config.units
+    # fields are so alike that a fit without a penalty needs float64 moments; the widest ELMs have a ridge penalty only
+    return ELMClassifier(units, FAMILIES[family], "relu" if fields else "tanh", "ridge" if representation == "wide fields" else None, direct_links=fields,
+                         precision="float64" if fields and representation != "wide fields" else "auto", features=features, random_state=seed)  # fmt: skip
 
 
 def alpha_grid(config: Any, penalty: str | None, moments: Moments) -> np.ndarray:
@@ -163,6 +168,24 @@ def elm_cell(config: Any, X: np.ndarray, y: np.ndarray, split: Split, elm: ELMCl
     return result
 
 
+def wide_cell(config: Any, X: np.ndarray, y: np.ndarray, split: Split, elm: ELMClassifier, chosen: dict[str, float] | None) -> dict[str, Any]:
+    """As elm_cell, for the ridge penalty alone: one Cholesky factor an alpha is cheaper than an eigendecomposition there."""
+    start = time.perf_counter()
+    moments = elm.accumulate(X[split.train], y[split.train])
+    result: dict[str, Any] = {"seconds": time.perf_counter() - start, "alphas": dict(chosen or {}), "paths": {}}
+    hidden = {name: elm.hidden(X[part]) for name, part in (("validation", split.validation), ("test", split.test))}
+    answers, alphas = [], np.logspace(4.5, 2, 6) if chosen is None else [chosen["ridge"]]
+    for alpha in alphas:
+        elm.set_params(alpha=alpha).solve(moments)
+        answers.append({name: elm.classes_[(rows @ elm.coef_ + elm.intercept_).argmax(1)] for name, rows in hidden.items()})
+    accuracy = np.array([(answer["validation"] == y[split.validation]).mean() for answer in answers])
+    if chosen is None:
+        result["alphas"]["ridge"] = float(alphas[int(accuracy.argmax())])
+        result["paths"]["ridge"] = {"alphas": alphas, "accuracy": accuracy, "share_used": np.ones(len(alphas))}
+    result["parts"] = {"ridge": answers[int(accuracy.argmax())] | {"params": elm.coef_.size + elm.intercept_.size}}
+    return result
+
+
 def held_out(config: Any, run: Run, X: np.ndarray, faces: Faces, split: Split, codebook: np.ndarray | None, precision: str, device: str) -> dict[str, Any]:
     """Every model, penalty and representation; returns {"rows", "predictions", "paths", "best"}.
 
@@ -178,12 +201,13 @@ def held_out(config: Any, run: Run, X: np.ndarray, faces: Faces, split: Split, c
 
     for family in FAMILIES:
         for name in representations(config, X.shape[1], codebook):
+            work = wide_cell if name == "wide fields" else elm_cell
             chosen, cells = None, []
             for seed in progress(range(config.seeds), f"{family}, {name}"):
 
-                def cell(family: str = family, name: str = name, seed: int = seed, chosen: Any = chosen) -> dict[str, Any]:
+                def cell(family: str = family, name: str = name, seed: int = seed, chosen: Any = chosen, work: Any = work) -> dict[str, Any]:
                     features = representations(config, X.shape[1], codebook, FAMILIES[family], seed)[name]
-                    return elm_cell(config, X, y, split, new_elm(config, family, name, features, seed), chosen)
+                    return work(config, X, y, split, new_elm(config, family, name, features, seed), chosen)
 
                 cells.append(run.memo(f"elm-{family}-{name}-{seed}", cell))
                 chosen = cells[0]["alphas"]
@@ -201,8 +225,8 @@ def held_out(config: Any, run: Run, X: np.ndarray, faces: Faces, split: Split, c
             "params": getattr(model, "parameters_", None), "seconds": time.perf_counter() - start}  # fmt: skip
 
     for name, features in representations(config, X.shape[1], codebook).items():
-        for penalty in PENALTIES:
-            part = run.memo(f"mlp-{name}-{penalty}", lambda n=name, f=features, p=penalty: timed(new_mlp(config, n, f, p, precision, device)))
+        for penalty in PENALTIES if name != "wide fields" else ("ridge",):
+            part = run.memo(f"mlp-{name}-{penalty}", lambda n=name, f=features, p=penalty: timed(new_mlp(config, n, f, p, X.shape[1], precision, device)))
             keep("MLP", f"{name}, {named(penalty)}", [part], part["seconds"])
     one_hot = representations(config, X.shape[1], codebook)["one-hot"]
     found = {"largest class": ("none", lambda: DummyClassifier()), "linear": ("one-hot, ridge", lambda: make_pipeline(one_hot, LogisticRegression(C=config.linear_c, max_iter=200)))}
@@ -228,9 +252,13 @@ def held_out(config: Any, run: Run, X: np.ndarray, faces: Faces, split: Split, c
     return {"rows": all_rows, "predictions": predictions, "paths": paths, "best": {model: variant for model, (variant, _) in best.items()}}
 
 
-def new_mlp(config: Any, representation: str, features: SideBySide, penalty: str | None, precision: str, device: str, seed: int = 0) -> MLPClassifier:
-    return MLPClassifier(config.mlp_hidden, "adamw", config.mlp_lr, config.mlp_epochs, batch=256, weight_decay=config.mlp_weight_decay, dropout=config.mlp_dropout,
-                         label_smoothing=0.1, penalty=penalty, alpha=config.mlp_alpha, features=features, precision=precision, device=device, random_state=seed)  # fmt: skip
+def new_mlp(config: Any, representation: str, features: SideBySide, penalty: str | None, columns: int, precision: str, device: str) -> MLPClassifier:
+    """The held-out MLP; behind a look-up it also sees the mirror image's codes, as the receptive fields do."""
+    mirror = representation == "look-up" and columns > PLACES
+    if mirror:
+        features = SideBySide([(features.parts[0][0], 0, 2 * PLACES)])
+    return MLPClassifier(config.mlp_hidden, "adamw", config.mlp_lr, config.mlp_epochs, config.mlp_batch, config.mlp_weight_decay, config.mlp_dropout, 0.1,
+                         penalty, config.mlp_alpha, mirror=mirror, features=features, precision=precision, device=device, random_state=config.seed)  # fmt: skip
 
 
 def new_cnn(config: Any, columns: int, codebook: np.ndarray, precision: str, device: str) -> CNNClassifier:
@@ -278,7 +306,7 @@ def save_models(config: Any, run: Run, X: np.ndarray, faces: Faces, split: Split
     def mlp() -> dict[str, Any]:
         representation, penalty = best["MLP"].rsplit(", ", 1)
         features = representations(config, X.shape[1], codebook)[representation]
-        model = new_mlp(config, representation, features, {named(p): p for p in PENALTIES}[penalty], precision, device).fit(X[train], y[train])
+        model = new_mlp(config, representation, features, {named(p): p for p in PENALTIES}[penalty], X.shape[1], precision, device).fit(X[train], y[train])
         model.save(run.folder / "model.MLP.safetensors")
         return {"parameters": model.parameters_}
 

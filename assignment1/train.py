@@ -65,33 +65,51 @@ class Config(BaseConfig):
     """hidden units of the held-out ELMs on integers, one-hot and look-up"""
     look_up_components: int = 16
     """principal axes of the codebook that a looked-up code keeps"""
-    field_units: int = 1500
+    field_units: int = 1000
     """hidden units behind the receptive fields (which are also linked directly to the output)"""
     field_sizes: tuple[int, ...] = (3, 5, 7)
     """sides of the receptive fields on the 12 x 12 looked-up codes"""
-    field_maps: int = 50
+    field_maps: int = 32
     """random maps of each size there"""
     picture_sizes: tuple[int, ...] = (9, 15)
     """sides of the receptive fields on the 48 x 48 decoded picture"""
-    picture_maps: int = 100
+    picture_maps: int = 32
     """random maps of each size there"""
+    wide: tuple[int, int, int] = (50, 100, 1500)
+    """maps on codes, maps on the picture and hidden units of the widest ELMs, which have the ridge penalty only"""
     alphas: int = 30
     """points of a path of penalties"""
     linear_c: float = 0.01
     """inverse penalty of the linear baseline (scikit-learn's C)"""
-    mlp_hidden: tuple[int, ...] = (1024, 256)
-    mlp_lr: float = 1e-3
-    mlp_epochs: int = 10
+    mlp_hidden: tuple[int, ...] = (512, 256)
+    """hidden layers of the held-out MLPs"""
+    mlp_lr: float = 2e-3
+    """their peak learning rate (AdamW, one cycle)"""
+    mlp_epochs: int = 8
+    """their passes over the training part"""
+    mlp_batch: int = 512
+    """faces in a batch"""
     mlp_dropout: float = 0.5
-    mlp_weight_decay: float = 0.05
+    """share of hidden units left out in training"""
+    mlp_weight_decay: float = 0.2
+    """AdamW's weight decay"""
     mlp_alpha: float = 1e-4
     """strength of the MLP's output penalties (per weight, added to the cross-entropy)"""
     cnn_width: int = 64
+    """channels of the CNN's first stage"""
     cnn_epochs: int = 10
+    """its passes over the training part"""
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:
-        return {"smoke": {"synthetic_faces": 700, "vq_epochs": 2, "vq_warmup": 10, "seeds": 2}, "full": {"vq_epochs": 12}}
+        return {
+            "smoke": {"synthetic_faces": 700, "vq_epochs": 2, "vq_warmup": 10, "vq_width": 32, "vq_fine_width": 16, "seeds": 2, "course_mlp": (64, 32),
+                      "course_units": (100, 120), "units": 100, "field_units": 50, "field_maps": 4, "picture_maps": 3, "wide": (5, 5, 60), "alphas": 6,
+                      "mlp_hidden": (32, 16), "mlp_epochs": 2, "mlp_batch": 64, "cnn_width": 8, "cnn_epochs": 1},
+            "default": {"seeds": 3, "course_units": (1500, 2000), "units": 1000, "field_maps": 16, "picture_maps": 16, "field_units": 500, "wide": (24, 40, 800),
+                        "cnn_width": 32},
+            "full": {"vq_epochs": 12},
+        }  # fmt: skip
 
 
 def train_vqvae(config: Config, run: Run, train: np.ndarray, validation: np.ndarray, device: str, precision: str) -> dict[str, Any]:
