@@ -1,0 +1,40 @@
+# make run: everything on the built-in data. make test: the tests. Both make .venv first and need only Python 3.11 and make.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+N ?= 1
+ASSIGNMENTS := $(foreach n,$(N),assignment$(n))
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench reports clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
+
+$(BIN)/.runtime: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(BIN)/.dev: requirements-dev.txt $(BIN)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+run: $(BIN)/.runtime ## train on the built-in data and compile the report (N=1 for one assignment)
+	@for a in $(ASSIGNMENTS); do echo "== $$a"; $(BIN)/python $$a/train.py --source synthetic --overwrite || exit $$?; done
+
+test: $(BIN)/.dev ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(BIN)/.dev ## ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(BIN)/.dev ## measure against peers and the hardware floor
+	$(BIN)/python benchmarks/elm.py
+
+reports: $(BIN)/.runtime ## compile report.pdf of the committed real-data runs
+	$(BIN)/python -m common.report
+
+clean: ## remove the environment and the runs on built-in data
+	rm -rf $(VENV) *.egg-info assignment*/results/synthetic-*
