@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh
-from scipy.linalg.blas import dsyrk, ssyrk
+from scipy.sparse import issparse
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -60,34 +60,33 @@ class Moments:
     def accumulate(cls, blocks: Iterable[tuple[np.ndarray, np.ndarray]], intercept: bool = True) -> Moments:
         """Adds up row blocks (H_block (b, L), Y_block (b, k)); memory does not grow with the number of rows.
 
-        Rows are shifted by the first block's mean before they are multiplied, so that float32 does not cancel.
-        H_block may be overwritten.
+        Where a unit's mean is large beside its deviation, rows are shifted by the first block's mean before they are
+        multiplied, so that float32 does not cancel. H_block may be overwritten.
         """
         n, gram = 0, None
         for hidden, target in blocks:
             if gram is None:
                 units, kind = hidden.shape[1], hidden.dtype
-                gram = np.zeros((units, units), kind, order="F")
-                cross = np.zeros((units, target.shape[1]))
-                hidden_sum, target_sum = np.zeros(units), np.zeros(target.shape[1])
-                shift = hidden.mean(0) if intercept else np.zeros(units, kind)
-            if intercept:
+                gram, product = np.zeros((2, units, units), kind)
+                sums = np.zeros((units, target.shape[1] + 1))
+                target_sum, shift = np.zeros(target.shape[1]), np.zeros(units, kind)
+                if intercept and (np.abs(hidden.mean(0)) > 3 * hidden.std(0)).any():
+                    shift = hidden.mean(0)
+            if shift.any():
                 hidden -= shift
-            product = ssyrk if kind == np.float32 else dsyrk  # only the lower triangle: half the work
-            gram = product(1.0, hidden.T, beta=1.0, c=gram, lower=1, overwrite_c=1)
-            cross += hidden.T @ target.astype(kind, copy=False)
-            if intercept:
-                hidden_sum += hidden.sum(0, dtype=np.float64)
-                target_sum += target.sum(0, dtype=np.float64)
+            # one BLAS for every product: numpy's and scipy's threads wait for each other's; H'H is done as half a product
+            gram += np.matmul(hidden.T, hidden, out=product)
+            sums += hidden.T @ np.column_stack([target, np.ones(len(target))]).astype(kind)  # H'Y, and H'1 beside it
+            target_sum += target.sum(0)
             n += len(hidden)
+        del product
+        cross, hidden_sum = sums[:, :-1], sums[:, -1]
         if intercept:
-            gram -= np.outer(hidden_sum / np.sqrt(n), hidden_sum / np.sqrt(n)).astype(kind)
-            cross -= np.outer(hidden_sum, target_sum / n)
-        for start in range(0, units, 512):  # mirror the lower triangle in place
-            stop = start + 512
-            gram[start:stop, stop:] = gram[stop:, start:stop].T
-            square = gram[start:stop, start:stop]
-            square[...] = np.tril(square) + np.tril(square, -1).T
+            cross = cross - np.outer(hidden_sum, target_sum / n)
+            for start in range(0, units, 1024):
+                gram[start : start + 1024] -= np.outer(hidden_sum[start : start + 1024], hidden_sum / n).astype(kind)
+        else:
+            hidden_sum, target_sum = 0 * hidden_sum, 0 * target_sum
         return cls(n, gram, cross.astype(kind), (shift + hidden_sum / n).astype(kind), (target_sum / n).astype(kind))
 
     def ridge(self, alpha: float) -> np.ndarray:
@@ -97,7 +96,7 @@ class Moments:
         """
         beta = np.zeros_like(self.cross)
         try:
-            matrix = self.gram.copy(order="F")
+            matrix = self.gram.copy().T  # Fortran order, as LAPACK wants it; the matrix is symmetric
             matrix[np.diag_indices_from(matrix)] += alpha
             factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
             for _ in range(2):
@@ -231,7 +230,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(self, n_hidden: int = 1000, weights: Literal["gaussian", "binary"] = "gaussian", activation: str = "tanh", penalty: Penalty = None,
                  alpha: float = 1.0, l1_ratio: float = 0.5, weight_scale: float | None = None, direct_links: bool = False, fit_intercept: bool = True,
-                 features: Any = None, precision: Literal["auto", "float64"] = "auto", temperature: float = 0.2, block_rows: int = 2048, random_state: Any = None):  # fmt: skip
+                 features: Any = None, precision: Literal["auto", "float64"] = "auto", temperature: float = 0.2, block_rows: int = 4096, random_state: Any = None):  # fmt: skip
         self.n_hidden = n_hidden
         self.weights = weights
         self.activation = activation
@@ -302,7 +301,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
     def hidden(self, X: Any) -> np.ndarray:
         """Activations float32 (n, L) of all rows at once (with the inputs appended when there are direct links)."""
         check_is_fitted(self, "seed_")
-        return np.concatenate([hidden for _, hidden in self._blocks(X)])
+        return np.concatenate([hidden.copy() for _, hidden in self._blocks(X)])
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Scores float32 (n, k), or (n,) for two classes; about 1 for the class and 0 elsewhere."""
@@ -345,14 +344,21 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         return X if self.features is None else self.features_.transform(X).astype(np.float32, copy=False)
 
     def _blocks(self, X: Any) -> Iterable[tuple[slice, np.ndarray]]:
+        """Row blocks of activations (b, L); a block is overwritten by the next one."""
+        room = None
         for start in range(0, X.shape[0], self.block_rows):
             rows = slice(start, start + self.block_rows)
             inputs = self._inputs(X[rows])
-            hidden = np.asarray(inputs @ self._weight.astype(inputs.dtype, copy=False))
+            weight = self._weight.astype(inputs.dtype, copy=False)
+            if issparse(inputs):
+                hidden = inputs @ weight
+            else:
+                room = np.empty((len(inputs), self.n_hidden), inputs.dtype) if room is None else room
+                hidden = np.matmul(inputs, weight, out=room[: len(inputs)])
             hidden += self._bias
             hidden = ACTIVATIONS[self.activation](hidden)
             if self.direct_links:
-                hidden = np.concatenate([hidden, inputs.toarray() if hasattr(inputs, "toarray") else inputs], axis=1)
+                hidden = np.concatenate([hidden, inputs.toarray() if issparse(inputs) else inputs], axis=1)
             yield rows, hidden
 
     @staticmethod

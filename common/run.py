@@ -177,6 +177,10 @@ def versions() -> dict[str, str]:
 
 def peak_mb() -> float:
     """Largest resident memory of this process so far, in MiB."""
+    with contextlib.suppress(OSError):  # on Linux: unlike ru_maxrss, not inherited from the process that started this one
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / 1024, 1)
     scale = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20, 1)
 
