@@ -8,6 +8,7 @@ import io
 import itertools
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -91,6 +92,10 @@ def data_folder() -> Path:
 
 def entry(main: Callable[[], object]) -> None:
     """Runs a script's main: exit code 2 and one line for a user's mistake, 130 after an interruption."""
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
     try:
         main()
     except InputError as error:
