@@ -6,7 +6,7 @@ N ?= 1
 ASSIGNMENTS := $(foreach n,$(N),assignment$(n))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench reports clean
+.PHONY: help run test lint bench readme reports clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,9 @@ lint: $(BIN)/.dev ## ruff: lint and format
 
 bench: $(BIN)/.dev ## measure against peers and the hardware floor
 	$(BIN)/python benchmarks/elm.py
+
+readme: $(BIN)/.runtime ## make the tables in the README files again from metrics.json
+	$(BIN)/python -m common.readme
 
 reports: $(BIN)/.runtime ## compile report.pdf of the committed real-data runs
 	$(BIN)/python -m common.report

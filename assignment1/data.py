@@ -178,7 +178,8 @@ def _from_csv(path: Path) -> Faces:
 
 def _from_npz(path: Path, labelled: bool) -> Faces:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # opened here, because numpy leaves a damaged file open
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             held = {name: archive[name] for name in ("images", "labels", "usage") if name in archive}
     except Exception as error:  # numpy raises zipfile, zlib, struct and its own errors on a damaged archive
         raise InputError(f"{path}: not a readable npz without pickled objects ({error})") from None
@@ -204,7 +205,8 @@ def _from_folder(path: Path, labelled: bool) -> Faces:
             labels.append(CLASSES.index(words[-2].lower()))
             usage.append(words[-3] if len(words) > 2 else "train")
     images = np.stack([read_image(file) for file in progress(files, "reading images")])
-    return _faces(path, images, None if labels is None else np.array(labels), None if usage is None else np.array(usage))
+    faces = _faces(path, images, None if labels is None else np.array(labels), None if usage is None else np.array(usage))
+    return faces if labelled else dataclasses.replace(faces, provenance={**faces.provenance, "files": [str(p.relative_to(path)) for p in files]})
 
 
 def _faces(path: Path, images: np.ndarray, labels: np.ndarray | None, usage: np.ndarray | None) -> Faces:

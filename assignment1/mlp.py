@@ -220,7 +220,7 @@ class CNNClassifier(MLPClassifier):
         def stage(channels: int, out: int) -> list[nn.Module]:
             return [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
 
-        table = torch.from_numpy(np.ascontiguousarray(self.codebook, dtype=np.float32))
+        table = torch.tensor(self.codebook, dtype=torch.float32)  # a copy: the embedding trains it in place
         return nn.Sequential(
             _Lookup(table, side),  # (B, d, S, S)
             *stage(table.shape[1], width), *stage(width, width), *stage(width, width),

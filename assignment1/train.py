@@ -148,7 +148,7 @@ def train_vqvae(config: Config, run: Run, train: np.ndarray, validation: np.ndar
                 group["lr"] = config.vq_lr * min(1, (step + 1) / 100) * (1 + np.cos(np.pi * step / total)) / 2
             optimiser.step()
             step += 1
-            if step % 50 == 0:
+            if step % 50 == 0 or step in (1, total):
                 run.log(step, epoch, "train", vq_reconstruction=reconstruction.item(), vq_commitment=commitment.item())
             if step % per_epoch == 0:
                 codemaps = model.eval().encode(validation)

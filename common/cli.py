@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tyro
 
@@ -63,7 +63,8 @@ def parse(config_class: type[C], argv: Sequence[str] | None = None) -> C:
     if issubclass(config_class, BaseConfig):
         words = " ".join(argv).replace("--preset=", "--preset ").split()
         name = dict(itertools.pairwise(words)).get("--preset", default.preset)
-        default = dataclasses.replace(default, preset=name, **config_class.presets().get(name, {}))
+        if name in get_args(Preset):  # anything else is tyro's to refuse
+            default = dataclasses.replace(default, preset=name, **config_class.presets().get(name, {}))
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught):

@@ -1,0 +1,185 @@
+"""Command line, run folder, checkpoints and reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+
+from common.cli import BaseConfig, InputError, Interrupted, parse
+from common.figures import PALETTE, colours
+from common.run import Run, atomic_path, load_state, newest_run, peak_mb, save_state, tensors, write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(BaseConfig):
+    """A small config."""
+
+    source: Literal["auto", "csv"] = "auto"
+    seed: int = 0
+    rate: float = 0.1
+    widths: tuple[int, ...] = (8, 4)
+
+    @classmethod
+    def presets(cls):
+        return {"smoke": {"rate": 0.5, "widths": (2,)}}
+
+
+def test_preset_changes_defaults_and_options_win():
+    assert parse(Config, ["--preset", "smoke"]) == Config(preset="smoke", rate=0.5, widths=(2,))
+    assert parse(Config, ["--preset=smoke", "--rate", "0.25"]).rate == 0.25
+    assert parse(Config, ["--widths", "1", "2", "3"]).widths == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--bogus", "3"], "--bogus"),
+        (["--rate", "fast"], "--rate"),
+        (["--source", "excel"], "excel"),
+        (["--preset", "huge"], "huge"),
+        (["--rate"], "--rate"),
+    ],
+)
+def test_bad_command_lines_are_one_line(words, expected):
+    with pytest.raises(InputError) as caught:
+        parse(Config, words)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "╭" not in str(caught.value)
+
+
+def open_run(folder: Path, **changes) -> Run:
+    return Run(Config(**changes), folder, __file__, "simulated", {"generator": "none"})
+
+
+def test_a_finished_run_is_not_overwritten_and_identity_comes_first(tmp_path):
+    with open_run(tmp_path / "a") as run:
+        record = json.loads((tmp_path / "a/run.json").read_text())
+        assert record["status"] == "running"
+        assert record["config"]["rate"] == 0.1
+        assert "out" not in record["config"]
+        run.finish([{"metric": "m", "value": 1.0}], {"m": {"unit": "1", "better": "higher", "reference": "-"}})
+    before = {path: path.read_bytes() for path in (tmp_path / "a").glob("*.*")}
+    with pytest.raises(InputError, match="finished run"):
+        open_run(tmp_path / "a")
+    assert {path: path.read_bytes() for path in before} == before
+    with pytest.raises(InputError, match="--rate"):
+        open_run(tmp_path / "a", resume=True, rate=0.2)
+    with open_run(tmp_path / "a", overwrite=True):
+        assert not (tmp_path / "a/metrics.json").exists()
+    assert json.loads((tmp_path / "a/run.json").read_text())["status"] == "finished"
+
+
+def test_metrics_rows_have_every_key_and_nothing_unexplained(tmp_path):
+    info = {"m": {"unit": "1", "better": "higher", "reference": "-"}}
+    with open_run(tmp_path / "a", rate=0.3) as run:
+        row = run.finish([{"metric": "m", "value": 1.0, "model": "x"}], info)["rows"][0]
+        assert set(row) == {"protocol", "split", "model", "variant", "metric", "value", "std", "n_seeds", "series", "horizon",
+                            "params", "seconds", "peak_mb", "command"}  # fmt: skip
+        assert row["series"] is None
+        assert row["command"] == "python tests/train.py --preset default --rate 0.3"
+        with pytest.raises(ValueError, match="unknown"):
+            run.finish([{"metric": "m", "colour": 1}], info)
+        with pytest.raises(ValueError, match="explained"):
+            run.finish([{"metric": "other", "value": 1.0}], info)
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path):
+    with open_run(tmp_path / "a"), pytest.raises(InputError, match="in use"):
+        open_run(tmp_path / "a", resume=True)
+
+
+def test_an_unwritable_folder_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(InputError, match="cannot be written"):
+        open_run(tmp_path / "file" / "run")
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+def test_memo_keeps_finished_parts_and_takes_back_what_a_killed_part_logged(tmp_path):
+    calls = []
+
+    def part(run: Run, name: str, fail: bool = False):
+        calls.append(name)
+        run.log(1, 1, "train", loss=0.5)
+        if fail:
+            raise KeyboardInterrupt
+        return {"name": name, "array": np.arange(3)}
+
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "a") as run:
+        run.memo("one", lambda: part(run, "one"))
+        run.memo("two", lambda: part(run, "two", fail=True))
+    assert json.loads((tmp_path / "a/run.json").read_text())["status"] == "interrupted"
+    assert (tmp_path / "a/metrics.csv").read_text().count("loss") == 2
+    with open_run(tmp_path / "a", resume=True) as run:
+        assert run.memo("one", lambda: part(run, "one"))["name"] == "one"
+        np.testing.assert_array_equal(run.memo("two", lambda: part(run, "two"))["array"], [0, 1, 2])
+    assert calls == ["one", "two", "two"]
+    assert (tmp_path / "a/metrics.csv").read_text().splitlines() == ["step,epoch,split,name,value", "1,1,train,loss,0.5", "1,1,train,loss,0.5"]
+
+
+def test_stoppable_saves_at_the_next_check_and_stops_on_nan(tmp_path):
+    import signal
+
+    saved = []
+    with open_run(tmp_path / "a") as run:
+        with pytest.raises(Interrupted, match="--resume"), run.stoppable(lambda: saved.append(1)) as check:
+            check(0, 1.0)
+            os.kill(os.getpid(), signal.SIGTERM)
+            check(1, 1.0)
+        assert saved == [1]
+        with pytest.raises(FloatingPointError, match=r"step 7.*2\.5"), run.stoppable(lambda: None) as check:
+            check(6, 2.5)
+            check(7, float("nan"))
+
+
+def test_state_round_trip_is_exact_and_holds_no_pickle(tmp_path):
+    layer = torch.nn.Linear(3, 2)
+    optimiser = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    state = {"optimiser": optimiser.state_dict(), "step": 3, "none": None, "list": [1, 2.5, "x"], "scalar": np.float64(0.1), "empty": np.zeros((0, 2))}
+    save_state(tmp_path / "s", state)
+    back = load_state(tmp_path / "s")
+    again = torch.optim.AdamW(layer.parameters())
+    again.load_state_dict(tensors(back["optimiser"]))
+    for key, value in optimiser.state_dict()["state"][0].items():
+        assert torch.equal(value, again.state_dict()["state"][0][key])
+    assert (back["step"], back["none"], back["list"], back["scalar"]) == (3, None, [1, 2.5, "x"], 0.1)
+    assert back["empty"].shape == (0, 2)
+    assert b"pickle" not in (tmp_path / "s").read_bytes()
+
+
+def test_atomic_path_leaves_the_old_file_when_the_block_fails(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(target, float("nan"))
+    assert target.read_text() == "old"
+
+
+def test_newest_run_skips_unfinished_ones(tmp_path):
+    with pytest.raises(InputError, match="no finished run"):
+        newest_run(tmp_path)
+    for name, status, started in (("a", "finished", "2026-01-01"), ("b", "finished", "2026-01-02"), ("c", "running", "2026-01-03")):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "run.json", {"status": status, "started": started})
+        write_json(tmp_path / name / "metrics.json", {})
+    assert newest_run(tmp_path).name == "b"
+
+
+def test_small_helpers():
+    assert colours(["a", "b"]) == {"a": PALETTE[0], "b": PALETTE[1]}
+    assert 10 < peak_mb() < 100_000
