@@ -25,10 +25,16 @@ SIDE = 48
 GRID = 12
 CODES = 256
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm"}
-PARTS = {"training": "train", "train": "train", "publictest": "test", "test": "test", "privatetest": "private", "val": "test", "validation": "test"}
-NOTICE = (
-    "built-in synthetic faces, not real data; for FER-2013 put fer2013.csv into the folder that ADL_DATA_DIR names (default data/), or give --data PATH"
-)
+PARTS = {
+    "training": "train",
+    "train": "train",
+    "publictest": "test",
+    "test": "test",
+    "privatetest": "private",
+    "val": "test",
+    "validation": "test",
+}
+NOTICE = "built-in synthetic faces, not real data; for FER-2013 put fer2013.csv into the folder that ADL_DATA_DIR names (default data/), or give --data PATH"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +76,16 @@ def load(source: str, path: Path | None, synthetic_faces: int = 6000, seed: int 
         raise InputError(f"--data {path} does not exist")
     if source == "auto":
         if path is None:
-            path = next((p for name in ("fer2013.csv", "fer2013.npz", "fer2013_48x48.npz", "fer2013") if (p := data_folder() / name).exists()), None)
+            path = next(
+                (p for name in ("fer2013.csv", "fer2013.npz", "fer2013_48x48.npz", "fer2013") if (p := data_folder() / name).exists()), None
+            )
         source = "synthetic" if path is None else "codemaps" if _is_codemaps(Path(path)) else "fer2013"
     if source == "synthetic":
         images, labels = draw_faces(synthetic_faces, seed)
         part = np.where(np.arange(synthetic_faces) % 6 == 5, "test", "train")
-        return Faces(source, images, None, None, labels, part, {"generator": "assignment1/synthetic.py", "faces": synthetic_faces, "notice": NOTICE})
+        return Faces(
+            source, images, None, None, labels, part, {"generator": "assignment1/synthetic.py", "faces": synthetic_faces, "notice": NOTICE}
+        )
     if path is None:
         names = ("fer2013.csv", "fer2013.npz", "fer2013_48x48.npz", "fer2013") if source == "fer2013" else ("codemaps", "codemaps.npy")
         path = next((p for name in names if (p := data_folder() / name).exists()), None)
@@ -131,7 +141,9 @@ def load_codemaps(path: Path) -> Faces:
     if (folder / "usage.npy").exists():
         part = _parts(_npy(folder / "usage.npy"), folder / "usage.npy", len(maps))
     provenance = {"path": str(folder.name), "sha256": {name.name: sha256(name) for name in sorted(folder.glob("*.npy"))}}
-    return Faces("codemaps", None, maps.astype(np.uint8), None if codebook is None else codebook.astype(np.float32), labels, part, provenance)
+    return Faces(
+        "codemaps", None, maps.astype(np.uint8), None if codebook is None else codebook.astype(np.float32), labels, part, provenance
+    )
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -206,7 +218,11 @@ def _from_folder(path: Path, labelled: bool) -> Faces:
             usage.append(words[-3] if len(words) > 2 else "train")
     images = np.stack([read_image(file) for file in progress(files, "reading images")])
     faces = _faces(path, images, None if labels is None else np.array(labels), None if usage is None else np.array(usage))
-    return faces if labelled else dataclasses.replace(faces, provenance={**faces.provenance, "files": [str(p.relative_to(path)) for p in files]})
+    return (
+        faces
+        if labelled
+        else dataclasses.replace(faces, provenance={**faces.provenance, "files": [str(p.relative_to(path)) for p in files]})
+    )
 
 
 def _faces(path: Path, images: np.ndarray, labels: np.ndarray | None, usage: np.ndarray | None) -> Faces:
@@ -351,7 +367,9 @@ def held_out_split(faces: Faces, groups: np.ndarray, unfit: np.ndarray, seed: in
     split = Split(np.flatnonzero(pool & ~chosen), np.flatnonzero(chosen), np.flatnonzero(test))
     for name, rows in vars(split).items():
         if len(present := np.unique(faces.labels[rows])) < 2:
-            raise InputError(f"the {name} part ends with {len(present)} classes in {len(rows)} rows; at least two are needed: give more data")
+            raise InputError(
+                f"the {name} part ends with {len(present)} classes in {len(rows)} rows; at least two are needed: give more data"
+            )
     return split
 
 

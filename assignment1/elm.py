@@ -175,11 +175,15 @@ class Moments:
             if not open_columns.size:
                 break
         else:
-            warnings.warn(f"{open_columns.size} of {columns} columns did not converge in {max_rounds} rounds", ConvergenceWarning, stacklevel=2)
+            warnings.warn(
+                f"{open_columns.size} of {columns} columns did not converge in {max_rounds} rounds", ConvergenceWarning, stacklevel=2
+            )
             solution[:, open_columns] = split
         return solution.reshape(len(values), len(alphas), outputs).transpose(1, 0, 2)
 
-    def path(self, penalty: Penalty, alphas: Sequence[float], l1_ratio: float = 0.5, eigen: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+    def path(
+        self, penalty: Penalty, alphas: Sequence[float], l1_ratio: float = 0.5, eigen: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> np.ndarray:
         """Output weights (A, L, k) of one penalty along `alphas` (no penalty: one entry, whatever they are)."""
         if penalty is None:
             return self.ridge_path([0.0], eigen)
@@ -289,7 +293,11 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
     def solve(self, moments: Moments) -> ELMClassifier:
         """Solves the output layer from moments under the present penalty, alpha and l1_ratio."""
         self._check_parameters()
-        beta = moments.ridge(self.alpha) if self.penalty == "ridge" and self.alpha > 0 else moments.path(self.penalty, [self.alpha], self.l1_ratio)[0]
+        beta = (
+            moments.ridge(self.alpha)
+            if self.penalty == "ridge" and self.alpha > 0
+            else moments.path(self.penalty, [self.alpha], self.l1_ratio)[0]
+        )
         return self.set_output(moments, beta)
 
     def set_output(self, moments: Moments, beta: np.ndarray) -> ELMClassifier:
@@ -384,7 +392,13 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         features' arrays. Raises TypeError for features that have no `arrays` method."""
         check_is_fitted(self, "coef_")
         settings = {name: value for name, value in self.get_params(deep=False).items() if name not in ("features", "random_state")}
-        facts = {"settings": settings, "seed": self.seed_, "inputs": self.n_inputs_, "columns": self.n_features_in_, "digest": self._digest()}
+        facts = {
+            "settings": settings,
+            "seed": self.seed_,
+            "inputs": self.n_inputs_,
+            "columns": self.n_features_in_,
+            "digest": self._digest(),
+        }
         arrays = {"coef": self.coef_, "intercept": self.intercept_, "classes": self.classes_}
         if self.weights == "binary" and self._weight.size <= 2**22:
             arrays["bits"] = np.packbits(np.concatenate([self._weight.ravel(), self._bias]) > 0)

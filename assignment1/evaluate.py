@@ -1,7 +1,7 @@
 """Scores the saved models of a finished run, on faces it has not seen with --data, and draws its figures and report again.
 
-    python assignment1/evaluate.py                       the newest finished run, on its own test part
-    python assignment1/evaluate.py --data fer2013.csv    a csv, npz or <test>/<class>/ folder of labelled faces
+python assignment1/evaluate.py                       the newest finished run, on its own test part
+python assignment1/evaluate.py --data fer2013.csv    a csv, npz or <test>/<class>/ folder of labelled faces
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def main(config: Config) -> dict[str, Any]:
     unseen = ~seen if (~seen).any() else np.ones(len(seen), bool)
 
     table = []
-    print(f"{len(labels)} faces of {config.data or record['source']}; {seen.sum()} stand in the training part too and are left out of 'unseen'")
+    print(
+        f"{len(labels)} faces of {config.data or record['source']}; {seen.sum()} stand in the training part too and are left out of 'unseen'"
+    )
     for name, model in models.items():
         prediction = model.predict(X)
         for variant, part in (("all faces", np.ones(len(seen), bool)), ("unseen faces", unseen)):

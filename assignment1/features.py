@@ -255,7 +255,6 @@ def contrast_normalised(pictures: torch.Tensor, window: int = 9) -> torch.Tensor
     return centred / (deviation + 0.5)
 
 
-
 class SideBySide(TransformerMixin, BaseEstimator):
     """Transformers side by side, each on its own columns of X; unlike scikit-learn's ColumnTransformer it is saved without pickle.
 

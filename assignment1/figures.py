@@ -43,7 +43,14 @@ def _learning(folder: Path, record: dict, curves: pd.DataFrame) -> None:
             part = curves[curves.name == name]
             mean = part.groupby("epoch").value.mean()
             if len(mean):
-                right.plot(mean.index, mean, color=colour, marker=marker, markersize=3, label=f"{name[:3]}, mean of {part.groupby('epoch').size().max()} fits")
+                right.plot(
+                    mean.index,
+                    mean,
+                    color=colour,
+                    marker=marker,
+                    markersize=3,
+                    label=f"{name[:3]}, mean of {part.groupby('epoch').size().max()} fits",
+                )
         right.set(title="networks on codes, training part", xlabel="epoch", ylabel="cross-entropy (nats) + penalty")
         right.legend()
 
@@ -68,10 +75,12 @@ def _accuracy(folder: Path, record: dict, test: pd.DataFrame) -> None:
             seeds = int(part[part.model == family].n_seeds.max())
             axes.bar(places, values, 0.24, yerr=np.nan_to_num(deviations), color=colour[family], hatch=("", "//", "..")[number], edgecolor="white",
                      capsize=2, label=f"{family} ({seeds} seed{'s' if seeds > 1 else ''})")  # fmt: skip
-            for place, value in zip(places, values, strict=True):
-                axes.text(place, value + 0.012, f"{value:.3f}", ha="center", fontsize=6.5)
+            for place, value, top in zip(places, values, values + np.nan_to_num(deviations), strict=True):
+                axes.text(place, top + 0.01, f"{value:.3f}", ha="center", fontsize=6.5)
         for model, style in (("CNN", "--"), ("linear", "-."), ("largest class", ":")):
-            axes.axhline(_baseline(test, model), color="#444444", linestyle=style, linewidth=1, label=f"{model}: {_baseline(test, model):.3f}")
+            axes.axhline(
+                _baseline(test, model), color="#444444", linestyle=style, linewidth=1, label=f"{model}: {_baseline(test, model):.3f}"
+            )
         axes.set_xticks(range(len(names)), names)
         axes.set(ylabel="test accuracy, ridge penalty", title="What a code map is shown as decides how well an untrained hidden layer does")
         axes.legend(ncol=2, loc="upper left")
@@ -80,7 +89,7 @@ def _accuracy(folder: Path, record: dict, test: pd.DataFrame) -> None:
 
 def _grid(folder: Path, record: dict, test: pd.DataFrame) -> None:
     part = test[(test.metric == "accuracy") & test.model.isin(FAMILIES)]
-    names = [name for name in dict.fromkeys(variant.rsplit(", ", 1)[0] for variant in part.variant)]
+    names = list(dict.fromkeys(variant.rsplit(", ", 1)[0] for variant in part.variant))
     limits = (float(part.value.min()), float(part.value.max()))
     with figure(folder / "accuracy_grid.png", record, (9.5, 2.9), 1, 3, sharey=True) as (picture, axes):
         for place, family in zip(axes, FAMILIES, strict=True):
@@ -121,7 +130,9 @@ def _confusion(folder: Path, record: dict) -> None:
         for place, name in zip(np.atleast_1d(axes), shown, strict=True):
             predictions = held[f"{name} | {best[name]['variant']}"]
             counts = sum(confusion_matrix(labels, row, labels=classes) for row in predictions)
-            image = heat_map(place, counts / counts.sum(1, keepdims=True), [CLASSES[c] for c in classes], [CLASSES[c] for c in classes], limits=(0, 1))
+            image = heat_map(
+                place, counts / counts.sum(1, keepdims=True), [CLASSES[c] for c in classes], [CLASSES[c] for c in classes], limits=(0, 1)
+            )
             place.set(title=f"{name}: {best[name]['variant']}", xlabel="predicted")
             place.title.set_fontsize(8)
         np.atleast_1d(axes)[0].set_ylabel("labelled")

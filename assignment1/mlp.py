@@ -115,13 +115,19 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
                 schedule.step()
                 losses.append(loss.item())
             if not np.isfinite(losses[-1]):
-                raise FloatingPointError(f"{type(self).__name__}: the loss is {losses[-1]} in epoch {epoch + 1}; the last finite one was {losses[0]}")
+                raise FloatingPointError(
+                    f"{type(self).__name__}: the loss is {losses[-1]} in epoch {epoch + 1}; the last finite one was {losses[0]}"
+                )
             self.history_.append({"epoch": epoch + 1, "loss": float(np.mean(losses))})
 
     def _build(self, inputs: int, outputs: int) -> nn.Module:
         layers: list[nn.Module] = []
         for number, width in enumerate(self.hidden):
-            layers += [_OneHotLinear(inputs, width) if self.sparse_ and not number else nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(self.dropout)]
+            layers += [
+                _OneHotLinear(inputs, width) if self.sparse_ and not number else nn.Linear(inputs, width),
+                nn.ReLU(),
+                nn.Dropout(self.dropout),
+            ]
             inputs = width
         return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
@@ -150,12 +156,21 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         best = self.predict_proba(X).argmax(1)
         return self.classes_[best]
 
-
     def save(self, path: Path) -> None:
         """Writes the fitted model as safetensors, weights in float16, with settings and classes as its metadata."""
         check_is_fitted(self, "network_")
-        settings = {name: value for name, value in self.get_params(deep=False).items() if name not in ("features", "random_state", "codebook", "device")}
-        facts = {"settings": settings, "inputs": self.inputs_, "columns": self.n_features_in_, "classes": self.classes_.tolist(), "sparse": self.sparse_}
+        settings = {
+            name: value
+            for name, value in self.get_params(deep=False).items()
+            if name not in ("features", "random_state", "codebook", "device")
+        }
+        facts = {
+            "settings": settings,
+            "inputs": self.inputs_,
+            "columns": self.n_features_in_,
+            "classes": self.classes_.tolist(),
+            "sparse": self.sparse_,
+        }
         arrays = {f"network.{name}": tensor.half().cpu() for name, tensor in self.network_.state_dict().items()}
         if self.features is not None:
             held = self.features_.arrays()
@@ -180,7 +195,9 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
             model.n_features_in_ = facts["columns"]
             if "features" in facts:
                 inner = {name.removeprefix("features."): tensor.numpy() for name, tensor in held.items() if name.startswith("features.")}
-                model.features = model.features_ = SAVED[facts["features"]["class"]].from_arrays({"settings": facts["features"]["settings"], **inner})
+                model.features = model.features_ = SAVED[facts["features"]["class"]].from_arrays(
+                    {"settings": facts["features"]["settings"], **inner}
+                )
             model.network_ = model._build(facts["inputs"], len(model.classes_)).to(device)
             model.network_.load_state_dict(network)
             model.parameters_ = sum(parameter.numel() for parameter in model.network_.parameters())

@@ -57,7 +57,14 @@ def main(config: Config) -> pd.DataFrame:
         probability = classifier.predict_proba(X)
         for name, row in zip(names, probability, strict=True):
             labels = [data.CLASSES[c] for c in classifier.classes_]
-            table.append({"face": name, "model": model, "predicted": labels[int(row.argmax())], **{f"p_{k}": float(p) for k, p in zip(labels, row, strict=True)}})
+            table.append(
+                {
+                    "face": name,
+                    "model": model,
+                    "predicted": labels[int(row.argmax())],
+                    **{f"p_{k}": float(p) for k, p in zip(labels, row, strict=True)},
+                }
+            )
     table = pd.DataFrame(table)
     out = config.out or folder / "predictions.csv"
     try:
@@ -82,7 +89,9 @@ def draw(path: Path, folder: Path, images: np.ndarray, names: list[str], table: 
             left.set(xticks=[], yticks=[])
             left.set_title(names[row][-28:], fontsize=7)
             for number, (model, part) in enumerate(table[table.face == names[row]].groupby("model", sort=False)):
-                right.bar(np.arange(len(columns)) + 0.27 * (number - 1), part[columns].to_numpy()[0], 0.25, color=colour[model], label=model)
+                right.bar(
+                    np.arange(len(columns)) + 0.27 * (number - 1), part[columns].to_numpy()[0], 0.25, color=colour[model], label=model
+                )
             right.set_xticks(range(len(columns)), [name[2:] for name in columns])
             right.set(ylim=(0, 1), ylabel="probability")
         axes[0, 1].legend(ncol=3)

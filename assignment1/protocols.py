@@ -17,23 +17,36 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 
-from assignment1.data import Faces, Split
+from assignment1.data import Faces, Split, fingerprints
 from assignment1.elm import ELMClassifier, Moments
 from assignment1.features import CodebookLookup, OneHotCodes, RandomReceptiveFields, RawCodes, SideBySide, StandardisedIntegers
 from assignment1.mlp import CNNClassifier, MLPClassifier
+from assignment1.synthetic import draw_faces
 from assignment1.vqvae import VQVAE, load_vqvae, psnr
-from common.run import Run, peak_mb, progress
+from common.run import Run, peak_mb, progress, write_arrays
 
 PLACES = 144  # columns of one code map in X; the mirror image's follow, then the decoded picture's
 PENALTIES = (None, "ridge", "lasso", "elasticnet")
 FAMILIES = {"ELM": "gaussian", "binary ELM": "binary"}
 METRICS_INFO = {
-    "accuracy": {"unit": "share", "better": "higher", "reference": "1.0: every face right; guessing the largest class gets its share, about 0.25 on FER-2013"},
+    "accuracy": {
+        "unit": "share",
+        "better": "higher",
+        "reference": "1.0: every face right; guessing the largest class gets its share, about 0.25 on FER-2013",
+    },
     "accuracy_low": {"unit": "share", "better": "higher", "reference": "2.5 % point of the accuracy under resampling of the test faces"},
     "accuracy_high": {"unit": "share", "better": "higher", "reference": "97.5 % point of the accuracy under resampling of the test faces"},
-    "balanced_accuracy": {"unit": "share", "better": "higher", "reference": "mean recall of the classes; 1/7 = 0.143 for any constant answer"},
+    "balanced_accuracy": {
+        "unit": "share",
+        "better": "higher",
+        "reference": "mean recall of the classes; 1/7 = 0.143 for any constant answer",
+    },
     "macro_f1": {"unit": "share", "better": "higher", "reference": "mean F1 of the classes; 1.0: every face right"},
-    "psnr": {"unit": "dB", "better": "higher", "reference": "mean over faces of 10 log10(1 / MSE) for pixels in 0..1; every 3 dB halve the squared error"},
+    "psnr": {
+        "unit": "dB",
+        "better": "higher",
+        "reference": "mean over faces of 10 log10(1 / MSE) for pixels in 0..1; every 3 dB halve the squared error",
+    },
     "codes_used": {"unit": "codes", "better": "higher", "reference": "codes of the codebook that occur in the split"},
 }
 
@@ -58,7 +71,9 @@ def scores(labels: np.ndarray, predictions: np.ndarray, intervals: bool) -> dict
     return found
 
 
-def rows(protocol: str, split: str, model: str, variant: str, labels: np.ndarray, predictions: np.ndarray, params: int | None, seconds: float) -> list[dict[str, Any]]:
+def rows(
+    protocol: str, split: str, model: str, variant: str, labels: np.ndarray, predictions: np.ndarray, params: int | None, seconds: float
+) -> list[dict[str, Any]]:
     """Rows of metrics.json for the predictions (S, n) of S seeds."""
     predictions = np.atleast_2d(predictions)
     return [
@@ -80,7 +95,9 @@ def as_assigned(config: Any, run: Run, X: np.ndarray, faces: Faces, precision: s
 
     def mlp() -> dict[str, Any]:
         start = time.perf_counter()
-        model = MLPClassifier(config.course_mlp, "sgd", learning_rate=1e-3, epochs=12, batch=500, precision=precision, random_state=config.seed)
+        model = MLPClassifier(
+            config.course_mlp, "sgd", learning_rate=1e-3, epochs=12, batch=500, precision=precision, random_state=config.seed
+        )
         model.fit(X[train], y[train])
         return {"prediction": model.predict(X[test]), "params": model.parameters_, "seconds": time.perf_counter() - start}
 
@@ -94,13 +111,19 @@ def as_assigned(config: Any, run: Run, X: np.ndarray, faces: Faces, precision: s
             moments = model.accumulate(X[train], y[train])
             for penalty, alpha in zip(PENALTIES, (0, 0.01, 0.01, 0.1), strict=True):
                 model.set_params(penalty=penalty, alpha=alpha).solve(moments)
-                done[named(penalty)] = {"prediction": model.predict(X[test]), "params": model.coef_.size, "seconds": time.perf_counter() - start}
+                done[named(penalty)] = {
+                    "prediction": model.predict(X[test]),
+                    "params": model.coef_.size,
+                    "seconds": time.perf_counter() - start,
+                }
             return done
 
         kept[family] = run.memo(f"assigned-{family}", elms)
     for model, variants in kept.items():
         for variant, part in variants.items():
-            found += rows("as-assigned", "test", model, f"integers, {variant}", y[test], part["prediction"], part["params"], part["seconds"])
+            found += rows(
+                "as-assigned", "test", model, f"integers, {variant}", y[test], part["prediction"], part["params"], part["seconds"]
+            )
     majority = DummyClassifier().fit(X[train], y[train]).predict(X[test])
     return found + rows("as-assigned", "test", "largest class", "none", y[test], majority, 0, 0.0)
 
@@ -108,7 +131,9 @@ def as_assigned(config: Any, run: Run, X: np.ndarray, faces: Faces, precision: s
 # -------------------------------------------------------------------------------------------------------------- held out
 
 
-def representations(config: Any, columns: int, codebook: np.ndarray | None, weights: str = "gaussian", seed: int = 0) -> dict[str, SideBySide]:
+def representations(
+    config: Any, columns: int, codebook: np.ndarray | None, weights: str = "gaussian", seed: int = 0
+) -> dict[str, SideBySide]:
     """Name -> transformer of X; the filters of the receptive fields are random too, and follow the family and the seed."""
     views, fields = columns > PLACES, {"weights": weights, "mirror": columns > PLACES, "random_state": seed}
     found = {"integers": StandardisedIntegers(), "one-hot": OneHotCodes(config.codes)}
@@ -141,7 +166,9 @@ def alpha_grid(config: Any, penalty: str | None, moments: Moments) -> np.ndarray
     return moments.largest_alpha(1.0 if penalty == "lasso" else 0.5) * np.logspace(0, -2.5, config.alphas)
 
 
-def elm_cell(config: Any, X: np.ndarray, y: np.ndarray, split: Split, elm: ELMClassifier, chosen: dict[str, float] | None) -> dict[str, Any]:
+def elm_cell(
+    config: Any, X: np.ndarray, y: np.ndarray, split: Split, elm: ELMClassifier, chosen: dict[str, float] | None
+) -> dict[str, Any]:
     """One random hidden layer, all penalties: predictions on validation and test under the `chosen` alphas, which are
     chosen here on validation (with the whole paths in the result) when they are None."""
     start = time.perf_counter()
@@ -168,7 +195,9 @@ def elm_cell(config: Any, X: np.ndarray, y: np.ndarray, split: Split, elm: ELMCl
     return result
 
 
-def wide_cell(config: Any, X: np.ndarray, y: np.ndarray, split: Split, elm: ELMClassifier, chosen: dict[str, float] | None) -> dict[str, Any]:
+def wide_cell(
+    config: Any, X: np.ndarray, y: np.ndarray, split: Split, elm: ELMClassifier, chosen: dict[str, float] | None
+) -> dict[str, Any]:
     """As elm_cell, for the ridge penalty alone: one Cholesky factor an alpha is cheaper than an eigendecomposition there."""
     start = time.perf_counter()
     moments = elm.accumulate(X[split.train], y[split.train])
@@ -186,7 +215,9 @@ def wide_cell(config: Any, X: np.ndarray, y: np.ndarray, split: Split, elm: ELMC
     return result
 
 
-def held_out(config: Any, run: Run, X: np.ndarray, faces: Faces, split: Split, codebook: np.ndarray | None, precision: str, device: str) -> dict[str, Any]:
+def held_out(
+    config: Any, run: Run, X: np.ndarray, faces: Faces, split: Split, codebook: np.ndarray | None, precision: str, device: str
+) -> dict[str, Any]:
     """Every model, penalty and representation; returns {"rows", "predictions", "paths", "best"}.
 
     `best` names, for each family, the variant with the highest validation accuracy.
@@ -205,7 +236,9 @@ def held_out(config: Any, run: Run, X: np.ndarray, faces: Faces, split: Split, c
             chosen, cells = None, []
             for seed in progress(range(config.seeds), f"{family}, {name}"):
 
-                def cell(family: str = family, name: str = name, seed: int = seed, chosen: Any = chosen, work: Any = work) -> dict[str, Any]:
+                def cell(
+                    family: str = family, name: str = name, seed: int = seed, chosen: Any = chosen, work: Any = work
+                ) -> dict[str, Any]:
                     features = representations(config, X.shape[1], codebook, FAMILIES[family], seed)[name]
                     return work(config, X, y, split, new_elm(config, family, name, features, seed), chosen)
 
@@ -226,10 +259,16 @@ def held_out(config: Any, run: Run, X: np.ndarray, faces: Faces, split: Split, c
 
     for name, features in representations(config, X.shape[1], codebook).items():
         for penalty in PENALTIES if name != "wide fields" else ("ridge",):
-            part = run.memo(f"mlp-{name}-{penalty}", lambda n=name, f=features, p=penalty: timed(new_mlp(config, n, f, p, X.shape[1], precision, device)))
+            part = run.memo(
+                f"mlp-{name}-{penalty}",
+                lambda n=name, f=features, p=penalty: timed(new_mlp(config, n, f, p, X.shape[1], precision, device)),
+            )
             keep("MLP", f"{name}, {named(penalty)}", [part], part["seconds"])
     one_hot = representations(config, X.shape[1], codebook)["one-hot"]
-    found = {"largest class": ("none", lambda: DummyClassifier()), "linear": ("one-hot, ridge", lambda: make_pipeline(one_hot, LogisticRegression(C=config.linear_c, max_iter=200)))}
+    found = {
+        "largest class": ("none", lambda: DummyClassifier()),
+        "linear": ("one-hot, ridge", lambda: make_pipeline(one_hot, LogisticRegression(C=config.linear_c, max_iter=200))),
+    }
     if codebook is not None:
         found["CNN"] = ("look-up", lambda: new_cnn(config, X.shape[1], codebook, precision, device))
     for model, (variant, make) in found.items():
@@ -252,7 +291,9 @@ def held_out(config: Any, run: Run, X: np.ndarray, faces: Faces, split: Split, c
     return {"rows": all_rows, "predictions": predictions, "paths": paths, "best": {model: variant for model, (variant, _) in best.items()}}
 
 
-def new_mlp(config: Any, representation: str, features: SideBySide, penalty: str | None, columns: int, precision: str, device: str) -> MLPClassifier:
+def new_mlp(
+    config: Any, representation: str, features: SideBySide, penalty: str | None, columns: int, precision: str, device: str
+) -> MLPClassifier:
     """The held-out MLP; behind a look-up it also sees the mirror image's codes, as the receptive fields do."""
     mirror = representation == "look-up" and columns > PLACES
     if mirror:
@@ -290,14 +331,19 @@ def save_models(config: Any, run: Run, X: np.ndarray, faces: Faces, split: Split
     for family, weights in FAMILIES.items():
         representation, penalty = best[family].rsplit(", ", 1)
 
-        def elm(family: str = family, weights: str = weights, representation: str = representation, penalty: str = penalty) -> dict[str, Any]:
+        def elm(
+            family: str = family, weights: str = weights, representation: str = representation, penalty: str = penalty
+        ) -> dict[str, Any]:
             features = representations(config, X.shape[1], codebook, weights, 0)[representation]
             model = new_elm(config, family, representation, features, 0)
             alpha = run.record["notes"][f"alphas: {family}, {representation}"][penalty]
             model.set_params(penalty={named(p): p for p in PENALTIES}[penalty], alpha=alpha).fit(X[train], y[train])
             grid = np.geomspace(0.02, 1, 40)
             place = np.searchsorted(model.classes_, y[validation])
-            losses = [-np.log(model.set_params(temperature=t).predict_proba(X[validation])[np.arange(len(place)), place] + 1e-12).mean() for t in grid]
+            losses = [
+                -np.log(model.set_params(temperature=t).predict_proba(X[validation])[np.arange(len(place)), place] + 1e-12).mean()
+                for t in grid
+            ]
             model.set_params(temperature=float(grid[int(np.argmin(losses))])).save(run.folder / f"model.{family.replace(' ', '-')}.npz")
             return {"temperature": model.temperature}
 
@@ -306,11 +352,33 @@ def save_models(config: Any, run: Run, X: np.ndarray, faces: Faces, split: Split
     def mlp() -> dict[str, Any]:
         representation, penalty = best["MLP"].rsplit(", ", 1)
         features = representations(config, X.shape[1], codebook)[representation]
-        model = new_mlp(config, representation, features, {named(p): p for p in PENALTIES}[penalty], X.shape[1], precision, device).fit(X[train], y[train])
+        model = new_mlp(config, representation, features, {named(p): p for p in PENALTIES}[penalty], X.shape[1], precision, device).fit(
+            X[train], y[train]
+        )
         model.save(run.folder / "model.MLP.safetensors")
         return {"parameters": model.parameters_}
 
     run.memo("model-MLP", mlp)
+
+
+def save_arrays(folder: Path, faces: Faces, split: Split, vqvae: VQVAE | None, found: dict[str, Any]) -> None:
+    """Writes what figures are made from, and fingerprints of the faces that choices were made on (for evaluate.py)."""
+    write_arrays(folder / "predictions.npz", labels=faces.labels[split.test], **found["predictions"])
+    curves = {
+        f"{cell} | {penalty} | {name}": values
+        for cell, paths in found["paths"].items()
+        for penalty, path in paths.items()
+        for name, values in path.items()
+    }
+    write_arrays(folder / "paths.npz", **curves)
+    if vqvae is not None:
+        drawn, expression = draw_faces(64, seed=12345)  # never faces of the data set: figures must not show them
+        drawn = drawn[np.unique(expression, return_index=True)[1]]
+        maps = vqvae.encode(drawn)
+        decoded = np.round(255 * vqvae.decode(maps)).astype(np.uint8)
+        write_arrays(folder / "reconstructions.npz", images=drawn, codemaps=maps, reconstructions=decoded)
+        known = faces.images[np.concatenate([split.train, split.validation])]
+        write_arrays(folder / "training_faces.npz", fingerprints=fingerprints(known))
 
 
 def print_table(results: dict[str, Any], folder: Path) -> None:

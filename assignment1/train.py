@@ -12,12 +12,11 @@ import torch
 
 from assignment1 import data
 from assignment1.figures import draw_figures
-from assignment1.protocols import METRICS_INFO, as_assigned, held_out, print_table, save_models, vqvae_rows
-from assignment1.synthetic import draw_faces
+from assignment1.protocols import METRICS_INFO, as_assigned, held_out, print_table, save_arrays, save_models, vqvae_rows
 from assignment1.vqvae import VQVAE, code_views, psnr
 from common.cli import BaseConfig, entry, parse
 from common.report import compile_report
-from common.run import Run, choose_device, progress, tensors, write_arrays
+from common.run import Run, choose_device, progress, tensors
 
 HERE = Path(__file__).resolve().parent
 
@@ -131,28 +130,29 @@ def train_vqvae(config: Config, run: Run, train: np.ndarray, validation: np.ndar
         model.load_state_dict(tensors(kept["model"]))
         optimiser.load_state_dict(tensors(kept["optimiser"]))
     with run.stoppable(save) as stop_here:
-        for step in progress(range(step, total), "VQ-VAE"):
-            epoch, place = divmod(step, per_epoch)
-            rng = np.random.default_rng((config.seed, step))
+        for now in progress(range(step, total), "VQ-VAE"):
+            epoch, place = divmod(now, per_epoch)
+            rng = np.random.default_rng((config.seed, now))
             order = np.random.default_rng((config.seed, epoch, 1)).permutation(len(train))
             batch = train[order[place * config.vq_batch : (place + 1) * config.vq_batch]]
             if rng.random() < 0.5:
                 batch = batch[:, :, ::-1]
             pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(device)[:, None] / 255
-            reconstruction, commitment = model.losses(pixels, rng, step >= config.vq_warmup, autocast)
+            reconstruction, commitment = model.losses(pixels, rng, now >= config.vq_warmup, autocast)
             loss = reconstruction + config.commitment * commitment
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for group in optimiser.param_groups:
-                group["lr"] = config.vq_lr * min(1, (step + 1) / 100) * (1 + np.cos(np.pi * step / total)) / 2
+                group["lr"] = config.vq_lr * min(1, (now + 1) / 100) * (1 + np.cos(np.pi * now / total)) / 2
             optimiser.step()
-            step += 1
+            step = now + 1
             if step % 50 == 0 or step in (1, total):
                 run.log(step, epoch, "train", vq_reconstruction=reconstruction.item(), vq_commitment=commitment.item())
             if step % per_epoch == 0:
                 codemaps = model.eval().encode(validation)
-                run.log(step, epoch + 1, "validation", vq_psnr=psnr(validation, model.decode(codemaps)).mean(), vq_codes_used=len(np.unique(codemaps)))
+                quality = psnr(validation, model.decode(codemaps)).mean()
+                run.log(step, epoch + 1, "validation", vq_psnr=quality, vq_codes_used=len(np.unique(codemaps)))
                 model.train()
                 save()
             stop_here(step, loss.item())
@@ -177,7 +177,9 @@ def main(config: Config) -> dict[str, Any]:
         table, vqvae, codemaps, codebook = [], None, faces.codemaps, faces.codebook
         if faces.images is not None:
             vqvae = VQVAE(config.codes, config.code_dim, config.vq_width, config.vq_fine_width).to(device)
-            state = run.memo("vqvae", lambda: train_vqvae(config, run, faces.images[split.train], faces.images[split.validation], device, precision))
+            state = run.memo(
+                "vqvae", lambda: train_vqvae(config, run, faces.images[split.train], faces.images[split.validation], device, precision)
+            )
             vqvae.load_state_dict(tensors(state))
             vqvae.eval().save(folder / "vqvae.safetensors")
             codemaps = run.memo("codemaps", lambda: {"maps": vqvae.encode(faces.images)})["maps"]
@@ -190,20 +192,12 @@ def main(config: Config) -> dict[str, Any]:
         found = held_out(config, run, X, faces, split, codebook, precision, device)
         table += found["rows"]
 
-        # record: the final models, what figures and tables are made from, and the metrics
+        # record: the final models, the metrics, and what figures and report are made from
         save_models(config, run, X, faces, split, codebook, found["best"], precision, device)
-        write_arrays(folder / "predictions.npz", labels=faces.labels[split.test], **found["predictions"])
-        write_arrays(folder / "paths.npz", **{f"{cell} | {penalty} | {name}": values for cell, path in found["paths"].items()
-                                             for penalty, curves in path.items() for name, values in curves.items()})  # fmt: skip
-        if vqvae is not None:
-            drawn, expression = draw_faces(64, seed=12345)  # never faces of the data set: figures must not show them
-            drawn = drawn[np.unique(expression, return_index=True)[1]]
-            maps = vqvae.encode(drawn)
-            write_arrays(folder / "reconstructions.npz", images=drawn, codemaps=maps, reconstructions=np.round(255 * vqvae.decode(maps)).astype(np.uint8))
-            write_arrays(folder / "training_faces.npz", fingerprints=data.fingerprints(faces.images[np.concatenate([split.train, split.validation])]))
+        save_arrays(folder, faces, split, vqvae, found)
         results = run.finish(table, METRICS_INFO)
-    draw_figures(folder)
-    compile_report(folder, HERE / "report.typ", folder / "report.pdf")
+        draw_figures(folder)
+        compile_report(folder, HERE / "report.typ", folder / "report.pdf")
     print_table(results, folder)
     return results
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from assignment1.elm import ELMClassifier, random_layer
-from common.run import git_state, peak_mb, write_json
+from common.run import git_state, write_json
 
 ROWS, INPUTS, CLASSES, UNITS = 28_709, 144, 7, 2_000
 
@@ -112,7 +112,14 @@ def main() -> None:
     (path,) = seconds(lambda: paths(X, y), repeats=max(1, repeats // 2))
     (lasso,) = seconds(lambda: one_at_a_time(X, y), repeats=1)
     rows = [
-        {"case": "one ridge fit, 2,000 units, 28,709 x 144", "ours_seconds": fit, "other": name, "other_seconds": other, "ratio": fit / other, "peak_mb": None}
+        {
+            "case": "one ridge fit, 2,000 units, 28,709 x 144",
+            "ours_seconds": fit,
+            "other": name,
+            "other_seconds": other,
+            "ratio": fit / other,
+            "peak_mb": None,
+        }
         for name, other in (("hpelm 1.0.10", peer), ("pseudo-inverse (numpy)", pinv), ("the two matrix products alone", floor))
     ]
     rows.append({"case": "30 alphas x ridge, lasso, elastic net, 7 outputs, 2,000 units", "ours_seconds": path, "other": "scikit-learn Lasso, one alpha, one output",

@@ -69,7 +69,10 @@ def parse(config_class: type[C], argv: Sequence[str] | None = None) -> C:
     try:
         with contextlib.redirect_stderr(caught):
             return tyro.cli(
-                config_class, args=argv, default=default, description=config_class.__doc__,
+                config_class,
+                args=argv,
+                default=default,
+                description=config_class.__doc__,
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
             )
     except SystemExit as stop:
@@ -93,6 +96,7 @@ def data_folder() -> Path:
 
 def entry(main: Callable[[], object]) -> None:
     """Runs a script's main: exit code 2 and one line for a user's mistake, 130 after an interruption."""
+
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 

@@ -53,7 +53,9 @@ def source_line(record: dict[str, Any]) -> str:
 
 
 @contextmanager
-def figure(path: Path, record: dict[str, Any], size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any) -> Iterator[tuple[Figure, Any]]:
+def figure(
+    path: Path, record: dict[str, Any], size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any
+) -> Iterator[tuple[Figure, Any]]:
     """Yields (figure, axes) in the house style; writes it atomically with its source line when the block ends well."""
     with plt.rc_context(STYLE):
         picture, axes = plt.subplots(rows, columns, figsize=size, **options)

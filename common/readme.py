@@ -28,7 +28,9 @@ def table(words: str) -> str:
     for row in sorted(rows, key=lambda row: sign * row["value"])[:top]:
         deviation = "" if row["std"] is None else f" ± {row['std']:.3f}"
         weights = "" if row["params"] is None else f"{row['params']:,}"
-        lines.append(f"| {row['model']} | {row['variant']} | {row['value']:.3f}{deviation} | {row['n_seeds']} | {weights} | {row['seconds']} |")
+        lines.append(
+            f"| {row['model']} | {row['variant']} | {row['value']:.3f}{deviation} | {row['n_seeds']} | {weights} | {row['seconds']} |"
+        )
     reference = metrics["metrics_info"][wanted["metric"]]["reference"]
     return "\n".join([*lines, "", f"{reference}. Made by `{metrics['rows'][0]['command']}`.", ""])
 

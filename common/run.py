@@ -116,7 +116,7 @@ def load_state(path: Path) -> Any:
     arrays = load_file(path)
 
     def fill(node: dict) -> Any:
-        (kind, value), = node.items()
+        ((kind, value),) = node.items()
         if kind == "dict":
             return {key: fill(item) for key, item in value}
         if kind == "list":
@@ -144,6 +144,7 @@ def tensors(state: Any) -> Any:
 
 def git_state() -> dict[str, Any]:
     """The repository's commit and whether tracked files differ from it; nulls outside a checkout."""
+
     def git(*words: str) -> str | None:
         done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else None
@@ -276,7 +277,9 @@ class Run:
             different += [f"--{key.replace('_', '-')}" for key, value in was.items() if identity["config"].get(key) != value]
             if different:
                 self._lock.release()
-                raise InputError(f"--resume: {self.folder} was made with another {', '.join(different)}; use the same options, or --overwrite")
+                raise InputError(
+                    f"--resume: {self.folder} was made with another {', '.join(different)}; use the same options, or --overwrite"
+                )
         if old and config.overwrite:
             for item in self.folder.iterdir():
                 if item.name != ".lock":
@@ -350,7 +353,9 @@ class Run:
 
         def check(step: int, loss: float) -> None:
             if not np.isfinite(loss):
-                raise FloatingPointError(f"step {step}: the loss is {loss}; the last finite one was {last[0]}; the last checkpoint is in {self.folder}")
+                raise FloatingPointError(
+                    f"step {step}: the loss is {loss}; the last finite one was {last[0]}; the last checkpoint is in {self.folder}"
+                )
             last[0] = loss
             if caught:
                 save()

@@ -16,7 +16,13 @@ def call(script: str, *words: object, cwd: Path = ROOT) -> subprocess.CompletedP
     """Runs a script as a user does; never on the user's real data unless the words say so."""
     environment = {name: value for name, value in os.environ.items() if name != "ADL_DATA_DIR"}
     return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, str(ROOT / script), *map(str, words)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
 
 

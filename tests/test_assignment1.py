@@ -19,7 +19,15 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from assignment1 import data
 from assignment1.elm import ELMClassifier, Moments, random_layer
-from assignment1.features import CodebookLookup, OneHotCodes, RandomReceptiveFields, RawCodes, SideBySide, StandardisedIntegers, principal_codes
+from assignment1.features import (
+    CodebookLookup,
+    OneHotCodes,
+    RandomReceptiveFields,
+    RawCodes,
+    SideBySide,
+    StandardisedIntegers,
+    principal_codes,
+)
 from assignment1.mlp import CNNClassifier, MLPClassifier
 from assignment1.protocols import representations, scores
 from assignment1.synthetic import draw_faces
@@ -106,7 +114,9 @@ def test_lasso_and_elastic_net_paths_equal_coordinate_descent(l1_ratio):
     assert not path[0].any()
     assert moments.elastic_net_path([0.9 * top], l1_ratio).any()
     for alpha, beta in zip(alphas[1:], path[1:], strict=True):
-        peer = (Lasso(alpha, tol=1e-9, max_iter=100_000) if l1_ratio == 1 else ElasticNet(alpha, l1_ratio=l1_ratio, tol=1e-9, max_iter=100_000)).fit(hidden, target)
+        peer = (
+            Lasso(alpha, tol=1e-9, max_iter=100_000) if l1_ratio == 1 else ElasticNet(alpha, l1_ratio=l1_ratio, tol=1e-9, max_iter=100_000)
+        ).fit(hidden, target)
         np.testing.assert_allclose(beta, peer.coef_.T, atol=2e-5)
         np.testing.assert_array_equal(np.abs(beta) > 1e-4, np.abs(peer.coef_.T) > 1e-4)
 
@@ -135,7 +145,9 @@ def test_moments_do_not_depend_on_the_blocks_and_survive_large_means():
 
 def test_a_fit_does_not_depend_on_the_block_size():
     X, y = problem(1000, dtype=np.float32)
-    scores_ = [ELMClassifier(50, penalty="ridge", alpha=1.0, block_rows=rows, random_state=0).fit(X, y).decision_function(X) for rows in (64, 5000)]
+    scores_ = [
+        ELMClassifier(50, penalty="ridge", alpha=1.0, block_rows=rows, random_state=0).fit(X, y).decision_function(X) for rows in (64, 5000)
+    ]
     np.testing.assert_allclose(scores_[0], scores_[1], atol=1e-4)
 
 
@@ -152,7 +164,9 @@ def test_random_layers():
 
 def test_pipeline_grid_search_and_cross_validation():
     X, y = problem(200)
-    search = GridSearchCV(make_pipeline(StandardScaler(), ELMClassifier(30, penalty="ridge", random_state=0)), {"elmclassifier__alpha": [0.1, 10]}, cv=2)
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), ELMClassifier(30, penalty="ridge", random_state=0)), {"elmclassifier__alpha": [0.1, 10]}, cv=2
+    )
     assert search.fit(X, y).best_score_ > 0.5
     assert cross_val_score(clone(search.best_estimator_), X, y, cv=3).mean() > 0.5
     with pytest.raises(NotFittedError):
@@ -460,7 +474,10 @@ def test_good_csv_npz_and_folder_agree(tmp_path):
     from PIL import Image
 
     faces, labels = draw_faces(12, 0)
-    rows = [f"{label},{' '.join(map(str, face.ravel()))},{'PublicTest' if i % 4 == 3 else 'Training'}" for i, (face, label) in enumerate(zip(faces, labels, strict=True))]
+    rows = [
+        f"{label},{' '.join(map(str, face.ravel()))},{'PublicTest' if i % 4 == 3 else 'Training'}"
+        for i, (face, label) in enumerate(zip(faces, labels, strict=True))
+    ]
     (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n" + "\n".join(rows))
     usage = np.where(np.arange(12) % 4 == 3, "PublicTest", "Training")
     np.savez(tmp_path / "f.npz", images=faces, labels=labels, usage=usage)
@@ -563,7 +580,14 @@ def test_any_image_is_read(tmp_path):
     from PIL import Image
 
     base = Image.fromarray(draw_faces(1, 0)[0][0]).resize((300, 200))
-    for name, mode in (("rgb.png", "RGB"), ("rgba.png", "RGBA"), ("palette.png", "P"), ("grey.jpg", "L"), ("deep.png", "I;16"), ("bit.png", "1")):
+    for name, mode in (
+        ("rgb.png", "RGB"),
+        ("rgba.png", "RGBA"),
+        ("palette.png", "P"),
+        ("grey.jpg", "L"),
+        ("deep.png", "I;16"),
+        ("bit.png", "1"),
+    ):
         image = Image.fromarray(np.asarray(base, np.uint16) * 200) if mode == "I;16" else base.convert(mode)
         image.save(tmp_path / name)
         found = data.read_image(tmp_path / name)

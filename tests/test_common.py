@@ -122,7 +122,11 @@ def test_memo_keeps_finished_parts_and_takes_back_what_a_killed_part_logged(tmp_
         assert run.memo("one", lambda: part(run, "one"))["name"] == "one"
         np.testing.assert_array_equal(run.memo("two", lambda: part(run, "two"))["array"], [0, 1, 2])
     assert calls == ["one", "two", "two"]
-    assert (tmp_path / "a/metrics.csv").read_text().splitlines() == ["step,epoch,split,name,value", "1,1,train,loss,0.5", "1,1,train,loss,0.5"]
+    assert (tmp_path / "a/metrics.csv").read_text().splitlines() == [
+        "step,epoch,split,name,value",
+        "1,1,train,loss,0.5",
+        "1,1,train,loss,0.5",
+    ]
 
 
 def test_stoppable_saves_at_the_next_check_and_stops_on_nan(tmp_path):
@@ -145,7 +149,14 @@ def test_state_round_trip_is_exact_and_holds_no_pickle(tmp_path):
     optimiser = torch.optim.AdamW(layer.parameters())
     layer(torch.ones(1, 3)).sum().backward()
     optimiser.step()
-    state = {"optimiser": optimiser.state_dict(), "step": 3, "none": None, "list": [1, 2.5, "x"], "scalar": np.float64(0.1), "empty": np.zeros((0, 2))}
+    state = {
+        "optimiser": optimiser.state_dict(),
+        "step": 3,
+        "none": None,
+        "list": [1, 2.5, "x"],
+        "scalar": np.float64(0.1),
+        "empty": np.zeros((0, 2)),
+    }
     save_state(tmp_path / "s", state)
     back = load_state(tmp_path / "s")
     again = torch.optim.AdamW(layer.parameters())

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SYSTEMS = [name for name in ("assignment1", "assignment2", "assignment3", "assignment4", "assignment5", "final_project") if (ROOT / name).is_dir()]
+SYSTEMS = [
+    name for name in ("assignment1", "assignment2", "assignment3", "assignment4", "assignment5", "final_project") if (ROOT / name).is_dir()
+]
 ALLOWED = {"assignment4": {"assignment3"}, "assignment3": {"assignment2"}}  # the one chain of imports
 SOURCES = [path for name in ("common", *SYSTEMS, "benchmarks") for path in (ROOT / name).rglob("*.py")]
 

@@ -49,7 +49,11 @@ def test_a_run_leaves_everything_that_the_readme_promises(smoke1):
     assert len(assigned) == 9
     held_out = table[(table.protocol == "held-out") & (table.split == "test") & (table.metric == "accuracy")]
     grid = held_out[held_out.model.isin(["ELM", "binary ELM", "MLP"])]
-    assert grid.groupby("model").size().to_dict() == {"ELM": 21, "binary ELM": 21, "MLP": 21}  # 5 representations x 4 penalties + wide ridge
+    assert grid.groupby("model").size().to_dict() == {
+        "ELM": 21,
+        "binary ELM": 21,
+        "MLP": 21,
+    }  # 5 representations x 4 penalties + wide ridge
     assert (grid[grid.model != "MLP"].n_seeds == 2).all()
     assert {"largest class", "linear", "CNN"} <= set(held_out.model)
     curves = pd.read_csv(smoke1 / "metrics.csv")
@@ -66,7 +70,16 @@ def test_every_accuracy_comes_from_the_stored_predictions(smoke1):
 
 
 def test_kill_9_in_training_and_resume_gives_the_same_metrics(smoke1, tmp_path):
-    words = [sys.executable, str(ROOT / "assignment1/train.py"), "--preset", "smoke", "--source", "synthetic", "--out", str(tmp_path / "run")]
+    words = [
+        sys.executable,
+        str(ROOT / "assignment1/train.py"),
+        "--preset",
+        "smoke",
+        "--source",
+        "synthetic",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.time() + 120
     while not list((tmp_path / "run" / "checkpoints").glob("vqvae.safetensors")) and time.time() < until and process.poll() is None:
@@ -123,10 +136,14 @@ def test_predict_takes_one_image_or_a_folder(smoke1, tmp_path):
 def test_encode_writes_the_courses_format_and_train_reads_it(smoke1, tmp_path):
     done = call("assignment1/encode.py", "--run", smoke1, "--out", tmp_path / "codes")
     assert done.returncode == 0, done.stderr
-    maps, labels, codebook = (np.load(tmp_path / "codes" / f"{name}.npy", allow_pickle=False) for name in ("codemaps", "labels", "codebook"))
+    maps, labels, codebook = (
+        np.load(tmp_path / "codes" / f"{name}.npy", allow_pickle=False) for name in ("codemaps", "labels", "codebook")
+    )
     assert (maps.shape, labels.shape, codebook.shape) == ((700, 12, 12), (700, 7), (256, 128))
     assert (labels.sum(1) == 1).all()
-    done = call("assignment1/train.py", "--preset", "smoke", "--source", "codemaps", "--data", tmp_path / "codes", "--out", tmp_path / "run")
+    done = call(
+        "assignment1/train.py", "--preset", "smoke", "--source", "codemaps", "--data", tmp_path / "codes", "--out", tmp_path / "run"
+    )
     assert done.returncode == 0, done.stderr
     table = pd.DataFrame(json.loads((tmp_path / "run" / "metrics.json").read_text())["rows"])
     assert any("receptive fields" in variant for variant in table.variant)
