@@ -334,7 +334,8 @@ class Run:
             kept = load_state(finished)
             self._mark = kept["csv"]
             return kept["state"]
-        os.ftruncate(self._csv, self._mark)
+        if not self._checkpoint(name).exists():  # else `work` loads it, and metrics.csv goes back to where that stood
+            os.ftruncate(self._csv, self._mark)
         self.save(f"done-{name}", work())
         self._checkpoint(name).unlink(missing_ok=True)
         # the file is read back, so that an unbroken run goes on with the very values that a resumed one would read

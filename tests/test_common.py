@@ -129,6 +129,26 @@ def test_memo_keeps_finished_parts_and_takes_back_what_a_killed_part_logged(tmp_
     ]
 
 
+def test_a_part_that_loads_its_checkpoint_goes_on_with_what_it_had_logged(tmp_path):
+    def part(run: Run, stop: bool):
+        step = (run.load("long") or {"step": 0})["step"]
+        for now in range(step, 4):
+            run.log(now, 0, "train", loss=now)
+            if now == 1:
+                run.save("long", {"step": 2})
+            if now == 2 and stop:
+                raise KeyboardInterrupt
+        return now
+
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "a") as run:
+        run.memo("first", lambda: run.log(9, 0, "train", loss=9))
+        run.memo("long", lambda: part(run, True))
+    with open_run(tmp_path / "a", resume=True) as run:
+        run.memo("first", lambda: None)
+        assert run.memo("long", lambda: part(run, False)) == 3
+    assert [line.split(",")[0] for line in (tmp_path / "a/metrics.csv").read_text().splitlines()[1:]] == ["9", "0", "1", "2", "3"]
+
+
 def test_stoppable_saves_at_the_next_check_and_stops_on_nan(tmp_path):
     import signal
 
