@@ -43,7 +43,7 @@ class Config(BaseConfig):
     """channels of the VQ-VAE at 12 x 12"""
     vq_fine_width: int = 32
     """channels of the VQ-VAE at 24 x 24"""
-    vq_epochs: int = 6
+    vq_epochs: int = 5
     """passes of the VQ-VAE over the training part"""
     vq_batch: int = 32
     """faces in a batch of the VQ-VAE"""

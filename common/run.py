@@ -285,7 +285,7 @@ class Run:
                 if item.name != ".lock":
                     shutil.rmtree(item) if item.is_dir() else item.unlink()
         (self.folder / "checkpoints").mkdir(exist_ok=True)
-        self._csv = os.open(self.folder / "metrics.csv", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        self._csv = os.open(self.folder / "metrics.csv", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         if os.fstat(self._csv).st_size == 0:
             os.write(self._csv, CSV_HEADER)
         self._mark = len(CSV_HEADER)  # metrics.csv is good up to here
