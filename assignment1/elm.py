@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh
 from scipy.sparse import issparse
-from scipy.special import expit
+from scipy.special import expit, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
@@ -326,6 +326,13 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         scores = self._scores(X) / self.temperature
         scores = np.exp(scores - scores.max(1, keepdims=True))
         return scores / scores.sum(1, keepdims=True)
+
+    def calibrate(self, X: Any, y: Any) -> ELMClassifier:
+        """Sets `temperature` to the value of least log-loss on held-out rows X (n, p), y (n,) (Guo et al. 2017)."""
+        scores, place = self._scores(X), np.searchsorted(self.classes_, y)
+        grid = np.geomspace(0.02, 1, 40)
+        losses = [(logsumexp(scores / t, axis=1) - scores[np.arange(len(place)), place] / t).mean() for t in grid]
+        return self.set_params(temperature=float(grid[int(np.argmin(losses))]))
 
     def _scores(self, X: Any) -> np.ndarray:
         check_is_fitted(self, "coef_")

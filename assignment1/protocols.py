@@ -338,13 +338,7 @@ def save_models(config: Any, run: Run, X: np.ndarray, faces: Faces, split: Split
             model = new_elm(config, family, representation, features, 0)
             alpha = run.record["notes"][f"alphas: {family}, {representation}"][penalty]
             model.set_params(penalty={named(p): p for p in PENALTIES}[penalty], alpha=alpha).fit(X[train], y[train])
-            grid = np.geomspace(0.02, 1, 40)
-            place = np.searchsorted(model.classes_, y[validation])
-            losses = [
-                -np.log(model.set_params(temperature=t).predict_proba(X[validation])[np.arange(len(place)), place] + 1e-12).mean()
-                for t in grid
-            ]
-            model.set_params(temperature=float(grid[int(np.argmin(losses))])).save(run.folder / f"model.{family.replace(' ', '-')}.npz")
+            model.calibrate(X[validation], y[validation]).save(run.folder / f"model.{family.replace(' ', '-')}.npz")
             return {"temperature": model.temperature}
 
         run.memo(f"model-{family}", elm)

@@ -151,6 +151,18 @@ def test_a_fit_does_not_depend_on_the_block_size():
     np.testing.assert_allclose(scores_[0], scores_[1], atol=1e-4)
 
 
+def test_calibration_finds_the_temperature_of_least_log_loss():
+    X, y = problem(600)
+    model = ELMClassifier(30, penalty="ridge", random_state=0).fit(X[:300], y[:300])
+
+    def loss(temperature: float) -> float:
+        return -np.log(model.set_params(temperature=temperature).predict_proba(X[300:])[np.arange(300), y[300:]]).mean()
+
+    best = model.calibrate(X[300:], y[300:]).temperature
+    assert 0.02 < best < 1
+    assert loss(best) <= min(loss(best * 0.8), loss(best * 1.25))
+
+
 def test_random_layers():
     weight, bias = random_layer("binary", 50, 40, 3)
     assert set(np.unique(weight)) == set(np.unique(bias)) == {-1.0, 1.0}
