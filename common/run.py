@@ -221,10 +221,11 @@ class Run:
             "data": plain(provenance),
         }
         self.command = self._command(config, identity["assignment"])
-        self._take(config, identity)
+        old = self._take(config, identity) or {}
         self.identity = identity
         self.record = {
-            **identity, **git_state(), "argv": sys.argv, "command": self.command, "versions": versions(),
+            **identity, **git_state(), "resumed_from_commits": [*old.get("resumed_from_commits", []), *([old["commit"]] if "commit" in old else [])],
+            "argv": sys.argv, "command": self.command, "versions": versions(),
             "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "device": None, "status": "running", "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "notes": {},
         }  # fmt: skip
@@ -249,8 +250,8 @@ class Run:
                 words += [str(item) for item in value] if isinstance(value, tuple) else [str(value)]
         return " ".join(words)
 
-    def _take(self, config: BaseConfig, identity: dict[str, Any]) -> None:
-        """Makes or takes over the folder; nothing in it changes before every check has passed."""
+    def _take(self, config: BaseConfig, identity: dict[str, Any]) -> dict[str, Any] | None:
+        """Makes or takes over the folder and returns the record of the run that goes on; nothing changes before every check has passed."""
         old = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -289,6 +290,7 @@ class Run:
         if os.fstat(self._csv).st_size == 0:
             os.write(self._csv, CSV_HEADER)
         self._mark = len(CSV_HEADER)  # metrics.csv is good up to here
+        return None if config.overwrite else old
 
     # -- streamed metrics and notes
 
