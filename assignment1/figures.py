@@ -84,7 +84,7 @@ def _accuracy(folder: Path, record: dict, test: pd.DataFrame) -> None:
         axes.set_xticks(range(len(names)), names)
         axes.set(ylabel="test accuracy, ridge penalty", title="What a code map is shown as decides how well an untrained hidden layer does")
         axes.legend(ncol=2, loc="upper left")
-        axes.set_ylim(0, 1.25 * part.value.max())
+        axes.set_ylim(0, 1.45 * max(part.value.max(), np.nan_to_num(_baseline(test, "CNN"))))
 
 
 def _grid(folder: Path, record: dict, test: pd.DataFrame) -> None:
