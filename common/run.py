@@ -143,14 +143,14 @@ def tensors(state: Any) -> Any:
 
 
 def git_state() -> dict[str, Any]:
-    """The repository's commit and whether tracked files differ from it; nulls outside a checkout."""
+    """The repository's commit and whether tracked files other than results differ from it; nulls outside a checkout."""
 
     def git(*words: str) -> str | None:
         done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else None
 
     try:
-        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!*/results/*")
     except OSError:
         commit = changes = None
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
