@@ -157,7 +157,7 @@ def read_image(path: Path) -> np.ndarray:
                 image = Image.fromarray(np.uint8((levels - levels.min()) / (span or 1) * 255))
             elif "A" in image.getbands() or "transparency" in image.info:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            return np.asarray(ImageOps.fit(image.convert("L"), (SIDE, SIDE), Image.Resampling.LANCZOS))
+            return np.array(ImageOps.fit(image.convert("L"), (SIDE, SIDE), Image.Resampling.LANCZOS))
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not a readable image ({error})") from None
 

@@ -72,9 +72,10 @@ def main(config: Config) -> pd.DataFrame:
             table.to_csv(temporary, index=False, float_format="%.4f")
     except OSError as error:
         raise InputError(f"--out {out} cannot be written ({error.strerror})") from None
-    draw(out.with_suffix(".png"), folder, faces.images, names, table, config.shown)
+    picture = out.with_name(f"{out.stem}-probabilities.png")  # never the name of a face that was given
+    draw(picture, folder, faces.images, names, table, config.shown)
     print(table.to_string(index=False, float_format="{:.2f}".format, max_rows=40))
-    print(f"\nwritten: {out} and {out.with_suffix('.png')}")
+    print(f"\nwritten: {out} and {picture}")
     return table
 
 

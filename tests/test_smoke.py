@@ -127,10 +127,11 @@ def test_predict_takes_one_image_or_a_folder(smoke1, tmp_path):
     table = pd.read_csv(tmp_path / "out.csv")
     assert set(table.face) == {"face0.png", "face1.png", "face2.png"}
     np.testing.assert_allclose(table[[f"p_{name}" for name in CLASSES]].sum(axis=1), 1, atol=2e-3)
-    assert (tmp_path / "out.png").stat().st_size > 0
-    done = call("assignment1/predict.py", "--run", smoke1, "--data", tmp_path / "face0.png", "--out", tmp_path / "one.csv")
+    assert (tmp_path / "out-probabilities.png").stat().st_size > 0
+    done = call("assignment1/predict.py", "--run", smoke1, "--data", tmp_path / "face0.png", "--out", tmp_path / "face0.csv")
     assert done.returncode == 0, done.stderr
-    assert len(pd.read_csv(tmp_path / "one.csv")) == 3
+    assert len(pd.read_csv(tmp_path / "face0.csv")) == 3
+    assert Image.open(tmp_path / "face0.png").size == (200, 150)  # the face itself is not overwritten
 
 
 def test_encode_writes_the_courses_format_and_train_reads_it(smoke1, tmp_path):
