@@ -131,7 +131,8 @@ def test_predict_takes_one_image_or_a_folder(smoke1, tmp_path):
     done = call("assignment1/predict.py", "--run", smoke1, "--data", tmp_path / "face0.png", "--out", tmp_path / "face0.csv")
     assert done.returncode == 0, done.stderr
     assert len(pd.read_csv(tmp_path / "face0.csv")) == 3
-    assert Image.open(tmp_path / "face0.png").size == (200, 150)  # the face itself is not overwritten
+    with Image.open(tmp_path / "face0.png") as face:
+        assert face.size == (200, 150)  # the face itself is not overwritten
 
 
 def test_encode_writes_the_courses_format_and_train_reads_it(smoke1, tmp_path):
