@@ -99,8 +99,16 @@ def load(source: str, path: Path | None, synthetic_faces: int = 6000, seed: int 
     return faces
 
 
+def load_again(record: dict[str, Any]) -> Faces:
+    """The faces that a run was made from, by its run.json. Raises InputError as `load`."""
+    settings = record["config"]
+    return load(record["source"], settings["data"] and Path(settings["data"]), settings["synthetic_faces"], settings["seed"])
+
+
 def load_images(path: Path, labelled: bool) -> Faces:
     """Grey faces from a FER csv, an npz or an image folder (or one image); `labelled` says whether labels must be there."""
+    if not path.exists():
+        raise InputError(f"--data {path} does not exist")
     if path.is_dir():
         return _from_folder(path, labelled)
     ending = path.suffix.lower()

@@ -41,9 +41,7 @@ def main(config: Config) -> dict[str, np.ndarray]:
     folder = config.run or newest_run(HERE / "results")
     vqvae = load_vqvae(folder / "vqvae.safetensors", choose_device(config.device)[0])
     if config.data is None:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        settings = record["config"]
-        faces = data.load(record["source"], settings["data"] and Path(settings["data"]), settings["synthetic_faces"], settings["seed"])
+        faces = data.load_again(json.loads((folder / "run.json").read_text(encoding="utf-8")))
     else:
         faces = data.load_images(config.data, labelled=True)
     arrays = {

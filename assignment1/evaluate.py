@@ -47,7 +47,7 @@ def main(config: Config) -> dict[str, Any]:
 
     if config.data is None:
         settings = record["config"]
-        faces = data.load(record["source"], settings["data"] and Path(settings["data"]), settings["synthetic_faces"], settings["seed"])
+        faces = data.load_again(record)
         groups, unfit, _ = data.audit(faces)
         chosen = data.held_out_split(faces, groups, unfit, settings["seed"], settings["validation"]).test
     else:

@@ -67,11 +67,8 @@ def main(config: Config) -> pd.DataFrame:
             )
     table = pd.DataFrame(table)
     out = config.out or folder / "predictions.csv"
-    try:
-        with atomic_path(out) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.4f")
-    except OSError as error:
-        raise InputError(f"--out {out} cannot be written ({error.strerror})") from None
+    with atomic_path(out) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.4f")
     picture = out.with_name(f"{out.stem}-probabilities.png")  # never the name of a face that was given
     draw(picture, folder, faces.images, names, table, config.shown)
     print(table.to_string(index=False, float_format="{:.2f}".format, max_rows=40))

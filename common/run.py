@@ -43,7 +43,10 @@ HOUSEKEEPING = {"out", "resume", "overwrite", "tensorboard"}  # options that do 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in the same folder; renames it over `path` when the block ends well, removes it otherwise."""
+    """Yields a temporary path in the same folder; renames it over `path` when the block ends well, removes it otherwise.
+
+    Raises InputError where the system refuses to write.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -51,8 +54,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error})") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

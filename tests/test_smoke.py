@@ -161,6 +161,8 @@ def test_encode_writes_the_courses_format_and_train_reads_it(smoke1, tmp_path):
         ("train", ["--source", "fer2013", "--data", "one_class.npz"], "classes"),
         ("train", ["--source", "synthetic", "--preset", "smoke", "--out", "file/run"], "cannot be written"),
         ("evaluate", ["--run", "nowhere"], "nowhere"),
+        ("evaluate", ["--data", "nowhere.csv"], "nowhere.csv"),
+        ("encode", ["--data", "nowhere.npz"], "nowhere.npz"),
         ("predict", ["--data", "nowhere.png"], "nowhere.png"),
         ("predict", ["--run", "nowhere", "--data", "one_class.npz"], "nowhere"),
         ("encode", ["--run", "nowhere"], "nowhere"),
