@@ -107,7 +107,7 @@ class Config(BaseConfig):
                       "mlp_hidden": (32, 16), "mlp_epochs": 2, "mlp_batch": 64, "cnn_width": 8, "cnn_epochs": 1},
             "default": {"seeds": 3, "course_units": (1500, 2000), "units": 1000, "field_maps": 16, "picture_maps": 16, "field_units": 500, "wide": (24, 40, 800),
                         "cnn_width": 32},
-            "full": {"vq_epochs": 12},
+            "full": {"vq_epochs": 12, "mlp_hidden": (1024, 256), "mlp_batch": 256, "mlp_epochs": 15},
         }  # fmt: skip
 
 
