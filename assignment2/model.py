@@ -5,11 +5,19 @@ Shape letters: B batch, C context, H horizon, S series, I inputs a step, U units
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
+
+from common.backtest import LEVELS
+from common.cli import InputError
+from common.run import atomic_path
 
 
 class Seq2Seq(nn.Module):
@@ -91,12 +99,13 @@ class Forecaster(nn.Module):
     so an untrained network (its head is zero) is no change, with the intervals of an EWMA-scaled random walk.
     """
 
-    def __init__(self, series: int, context: int, horizon: int, units: int, levels: np.ndarray, decays: tuple[float, ...], dropout: float):
+    def __init__(self, series: int, context: int, horizon: int, units: int, decays: tuple[float, ...], dropout: float):
         super().__init__()
+        self.settings = {"series": series, "context": context, "horizon": horizon, "units": units, "decays": decays, "dropout": dropout}
         self.horizon, self.series = horizon, series
-        self.register_buffer("levels", torch.tensor(levels, dtype=torch.float32))
+        self.register_buffer("levels", torch.tensor(LEVELS, dtype=torch.float32))
         self.register_buffer("deviation", torch.ones(series))  # of a step's log return
-        self.register_buffer("shape", torch.zeros(horizon, series, len(levels)))
+        self.register_buffer("shape", torch.zeros(horizon, series, len(LEVELS)))
         self.register_buffer("spread", torch.ones(horizon, series))
         self.register_buffer("shrink", torch.ones(horizon, series))  # of the location, where a point is wanted
         self.register_buffer("smooth", ewma_matrices(context - 1, decays), persistent=False)  # (D, C - 1, C - 1)
@@ -148,6 +157,16 @@ class Forecaster(nn.Module):
         return location * unit, unit[..., None] * (location[..., None] + stretched), attention
 
     @torch.no_grad()
+    def fit_shrink(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> None:
+        """Sets, by step, the share (0 to 1) of the location that a point forecast keeps, by least squares on windows (N, C, S)
+        with changes (N, H, S): a distribution's location is trained by CRPS, which squared errors punish where it is bold."""
+        self.shrink.fill_(1)
+        points = np.log(self.predict(past, times)[0] / past[:, -1:]) / self.deviation.cpu().numpy()
+        truth = changes / self.deviation.cpu().numpy()
+        best = (points * truth).sum((0, 2)) / np.maximum((points**2).sum((0, 2)), 1e-12)
+        self.shrink.copy_(torch.from_numpy(best).clamp(0, 1)[:, None].expand_as(self.shrink))
+
+    @torch.no_grad()
     def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Free-running forecast in prices: point (N, H, S) float64 and quantiles (N, H, S, Q) of prices (N, C, S)."""
         self.eval()
@@ -172,3 +191,27 @@ def pinball(quantiles: Tensor, truth: Tensor, levels: Tensor) -> Tensor:
     """CRPS (B, H, S) as twice the mean pinball loss of quantiles (B, H, S, Q): the training objective."""
     error = truth[..., None] - quantiles
     return 2 * torch.maximum(levels * error, (levels - 1) * error).mean(-1)
+
+
+def save_forecasters(path: Path, models: list[Forecaster], series: tuple[str, ...]) -> None:
+    """Writes one forecaster a seed, with the settings that rebuild them, as one safetensors file."""
+    arrays = {f"{seed}.{name}": tensor.contiguous().cpu() for seed, model in enumerate(models) for name, tensor in model.state_dict().items()}
+    facts = {"settings": models[0].settings, "series": series, "seeds": len(models)}
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(arrays, metadata={"seq2seq": json.dumps(facts)}))
+
+
+def load_forecasters(path: Path, device: str = "cpu") -> tuple[list[Forecaster], tuple[str, ...]]:
+    """The forecasters that `save_forecasters` wrote and the names of their series. Raises InputError for anything else."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["seq2seq"])
+            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        models = []
+        for seed in range(facts["seeds"]):
+            model = Forecaster(**facts["settings"]).to(device)
+            model.load_state_dict({name.partition(".")[2]: tensor for name, tensor in held.items() if name.startswith(f"{seed}.")})
+            models.append(model.eval())
+    except Exception as error:
+        raise InputError(f"{path}: not forecasters that assignment2 saved ({error})") from None
+    return models, tuple(facts["series"])

@@ -15,7 +15,10 @@ import numpy as np
 from scipy import stats
 from scipy.signal import lfilter
 
+from common.windows import past
+
 LEVELS = np.arange(1, 100) / 100
+RISKMETRICS = 0.94  # decay of the EWMA volatility (J. P. Morgan 1996); of 0.90 to 0.99 the best on the validation part too
 LOG_METRICS = {
     "rmse": ("log return", "lower", "0: every price right; compare with the row of no change"),
     "mae": ("log return", "lower", "0: every price right; compare with the row of no change"),
@@ -258,7 +261,7 @@ class Backtest:
     @staticmethod
     def _pool(name: str, cells: np.ndarray) -> float:
         """One figure of cells (H, S) or a slice of them."""
-        if name.startswith("rmse") and name != "rmsse_se":
+        if name in ("rmse", "rmse_usd"):
             return float(np.sqrt(np.mean(cells**2)))
         if name in ("rmsse", "crps_ratio"):
             return float(np.exp(np.mean(np.log(cells))))
@@ -293,3 +296,21 @@ class Backtest:
                         {**shared, "metric": metric, "value": float(values.mean()), "std": deviation, "series": name, "horizon": h}
                     )
         return found
+
+
+def baselines(values: np.ndarray, contiguous: np.ndarray, at: np.ndarray, context: int, horizon: int, ridge: RidgeWindow | None,
+              log: bool = True) -> Iterable[tuple[str, str, np.ndarray, np.ndarray | None]]:  # fmt: skip
+    """The forecasts that stand in every table: (model, variant, point (N, H, S), quantiles (N, H, S, Q) or None), one by one.
+
+    The point of a distribution is no change. `ridge` is a fitted RidgeWindow, or None to leave it out.
+    """
+    seen = past(values, at, context)
+    still = no_change(seen, horizon)
+    yield "no change", "last price", still, None
+    yield "drift", "first to last of the context", drift(seen, horizon), None
+    if context >= 24 >= horizon:
+        yield "seasonal naive", "24 steps before", seasonal_naive(seen, horizon), None
+    if ridge is not None:
+        yield "NLinear", "ridge", ridge.predict(seen), None
+    yield "random walk", "rolling residuals", still, rolling_quantiles(values, contiguous, at, horizon, log=log)
+    yield "random walk", "EWMA-scaled residuals", still, rolling_quantiles(values, contiguous, at, horizon, decay=RISKMETRICS, log=log)

@@ -1,0 +1,212 @@
+"""Assignment 2: Seq2Seq LSTM with attention and teacher forcing on hourly prices of seven coins.
+
+Sutskever et al. 2014, Luong et al. 2015, Bengio et al. 2015. `python assignment2/train.py` trains on the built-in sample or
+on prices it finds; about 3 minutes on two CPU cores. On real coins expect a CRPS about 3 % below a random walk with rolling
+residuals, and a point forecast that is hardly better than no change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from assignment2.figures import draw_figures
+from assignment2.model import Forecaster, Seq2Seq, pinball, save_forecasters
+from assignment2.scoring import INFO, Windows, print_table, score, stored
+from common.cli import BaseConfig, entry, parse
+from common.prices import COINS, Prices, check_positive, load_prices
+from common.report import compile_report
+from common.run import Run, choose_device, progress, tensors, write_arrays
+from common.windows import MinMax, split
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(BaseConfig):
+    """Assignment 2: Seq2Seq with attention on hourly prices."""
+
+    source: Literal["auto", "yahoo", "cache", "csv", "simulated"] = "auto"
+    """where the prices come from; auto: --data, else the data folder, else Yahoo, else the built-in simulated sample"""
+    period: str = "max"
+    """how far back Yahoo is asked: 1mo, 3mo, 1y ..., max (729 days)"""
+    steps: int = 20_000
+    """hours of the simulated sample"""
+    seed: int = 0
+    """of the simulated sample and the as-assigned network; the held-out networks use 0 .. seeds-1"""
+    seeds: int = 5
+    """how many held-out networks are trained"""
+
+    assigned_steps: int = 101
+    """the course's window, its last `horizon` steps being the target"""
+    assigned_units: int = 1000
+    """units of the course's LSTMs"""
+    assigned_epochs: int = 300
+    """its passes over the one window"""
+    assigned_lr: float = 1e-3
+    """its learning rate (Adam)"""
+
+    context: int = 96
+    """steps that a forecast sees"""
+    horizon: int = 5
+    """steps that it tells"""
+    test_steps: int = 8760
+    """steps of the test part at the end of the history (at most a quarter of it)"""
+    validation_steps: int = 4380
+    """steps of the validation part before it"""
+    units: int = 32
+    """units of the held-out LSTMs"""
+    decays: tuple[float, ...] = (0.5, 0.8, 0.9, 0.99, 0.97)
+    """speeds at which the window's volatility is told; the last one's is the scale of the forecast"""
+    dropout: float = 0.2
+    """share of the encoder's inputs left out in training"""
+    epochs: int = 8
+    """passes over the training part at most"""
+    patience: int = 3
+    """passes without a better validation CRPS before training stops"""
+    batch: int = 256
+    """windows in a batch"""
+    lr: float = 1e-3
+    """peak learning rate (AdamW, one cycle)"""
+    weight_decay: float = 0.05
+    """AdamW's weight decay"""
+    teacher_forcing: float = 0.5
+    """share of decoder inputs that are the truth when training starts"""
+    teacher_until: float = 0.1
+    """share of the training after which none are (scheduled sampling, linear between)"""
+
+    @classmethod
+    def presets(cls) -> dict[str, dict[str, Any]]:
+        return {
+            "smoke": {"steps": 1500, "seeds": 2, "assigned_units": 24, "assigned_epochs": 30, "units": 8, "epochs": 2, "batch": 128},
+            "full": {"epochs": 10},
+        }
+
+
+def as_assigned(config: Config, run: Run, prices: Prices, device: str) -> dict[str, Any]:
+    """The course's experiment: one window, trained and scored on it, teacher forced; then the same weights without the truth.
+
+    Returns prices: the window and the five steps after it, and each way of forecasting.
+    """
+    horizon, seen = config.horizon, prices.values[-config.assigned_steps - config.horizon : -config.horizon]
+    coming = prices.values[-horizon:]
+    scaler = MinMax.fit(seen)  # over the whole window, target included, as the course did
+    window = torch.from_numpy(scaler.transform(seen)).float().to(device)[None]  # (1, 101, S)
+    context, target = window[:, :-horizon], window[:, -horizon:]
+    shifted = torch.cat([torch.zeros_like(target[:, :1]), target[:, :-1]], 1)  # the truth, one step late
+    torch.manual_seed(config.seed)
+    series = len(prices.series)
+    model = Seq2Seq(series, series, config.assigned_units, series).to(device)
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=config.assigned_lr, eps=1e-7)
+    with run.stoppable(lambda: None) as stop_here:
+        for epoch in progress(range(1, config.assigned_epochs + 1), "as assigned"):
+            loss = torch.nn.functional.mse_loss(model(context, shifted), target)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            run.log(epoch, epoch, "train", assigned_mse=loss.item())
+            stop_here(epoch, loss.item())
+
+    def usd(scaled: Tensor) -> np.ndarray:
+        return scaler.inverse(scaled[0].double().cpu().numpy())
+
+    with torch.no_grad():
+        return {
+            "seen": seen, "coming": coming, "params": model.parameters_trained,
+            "teacher forced, trained window": usd(model(context, shifted)),
+            "free-running, trained window": usd(model.decode(context, shifted[:, 0], horizon)[0]),
+            "free-running, next steps": usd(model.decode(window[:, horizon:], shifted[:, 0], horizon)[0]),
+        }  # fmt: skip
+
+
+def train_forecaster(config: Config, run: Run, windows: Windows, seed: int, device: str) -> dict[str, Any]:
+    """One held-out network; returns the weights with the best validation CRPS. Every draw is a function of (seed, epoch),
+    so a resumed run is the same run."""
+    torch.manual_seed(seed)
+    model = Forecaster(len(windows.prices.series), config.context, config.horizon, config.units, config.decays, config.dropout).to(device)
+    train, validation = windows.parts.train, windows.parts.validation
+    model.fit_scales(*windows.inputs(train), windows.changes(train))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    per_epoch = max(len(train) // config.batch, 1)
+    total, first = config.epochs * per_epoch, 0
+    optimiser = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=total, pct_start=0.15)
+    best: dict[str, Any] = {"crps": windows.crps(model, validation), "epoch": 0, "weights": {k: v.clone() for k, v in model.state_dict().items()}}
+    run.log(seed * total, 0, "validation", **{f"crps_seed{seed}": best["crps"]})
+    if kept := run.load(f"seed-{seed}"):
+        first, best = kept["epoch"], tensors(kept["best"])
+        model.load_state_dict(tensors(kept["model"]))
+        optimiser.load_state_dict(tensors(kept["optimiser"]))
+        schedule.load_state_dict(kept["schedule"])
+    unit = model.deviation * model.spread  # the usual size of a change, so that coins and steps weigh alike
+    with run.stoppable(lambda: None) as stop_here:
+        for epoch in progress(range(first, config.epochs), f"Seq2Seq, seed {seed}"):
+            if epoch - best["epoch"] >= config.patience:
+                break
+            model.train()
+            torch.manual_seed(seed * 1000 + epoch)
+            rng, losses = np.random.default_rng((seed, epoch)), []
+            order = rng.permutation(train)
+            for place in range(per_epoch):
+                at = order[place * config.batch : (place + 1) * config.batch]
+                step = epoch * per_epoch + place
+                truth = torch.from_numpy(windows.changes(at)).float().to(device)  # (B, H, S)
+                share = config.teacher_forcing * max(0.0, 1 - step / max(config.teacher_until * total, 1))
+                forced = torch.from_numpy(rng.random((len(at), config.horizon)) < share).to(device)
+                _, quantiles, _ = model(*windows.inputs(at), truth, forced)
+                loss = (pinball(quantiles, truth, model.levels) / unit).mean()
+                optimiser.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(trained, 1.0)
+                optimiser.step()
+                schedule.step()
+                losses.append(loss.item())
+                stop_here(step, losses[-1])
+            crps = windows.crps(model, validation)
+            run.log((epoch + 1) * per_epoch, epoch + 1, "train", **{f"loss_seed{seed}": float(np.mean(losses))})
+            run.log((epoch + 1) * per_epoch, epoch + 1, "validation", **{f"crps_seed{seed}": crps})
+            if crps < best["crps"]:
+                best = {"crps": crps, "epoch": epoch + 1, "weights": {k: v.clone() for k, v in model.state_dict().items()}}
+            run.save(f"seed-{seed}", {"epoch": epoch + 1, "best": best, "model": model.state_dict(), "optimiser": optimiser.state_dict(),
+                                      "schedule": schedule.state_dict()})  # fmt: skip
+    model.load_state_dict(best["weights"])
+    model.fit_shrink(*windows.inputs(validation), windows.changes(validation))
+    return model.state_dict()
+
+
+def main(config: Config) -> dict[str, Any]:
+    # data: checked before anything is written
+    prices = load_prices(config.source, config.data, COINS, config.period, config.seed, config.steps)
+    check_positive(prices, "Seq2Seq forecasts log returns")
+    parts = split(prices.contiguous(), config.context, config.horizon, config.test_steps, config.validation_steps)
+    windows = Windows(prices, parts, config.context, config.horizon)
+    device, _ = choose_device(config.device)
+    folder = config.out or HERE / "results" / f"{prices.source}-{config.preset}"
+    with Run(config, folder, __file__, prices.source, prices.provenance) as run:
+        run.note(parts=parts.dates(prices.times), device=device)
+        # models: as the course had it, then on many windows with every choice made on validation
+        assigned = run.memo("as-assigned", lambda: as_assigned(config, run, prices, device))
+        models = []
+        for seed in range(config.seeds):
+            state = run.memo(f"forecaster-{seed}", lambda seed=seed: train_forecaster(config, run, windows, seed, device))
+            model = Forecaster(len(prices.series), config.context, config.horizon, config.units, config.decays, config.dropout).to(device)
+            model.load_state_dict(tensors(state))
+            models.append(model.eval())
+        save_forecasters(folder / "model.seq2seq.safetensors", models, prices.series)
+        # evaluation on the test part, once; record
+        table, kept = score(windows, models, assigned)
+        write_arrays(folder / "predictions.npz", **stored(windows, models, assigned, kept))
+        results = run.finish(table, INFO)
+        draw_figures(folder)
+        compile_report(folder, HERE / "report.typ", folder / "report.pdf")
+    print_table(results, folder)
+    return results
+
+
+if __name__ == "__main__":
+    entry(lambda: main(parse(Config)))
