@@ -15,6 +15,7 @@ import pandas as pd
 from common.run import atomic_path
 
 matplotlib.use("Agg")
+import matplotlib.dates as mdates
 import matplotlib.pyplot as plt  # (the backend comes first)
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -87,3 +88,21 @@ def heat_map(axes: Axes, values: np.ndarray, rows: list[str], columns: list[str]
             dark = (value - low) / max(high - low, 1e-9) < 0.55
             axes.text(j, i, form.format(value), ha="center", va="center", fontsize=7, color="white" if dark else "black")
     return image
+
+
+def fan(axes: Axes, times: np.ndarray, past: np.ndarray, ahead: np.ndarray, quantiles: np.ndarray, levels: np.ndarray, actual: np.ndarray | None = None) -> None:  # fmt: skip
+    """Draws one series: prices (T,), then the 95 % and 80 % intervals and median of quantiles (H, Q), and what came (H,)."""
+    join = np.concatenate([times[-1:], ahead])
+
+    def at(level: float) -> np.ndarray:
+        return np.concatenate([past[-1:], [np.interp(level, levels, row) for row in quantiles]])
+
+    axes.plot(times, past, color="black", lw=1, label="known prices")
+    for share, strength in ((0.95, 0.2), (0.80, 0.4)):
+        axes.fill_between(join, at((1 - share) / 2), at((1 + share) / 2), color=PALETTE[0], alpha=strength, lw=0, label=f"{share:.0%} interval")
+    axes.plot(join, at(0.5), color=PALETTE[0], label="median")
+    axes.plot(join, np.repeat(past[-1], len(join)), color="#888888", ls=":", label="no change")
+    if actual is not None:
+        axes.plot(join, np.concatenate([past[-1:], actual]), color=PALETTE[1], lw=1, label="what came")
+    axes.xaxis.set_major_locator(mdates.AutoDateLocator(maxticks=4))
+    axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
