@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def assigned_rows(assigned: dict[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def held_out_rows(windows: Windows, models: list[Forecaster], at: np.ndarray, split: str, ridge: RidgeWindow | None) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+def held_out_rows(windows: Windows, models: list[Forecaster], at: np.ndarray, split: str, ridge: RidgeWindow | None, seconds: float | None) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Rows of every baseline and of the forecasters at the given origins, and the mean forecast over seeds
     {"point" (N, H, S), "quantiles" (N, H, S, Q)} in prices."""
     prices, table = windows.prices, []
@@ -76,7 +75,6 @@ def held_out_rows(windows: Windows, models: list[Forecaster], at: np.ndarray, sp
         table += bench.rows(model, variant, [forecast], split=split)
     del forecasts
     mean = {"point": 0.0, "quantiles": np.float32(0)}
-    start = time.perf_counter()
 
     def each() -> Any:
         for model in models:
@@ -85,19 +83,19 @@ def held_out_rows(windows: Windows, models: list[Forecaster], at: np.ndarray, sp
             yield point, quantiles
 
     params = models[0].network.parameters_trained
-    table += bench.rows("Seq2Seq", "quantile head", each(), split=split, params=params, seconds=round(time.perf_counter() - start, 2), peak_mb=peak_mb())
+    table += bench.rows("Seq2Seq", "quantile head", each(), split=split, params=params, seconds=seconds, peak_mb=peak_mb())
     table += bench.rows("Seq2Seq", f"mean of {len(models)} seeds", [tuple(mean.values())], split=split, params=params * len(models))
     return table, mean
 
 
-def score(windows: Windows, models: list[Forecaster], assigned: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+def score(windows: Windows, models: list[Forecaster], seconds: float, assigned: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """All rows of metrics.json, and the mean forecast over seeds on the test part."""
     parts, values = windows.parts, windows.prices.values
     train, validation = parts.train, parts.validation
     ridge = RidgeWindow().fit(windows.past(train), future(values, train, windows.horizon), windows.past(validation), future(values, validation, windows.horizon))
     table = assigned_rows(assigned)
     for name in ("validation", "test"):
-        rows, kept = held_out_rows(windows, models, getattr(parts, name), name, ridge)
+        rows, kept = held_out_rows(windows, models, getattr(parts, name), name, ridge, round(seconds, 2))
         table += rows
     return table, kept
 

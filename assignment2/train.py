@@ -8,6 +8,7 @@ residuals, and a point forecast that is hardly better than no change.
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,6 +128,7 @@ def as_assigned(config: Config, run: Run, prices: Prices, device: str) -> dict[s
 def train_forecaster(config: Config, run: Run, windows: Windows, seed: int, device: str) -> dict[str, Any]:
     """One held-out network; returns the weights with the best validation CRPS. Every draw is a function of (seed, epoch),
     so a resumed run is the same run."""
+    start = time.perf_counter()
     torch.manual_seed(seed)
     model = Forecaster(len(windows.prices.series), config.context, config.horizon, config.units, config.decays, config.dropout).to(device)
     train, validation = windows.parts.train, windows.parts.validation
@@ -176,7 +178,7 @@ def train_forecaster(config: Config, run: Run, windows: Windows, seed: int, devi
                                       "schedule": schedule.state_dict()})  # fmt: skip
     model.load_state_dict(best["weights"])
     model.fit_shrink(*windows.inputs(validation), windows.changes(validation))
-    return model.state_dict()
+    return {"weights": model.state_dict(), "seconds": time.perf_counter() - start}
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -191,15 +193,16 @@ def main(config: Config) -> dict[str, Any]:
         run.note(parts=parts.dates(prices.times), device=device)
         # models: as the course had it, then on many windows with every choice made on validation
         assigned = run.memo("as-assigned", lambda: as_assigned(config, run, prices, device))
-        models = []
+        models, seconds = [], []
         for seed in range(config.seeds):
-            state = run.memo(f"forecaster-{seed}", lambda seed=seed: train_forecaster(config, run, windows, seed, device))
+            done = run.memo(f"forecaster-{seed}", lambda seed=seed: train_forecaster(config, run, windows, seed, device))
             model = Forecaster(len(prices.series), config.context, config.horizon, config.units, config.decays, config.dropout).to(device)
-            model.load_state_dict(tensors(state))
+            model.load_state_dict(tensors(done["weights"]))
             models.append(model.eval())
+            seconds.append(done["seconds"])
         save_forecasters(folder / "model.seq2seq.safetensors", models, prices.series)
         # evaluation on the test part, once; record
-        table, kept = score(windows, models, assigned)
+        table, kept = score(windows, models, float(np.mean(seconds)), assigned)
         write_arrays(folder / "predictions.npz", **stored(windows, models, assigned, kept))
         results = run.finish(table, INFO)
         draw_figures(folder)

@@ -227,10 +227,9 @@ class Backtest:
         with np.errstate(divide="ignore", invalid="ignore"):  # a constant series has no scale: nan, and no row
             ratio = np.sqrt(squared.mean(0) / self.naive.mean(0))
             named = ((np.sign(error + self.truth) == np.sign(self.truth)) & moved).sum(0) / moved.sum(0)
+            named = np.where(np.any(error + self.truth != 0), named, np.nan)  # no change names no sign
         found = {"rmse": np.sqrt(squared.mean(0)), "mae": absolute.mean(0), "rmse_usd": np.sqrt((dollars**2).mean(0)),
-                 "mae_usd": np.abs(dollars).mean(0), "rmsse": ratio, "skill": 1 - ratio**2}  # fmt: skip
-        if np.any(error + self.truth != 0):  # no change names no sign
-            found["direction_accuracy"] = named
+                 "mae_usd": np.abs(dollars).mean(0), "rmsse": ratio, "skill": 1 - ratio**2, "direction_accuracy": named}  # fmt: skip
         crps = absolute
         if quantiles is not None:
             moves = change(quantiles, self.last, self.log)
