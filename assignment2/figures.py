@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from common.figures import MARKERS, PALETTE, colours, fan, figure, heat_map, learning_curve, read_run
+from common.figures import MARKERS, PALETTE, colours, fan, figure, heat_map, learning_curve, panels, read_run, tidy
 
 
 def draw_figures(folder: Path) -> None:
@@ -27,31 +27,16 @@ def draw_figures(folder: Path) -> None:
     assigned(folder, record, held, series)
 
 
-def grid(count: int) -> dict[str, Any]:
-    """Options of `figure` for one panel a series."""
-    columns = min(count, 4)
-    lines = -(-count // columns)
-    return {"size": (2.6 * columns, 2.2 * lines + 0.3), "rows": lines, "columns": columns, "squeeze": False}
-
-
 def fans(folder: Path, record: dict[str, Any], held: Any, series: list[str]) -> None:
     """The forecast of every series at one origin of the test part, beside what came."""
     times = held["fan_times"].astype("datetime64[m]")
-    with figure(folder / "forecast_fans.png", record, **grid(len(series))) as (picture, axes):
+    with figure(folder / "forecast_fans.png", record, **panels(len(series))) as (picture, axes):
         for number, (name, panel) in enumerate(zip(series, axes.flat, strict=False)):
             fan(panel, times[:48], held["fan_past"][:, number], times[48:], held["fan_quantiles"][:, number], held["levels"], held["fan_future"][:, number])
             panel.set_title(name)
             panel.set_ylabel("price (USD)" if number % axes.shape[1] == 0 else "")
         tidy(axes, len(series))
         picture.suptitle(f"Forecast from {str(times[47]).replace('T', ' ')} UTC: 80 % and 95 % intervals, mean of the seeds", fontsize=10)
-
-
-def tidy(axes: np.ndarray, used: int) -> None:
-    """One legend in the first unused panel (or the first), and no empty frames."""
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    for panel in axes.flat[used:]:
-        panel.axis("off")
-    (axes.flat[used] if used < axes.size else axes.flat[0]).legend(handles, labels, loc="center" if used < axes.size else "best")
 
 
 def attention(folder: Path, record: dict[str, Any], held: Any) -> None:
@@ -145,7 +130,7 @@ def assigned(folder: Path, record: dict[str, Any], held: Any, series: list[str])
         panel.plot(ahead + horizon, np.repeat(seen[-1, s], horizon), color="#888888", ls=":", label="no change")
         panel.axvspan(0.5 - horizon, 0.5, color="#EEEEEE", zorder=0)
 
-    with figure(folder / "as_assigned.png", record, **grid(len(series))) as (picture, axes):
+    with figure(folder / "as_assigned.png", record, **panels(len(series))) as (picture, axes):
         for number, (name, panel) in enumerate(zip(series, axes.flat, strict=False)):
             lines(panel, number)
             panel.set_title(name)

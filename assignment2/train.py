@@ -76,7 +76,7 @@ class Config(BaseConfig):
     """peak learning rate (AdamW, one cycle)"""
     weight_decay: float = 0.05
     """AdamW's weight decay"""
-    teacher_forcing: float = 0.5
+    teacher_forcing: float = 0.25
     """share of decoder inputs that are the truth when training starts"""
     teacher_until: float = 0.1
     """share of the training after which none are (scheduled sampling, linear between)"""

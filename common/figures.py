@@ -104,5 +104,20 @@ def fan(axes: Axes, times: np.ndarray, past: np.ndarray, ahead: np.ndarray, quan
     axes.plot(join, np.repeat(past[-1], len(join)), color="#888888", ls=":", label="no change")
     if actual is not None:
         axes.plot(join, np.concatenate([past[-1:], actual]), color=PALETTE[1], lw=1, label="what came")
-    axes.xaxis.set_major_locator(mdates.AutoDateLocator(maxticks=4))
+    axes.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=2, maxticks=5))
     axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
+
+
+def panels(count: int) -> dict[str, Any]:
+    """Options of `figure` for a grid of `count` small panels, at most four beside each other."""
+    columns = min(count, 4)
+    rows = -(-count // columns)
+    return {"size": (2.6 * columns + (2 if columns == 1 else 0), 2.2 * rows + 0.5), "rows": rows, "columns": columns, "squeeze": False}
+
+
+def tidy(axes: np.ndarray, used: int) -> None:
+    """One legend, in the first unused panel of a grid where there is one, and no empty frames."""
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    for panel in axes.flat[used:]:
+        panel.axis("off")
+    (axes.flat[used] if used < axes.size else axes.flat[0]).legend(handles, labels, loc="center" if used < axes.size else "best")

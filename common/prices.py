@@ -9,12 +9,15 @@ import contextlib
 import dataclasses
 import gzip
 import hashlib
+import http.client
 import io
 import json
 import logging
 import re
 import sys
 import time
+import urllib.error
+import urllib.request
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -111,8 +114,8 @@ def load_prices(source: str, data: Path | None, market: Market, period: str = "m
         with contextlib.suppress(InputError):
             return cached(market, period)
         with contextlib.suppress(InputError):
-            _closes(market.tickers[:1], "1d", attempts=1)  # where a network swallows requests, one ticker is enough to wait for
-            return fetch(market, period, attempts=1)
+            if _reachable():
+                return fetch(market, period, attempts=1)
     return simulate(market, steps, seed)
 
 
@@ -361,12 +364,24 @@ def _closes(tickers: Sequence[str], period: str, attempts: int, sleep: Callable 
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagate
-    said = _short(" ".join(lines)) or "an empty answer"
-    if re.search(r"rate.?limit|too many requests|\b429\b", said, re.I):
+    whole = " ".join(lines)
+    said = _short(whole) or "an empty answer"
+    if re.search(r"rate.?limit|too many requests|\b429\b", whole, re.I):
         raise InputError(f"Yahoo refuses more requests for now, a rate limit ({said}); wait an hour, or use --source cache or --data FILE")
-    if re.search(r"resolve|connect|curl|timed? ?out|network|proxy|\bssl", said, re.I):
+    if re.search(r"resolve|connect|curl|timed? ?out|network|proxy|\bssl", whole, re.I):
         raise InputError(f"Yahoo cannot be reached ({said}); without a network use --source cache or --data FILE")
     raise InputError(f"Yahoo gave no hourly prices of {', '.join(empty)}: an unknown ticker, or none in {period} ({said})")
+
+
+def _reachable() -> bool:
+    """Whether Yahoo answers within seconds; where a network swallows requests yfinance would wait for minutes."""
+    try:
+        urllib.request.urlopen("https://query2.finance.yahoo.com", timeout=4).close()
+    except urllib.error.HTTPError:  # an answer all the same
+        return True
+    except (OSError, http.client.HTTPException):
+        return False
+    return True
 
 
 def _cache(market: Market) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -26,10 +27,28 @@ def call(script: str, *words: object, cwd: Path = ROOT) -> subprocess.CompletedP
     )
 
 
+def results(folder: Path) -> dict:
+    """metrics.json less what is measured with a clock or a memory gauge."""
+    found = json.loads((folder / "metrics.json").read_text())
+    for row in found["rows"]:
+        row.pop("seconds")
+        row.pop("peak_mb")
+    return found
+
+
 @pytest.fixture(scope="session")
 def smoke1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run folder of assignment 1's smoke preset, made from another working folder."""
     place = tmp_path_factory.mktemp("smoke")
     done = call("assignment1/train.py", "--preset", "smoke", "--source", "synthetic", "--out", place / "run", cwd=place)
+    assert done.returncode == 0, done.stderr
+    return place / "run"
+
+
+@pytest.fixture(scope="session")
+def smoke2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder of assignment 2's smoke preset, made from another working folder."""
+    place = tmp_path_factory.mktemp("smoke")
+    done = call("assignment2/train.py", "--preset", "smoke", "--source", "simulated", "--out", place / "run", cwd=place)
     assert done.returncode == 0, done.stderr
     return place / "run"

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,16 +18,7 @@ from PIL import Image
 from assignment1.data import CLASSES
 from assignment1.elm import ELMClassifier
 from assignment1.synthetic import draw_faces
-from tests.conftest import ROOT, call
-
-
-def results(folder: Path) -> dict:
-    """metrics.json less what is measured with a clock or a memory gauge."""
-    found = json.loads((folder / "metrics.json").read_text())
-    for row in found["rows"]:
-        row.pop("seconds")
-        row.pop("peak_mb")
-    return found
+from tests.conftest import ROOT, call, results
 
 
 def test_a_run_leaves_everything_that_the_readme_promises(smoke1):

@@ -1,0 +1,72 @@
+"""Forecasts the hours after the last known one for every coin, with 80 % and 95 % intervals, beside no change."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from assignment2.model import load_forecasters
+from common.backtest import LEVELS, interval
+from common.cli import InputError, PathOrNone, entry, parse
+from common.figures import fan, figure, panels, tidy
+from common.prices import COINS, check_positive, load_prices, select
+from common.run import atomic_path, choose_device, newest_run
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Forecast of the next hours."""
+
+    run: PathOrNone = None
+    """run folder (default: the newest finished run in results/)"""
+    source: Literal["auto", "yahoo", "cache", "csv", "simulated"] = "auto"
+    """where the latest prices come from: Yahoo now, the cached history, a file (--data)"""
+    data: PathOrNone = None
+    """the latest prices as a file"""
+    out: Path = Path("forecast.csv")
+    """table to write; a figure of the same name goes beside it"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+def main(config: Config) -> pd.DataFrame:
+    folder = config.run or newest_run(HERE / "results")
+    models, series = load_forecasters(folder / "model.seq2seq.safetensors", choose_device(config.device)[0])
+    prices = select(load_prices(config.source, config.data, COINS, "1mo"), series)
+    check_positive(prices, "Seq2Seq forecasts log returns")
+    context, horizon = models[0].settings["context"], models[0].settings["horizon"]
+    if len(prices.times) < context or not prices.contiguous()[-context + 1 :].all():
+        raise InputError(f"{prices.provenance.get('path', prices.source)}: the last {context} rows are needed without a gap; {len(prices.times)} rows are there")
+    past, times = prices.values[None, -context:], prices.times[None, -context:]
+    made = [model.predict(past, times) for model in models]
+    point, quantiles = (np.mean([each[part] for each in made], axis=0)[0] for part in (0, 1))  # (H, S), (H, S, Q)
+    low80, high80 = interval(quantiles, 0.80)
+    low95, high95 = interval(quantiles, 0.95)
+    ahead = times[0, -1] + np.arange(1, horizon + 1) * (times[0, -1] - times[0, -2])
+    table = pd.DataFrame(
+        {"series": name, "time": pd.Timestamp(ahead[h]).strftime("%Y-%m-%dT%H:%M:%SZ"), "forecast": point[h, s], "no_change": past[0, -1, s],
+         "low_80": low80[h, s], "high_80": high80[h, s], "low_95": low95[h, s], "high_95": high95[h, s]}
+        for s, name in enumerate(series) for h in range(horizon)
+    )  # fmt: skip
+    with atomic_path(config.out) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.8g")
+    record = {"source": prices.source, "data": prices.provenance, "preset": f"of {folder.name}"}
+    with figure(config.out.with_suffix(".png"), record, **panels(len(series))) as (picture, axes):
+        for s, (name, panel) in enumerate(zip(series, axes.flat, strict=False)):
+            fan(panel, times[0, -48:], past[0, -48:, s], ahead, quantiles[:, s], LEVELS)
+            panel.set_title(name)
+            panel.set_ylabel("price (USD)" if s % axes.shape[1] == 0 else "")
+        tidy(axes, len(series))
+        picture.suptitle(f"Forecast from {prices.moment(-1)}: 80 % and 95 % intervals", fontsize=10)
+    print(table.to_string(index=False, float_format=lambda number: f"{number:.6g}"))
+    print(f"in {config.out} and {config.out.with_suffix('.png')}; last known price: {prices.moment(-1)}")
+    return table
+
+
+if __name__ == "__main__":
+    entry(lambda: main(parse(Config)))
