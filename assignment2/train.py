@@ -66,7 +66,7 @@ class Config(BaseConfig):
     """speeds at which the window's volatility is told; the last one's is the scale of the forecast"""
     dropout: float = 0.2
     """share of the encoder's inputs left out in training"""
-    epochs: int = 8
+    epochs: int = 5
     """passes over the training part at most"""
     patience: int = 3
     """passes without a better validation CRPS before training stops"""
@@ -85,7 +85,7 @@ class Config(BaseConfig):
     def presets(cls) -> dict[str, dict[str, Any]]:
         return {
             "smoke": {"steps": 1500, "seeds": 2, "assigned_units": 24, "assigned_epochs": 30, "units": 8, "epochs": 2, "batch": 128},
-            "full": {"epochs": 10},
+            "full": {},
         }
 
 
