@@ -2,8 +2,9 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-N ?= 1
+N ?= 1 2
 ASSIGNMENTS := $(foreach n,$(N),assignment$(n))
+SAMPLE = $(if $(filter assignment1,$(1)),synthetic,simulated)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint bench readme reports clean
@@ -21,7 +22,7 @@ $(BIN)/.dev: requirements-dev.txt $(BIN)/.runtime
 	@touch $@
 
 run: $(BIN)/.runtime ## train on the built-in data and compile the report (N=1 for one assignment)
-	@for a in $(ASSIGNMENTS); do echo "== $$a"; $(BIN)/python $$a/train.py --source synthetic --overwrite || exit $$?; done
+	@$(foreach a,$(ASSIGNMENTS),echo "== $(a)" && $(BIN)/python $(a)/train.py --source $(call SAMPLE,$(a)) --overwrite &&) true
 
 test: $(BIN)/.dev ## run the tests
 	$(BIN)/python -m pytest
@@ -31,7 +32,7 @@ lint: $(BIN)/.dev ## ruff: lint and format
 	$(BIN)/ruff format --check .
 
 bench: $(BIN)/.dev ## measure against peers and the hardware floor
-	$(BIN)/python benchmarks/elm.py
+	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit $$?; done
 
 readme: $(BIN)/.runtime ## make the tables in the README files again from metrics.json
 	$(BIN)/python -m common.readme
@@ -40,4 +41,4 @@ reports: $(BIN)/.runtime ## compile report.pdf of the committed real-data runs
 	$(BIN)/python -m common.report
 
 clean: ## remove the environment and the runs on built-in data
-	rm -rf $(VENV) *.egg-info assignment*/results/synthetic-*
+	rm -rf $(VENV) *.egg-info assignment*/results/synthetic-* assignment*/results/simulated-*

@@ -52,7 +52,9 @@ def main(config: Config) -> dict[str, Any]:
     check_positive(prices, "Seq2Seq forecasts log returns")
     at = origins(prices.contiguous(), context, horizon) if parts is None else parts.test
     if len(at) < 10:
-        raise InputError(f"{config.data}: {len(prices.times)} rows hold {len(at)} windows of {context} + {horizon} rows without a gap; at least 10 are needed")
+        raise InputError(
+            f"{config.data}: {len(prices.times)} rows hold {len(at)} windows of {context} + {horizon} rows without a gap; at least 10 are needed"
+        )
     windows = Windows(prices, parts, context, horizon)
     ridge = None  # new prices have no training part to fit it on
     if parts is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from common.figures import MARKERS, PALETTE, colours, fan, figure, heat_map, learning_curve, panels, read_run, tidy
 
@@ -32,7 +33,15 @@ def fans(folder: Path, record: dict[str, Any], held: Any, series: list[str]) -> 
     times = held["fan_times"].astype("datetime64[m]")
     with figure(folder / "forecast_fans.png", record, **panels(len(series))) as (picture, axes):
         for number, (name, panel) in enumerate(zip(series, axes.flat, strict=False)):
-            fan(panel, times[:48], held["fan_past"][:, number], times[48:], held["fan_quantiles"][:, number], held["levels"], held["fan_future"][:, number])
+            fan(
+                panel,
+                times[:48],
+                held["fan_past"][:, number],
+                times[48:],
+                held["fan_quantiles"][:, number],
+                held["levels"],
+                held["fan_future"][:, number],
+            )
             panel.set_title(name)
             panel.set_ylabel("price (USD)" if number % axes.shape[1] == 0 else "")
         tidy(axes, len(series))
@@ -42,7 +51,9 @@ def fans(folder: Path, record: dict[str, Any], held: Any, series: list[str]) -> 
 def attention(folder: Path, record: dict[str, Any], held: Any) -> None:
     """Where in the context each step of the decoder looks: on average and at the origin of the fans."""
     with figure(folder / "attention.png", record, (8, 3.6), 2, 1, sharex=True) as (picture, axes):
-        for panel, name, title in zip(axes, ("attention_mean", "attention_one"), ("mean of 200 test origins", "the origin of the forecast fans"), strict=True):
+        for panel, name, title in zip(
+            axes, ("attention_mean", "attention_one"), ("mean over the test part", "the origin of the forecast fans"), strict=True
+        ):
             weights = held[name]
             image = panel.imshow(weights, cmap="cividis", aspect="auto", extent=(-weights.shape[1] + 0.5, 0.5, len(weights) + 0.5, 0.5))
             panel.set_title(title)
@@ -58,14 +69,24 @@ def by_horizon(folder: Path, record: dict[str, Any], test: pd.DataFrame) -> None
     part = test[test.series.isna() & test.horizon.notna()]
     names = list(dict.fromkeys(zip(part.model, part.variant, strict=True)))
     with figure(folder / "error_by_horizon.png", record, (9, 3.4), 1, 2) as (picture, axes):
-        for panel, metric, label in zip(axes, ("rmsse", "crps_ratio"), ("RMSSE (1: no change)", "CRPS ratio (1: rolling random walk)"), strict=True):
+        for panel, metric, label in zip(
+            axes, ("rmsse", "crps_ratio"), ("RMSSE (1: no change)", "CRPS ratio (1: rolling random walk)"), strict=True
+        ):
             for number, (model, variant) in enumerate(names):
                 rows = part[(part.model == model) & (part.variant == variant) & (part.metric == metric)].sort_values("horizon")
-                panel.errorbar(rows.horizon, rows.value, rows["std"].fillna(0), color=PALETTE[number % 8], marker=MARKERS[number % 8], ms=4, label=f"{model}, {variant}")
+                panel.errorbar(
+                    rows.horizon,
+                    rows.value,
+                    rows["std"].fillna(0),
+                    color=PALETTE[number % 8],
+                    marker=MARKERS[number % 8],
+                    ms=4,
+                    label=f"{model}, {variant}",
+                )
             best = part[(part.metric == metric) & (part.model == "Seq2Seq")].value
             low, high = min(best.min(), 1), max(best.max(), 1)
-            panel.set_ylim(low - 0.6 * (high - low) - 0.002, high + 1.6 * (high - low) + 0.002)
-            panel.set(xlabel="step ahead", ylabel=label)
+            panel.set_ylim(low - 0.3 * (high - low) - 0.001, high + 1.2 * (high - low) + 0.001)
+            panel.set(xlabel="step ahead", ylabel=label, xticks=sorted(part.horizon.unique()))
             panel.axhline(1, color="#888888", lw=0.8)
         axes[1].legend(fontsize=6, loc="upper left", ncols=2)
         picture.suptitle("Error by step ahead, geometric mean over series, test part; rows off the scale are in metrics.json", fontsize=9)
@@ -79,13 +100,17 @@ def cells(folder: Path, record: dict[str, Any], test: pd.DataFrame, series: list
         return part[part.metric == metric].pivot(index="series", columns="horizon", values="value").loc[series].to_numpy()
 
     with figure(folder / "error_by_cell.png", record, (9, 0.35 * len(series) + 1.4), 1, 2) as (_, axes):
-        for panel, metric, p, title in zip(axes, ("rmsse", "crps_ratio"), ("p_rmse", "p_crps"), ("RMSSE against no change", "CRPS against the rolling random walk"), strict=True):
+        for panel, metric, p, title in zip(
+            axes,
+            ("rmsse", "crps_ratio"),
+            ("p_rmse", "p_crps"),
+            ("RMSSE against no change", "CRPS against the rolling random walk"),
+            strict=True,
+        ):
             values = matrix(metric)
             spread = max(float(np.abs(values - 1).max()), 1e-3)
-            heat_map(panel, values, series, [str(step + 1) for step in range(values.shape[1])], "{:.3f}", "PuOr_r", (1 - spread, 1 + spread))
-            for (row, column), chance in np.ndenumerate(matrix(p)):
-                if chance < 0.05:
-                    panel.text(column + 0.38, row - 0.1, "*", ha="center", va="center")
+            steps = [str(step + 1) for step in range(values.shape[1])]
+            heat_map(panel, values, series, steps, "{:.4f}", "PuOr_r", (1 - spread, 1 + spread), matrix(p) < 0.05)
             panel.set_xticks(panel.get_xticks(), panel.get_xticklabels(), rotation=0, ha="center")
             panel.set(title=f"{title} (* p < 0.05)", xlabel="step ahead")
 
@@ -97,7 +122,11 @@ def calibration(folder: Path, record: dict[str, Any], held: Any, series: list[st
             panel.plot(100 * held["levels"], 100 * (line - held["levels"]), color=colour, label=name)
         panel.axhspan(-2, 2, color="#EEEEEE", zorder=0)
         panel.axhline(0, color="#888888", lw=0.8)
-        panel.set(xlabel="quantile level (%)", ylabel="outcomes below it, less the level (points)", title="Calibration on the test part; grey: within 2 points")
+        panel.set(
+            xlabel="quantile level (%)",
+            ylabel="outcomes below it, less the level (points)",
+            title="Calibration on the test part; grey: within 2 points",
+        )
         panel.legend(ncols=4)
 
 
@@ -110,8 +139,16 @@ def curves(folder: Path, record: dict[str, Any]) -> None:
         names = sorted(name for name in log.name.unique() if name.startswith("crps_seed"))
         for number, name in enumerate(names):
             part = log[log.name == name]
-            axes[1].plot(part.epoch, part.value, color=PALETTE[number % 8], marker=MARKERS[number % 8], ms=3, label=name.removeprefix("crps_").replace("seed", "seed "))
+            axes[1].plot(
+                part.epoch,
+                part.value,
+                color=PALETTE[number % 8],
+                marker=MARKERS[number % 8],
+                ms=3,
+                label=name.removeprefix("crps_").replace("seed", "seed "),
+            )
         axes[1].set(xlabel="epoch", ylabel="validation CRPS (usual size of a change)", title="Held out: epoch 0 is the untrained network")
+        axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[1].legend()
 
 
@@ -126,7 +163,14 @@ def assigned(folder: Path, record: dict[str, Any], held: Any, series: list[str])
         ahead = np.arange(1 - horizon, 1)
         for number, name in enumerate(("teacher forced, trained window", "free-running, trained window")):
             panel.plot(ahead, held[f"assigned | {name}"][:, s], color=PALETTE[number], marker=MARKERS[number], ms=3, label=name)
-        panel.plot(ahead + horizon, held["assigned | free-running, next steps"][:, s], color=PALETTE[2], marker="^", ms=3, label="free-running, next steps")
+        panel.plot(
+            ahead + horizon,
+            held["assigned | free-running, next steps"][:, s],
+            color=PALETTE[2],
+            marker="^",
+            ms=3,
+            label="free-running, next steps",
+        )
         panel.plot(ahead + horizon, np.repeat(seen[-1, s], horizon), color="#888888", ls=":", label="no change")
         panel.axvspan(0.5 - horizon, 0.5, color="#EEEEEE", zorder=0)
 

@@ -134,7 +134,9 @@ class Forecaster(nn.Module):
         self.shape.copy_(shape / spread[..., None])
         self.spread.copy_(spread)
 
-    def forward(self, past: np.ndarray, times: np.ndarray, truth: Tensor | None = None, forced: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, past: np.ndarray, times: np.ndarray, truth: Tensor | None = None, forced: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Location (B, H, S) and quantiles (B, H, S, Q) of the log return from the last price, and attention (B, H, C - 1).
 
         Free-running unless `truth` (B, H, S) and `forced` bool (B, H) are given: the step after a forced one is fed the
@@ -195,7 +197,9 @@ def pinball(quantiles: Tensor, truth: Tensor, levels: Tensor) -> Tensor:
 
 def save_forecasters(path: Path, models: list[Forecaster], series: tuple[str, ...]) -> None:
     """Writes one forecaster a seed, with the settings that rebuild them, as one safetensors file."""
-    arrays = {f"{seed}.{name}": tensor.contiguous().cpu() for seed, model in enumerate(models) for name, tensor in model.state_dict().items()}
+    arrays = {
+        f"{seed}.{name}": tensor.contiguous().cpu() for seed, model in enumerate(models) for name, tensor in model.state_dict().items()
+    }
     facts = {"settings": models[0].settings, "series": series, "seeds": len(models)}
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(arrays, metadata={"seq2seq": json.dumps(facts)}))

@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 
 from assignment2.model import load_forecasters
-from common.backtest import LEVELS, interval
+from assignment2.scoring import Windows
+from common.backtest import LEVELS, ROLLING, interval
 from common.cli import InputError, PathOrNone, entry, parse
 from common.figures import fan, figure, panels, tidy
 from common.prices import COINS, check_positive, load_prices, select
 from common.run import atomic_path, choose_device, newest_run
+from common.windows import origins
 
 HERE = Path(__file__).resolve().parent
 
@@ -37,14 +39,18 @@ class Config:
 def main(config: Config) -> pd.DataFrame:
     folder = config.run or newest_run(HERE / "results")
     models, series = load_forecasters(folder / "model.seq2seq.safetensors", choose_device(config.device)[0])
-    prices = select(load_prices(config.source, config.data, COINS, "1mo"), series)
+    prices = select(load_prices(config.source, config.data, COINS, "3mo"), series)
     check_positive(prices, "Seq2Seq forecasts log returns")
     context, horizon = models[0].settings["context"], models[0].settings["horizon"]
     if len(prices.times) < context or not prices.contiguous()[-context + 1 :].all():
-        raise InputError(f"{prices.provenance.get('path', prices.source)}: the last {context} rows are needed without a gap; {len(prices.times)} rows are there")
-    past, times = prices.values[None, -context:], prices.times[None, -context:]
-    made = [model.predict(past, times) for model in models]
-    point, quantiles = (np.mean([each[part] for each in made], axis=0)[0] for part in (0, 1))  # (H, S), (H, S, Q)
+        raise InputError(
+            f"{prices.provenance.get('path', prices.source)}: the last {context} rows are needed without a gap; {len(prices.times)} rows are there"
+        )
+    windows, now = Windows(prices, None, context, horizon), np.array([len(prices.times) - 1])
+    at = np.concatenate([origins(prices.contiguous(), context, horizon)[-ROLLING:], now])  # what came since corrects the intervals
+    past, times = windows.inputs(now)
+    points, quantiles = zip(*(model.predict(*windows.inputs(at)) for model in models), strict=True)
+    point, quantiles = np.mean(points, 0)[-1], windows.recalibrated(np.mean(quantiles, 0), at)[-1]  # (H, S), (H, S, Q)
     low80, high80 = interval(quantiles, 0.80)
     low95, high95 = interval(quantiles, 0.95)
     ahead = times[0, -1] + np.arange(1, horizon + 1) * (times[0, -1] - times[0, -2])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from assignment2.model import Forecaster
-from common.backtest import LEVELS, METRICS_INFO, Backtest, RidgeWindow, baselines, change, crps_quantiles
+from common.backtest import LEVELS, METRICS_INFO, ROLLING, Backtest, RidgeWindow, baselines, change, crps_quantiles, recalibrate
 from common.prices import Prices
 from common.run import peak_mb
-from common.windows import Parts, future, past
+from common.windows import Parts, future, origins, past
 
 INFO = METRICS_INFO | {
     "mse": {"unit": "squared price unit (USD squared)", "better": "lower",
@@ -25,7 +26,7 @@ class Windows:
     """The windows of C + H rows around given origins of a price history."""
 
     prices: Prices
-    parts: Parts
+    parts: Parts | None
     context: int
     horizon: int
 
@@ -40,6 +41,19 @@ class Windows:
     def changes(self, at: np.ndarray) -> np.ndarray:
         """Log returns (N, H, S) from the last known price."""
         return change(future(self.prices.values, at, self.horizon), self.prices.values[at])
+
+    def before(self, at: np.ndarray) -> np.ndarray:
+        """The origins, and in front of them those of the 60 days before, from which a forecast is recalibrated."""
+        every = origins(self.prices.contiguous(), self.context, self.horizon)
+        return np.concatenate([every[every < at[0]][-ROLLING - self.horizon :], at])
+
+    def recalibrated(self, quantiles: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """Quantiles (N, H, S, Q) of prices at ascending origins, each corrected by the outcomes known at it; the last origin
+        may be the last price."""
+        values = self.prices.values
+        truth = future(np.concatenate([values, np.full((self.horizon, values.shape[1]), np.nan)]), at, self.horizon)
+        last = values[at].astype(np.float32)
+        return last[:, None, :, None] * np.exp(recalibrate(change(quantiles, last), change(truth, values[at]).astype(np.float32)))
 
     def crps(self, model: Forecaster, at: np.ndarray) -> float:
         """Mean CRPS of a forecaster over the usual size of each series' change: what training is stopped by."""
@@ -63,7 +77,9 @@ def assigned_rows(assigned: dict[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def held_out_rows(windows: Windows, models: list[Forecaster], at: np.ndarray, split: str, ridge: RidgeWindow | None, seconds: float | None) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+def held_out_rows(
+    windows: Windows, models: list[Forecaster], at: np.ndarray, split: str, ridge: RidgeWindow | None, seconds: float | None
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Rows of every baseline and of the forecasters at the given origins, and the mean forecast over seeds
     {"point" (N, H, S), "quantiles" (N, H, S, Q)} in prices."""
     prices, table = windows.prices, []
@@ -74,25 +90,32 @@ def held_out_rows(windows: Windows, models: list[Forecaster], at: np.ndarray, sp
     for (model, variant), forecast in forecasts.items():
         table += bench.rows(model, variant, [forecast], split=split)
     del forecasts
-    mean = {"point": 0.0, "quantiles": np.float32(0)}
+    params, variant = models[0].network.parameters_trained, f"mean of {len(models)} seeds"
+    raw, points, look_back = np.float32(0), 0.0, windows.before(at)
 
-    def each() -> Any:
+    def each() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        nonlocal raw, points
         for model in models:
-            point, quantiles = model.predict(*windows.inputs(at))
-            mean["point"], mean["quantiles"] = mean["point"] + point / len(models), mean["quantiles"] + quantiles / len(models)
-            yield point, quantiles
+            point, quantiles = model.predict(*windows.inputs(look_back))
+            raw, points = raw + quantiles / len(models), points + point[-len(at) :] / len(models)
+            yield point[-len(at) :], windows.recalibrated(quantiles, look_back)[-len(at) :]
 
-    params = models[0].network.parameters_trained
     table += bench.rows("Seq2Seq", "quantile head", each(), split=split, params=params, seconds=seconds, peak_mb=peak_mb())
-    table += bench.rows("Seq2Seq", f"mean of {len(models)} seeds", [tuple(mean.values())], split=split, params=params * len(models))
+    table += bench.rows("Seq2Seq", f"{variant}, not recalibrated", [(points, raw[-len(at) :])], split=split, params=params * len(models))
+    mean = {"point": points, "quantiles": windows.recalibrated(raw, look_back)[-len(at) :]}
+    table += bench.rows("Seq2Seq", variant, [(mean["point"], mean["quantiles"])], split=split, params=params * len(models))
     return table, mean
 
 
-def score(windows: Windows, models: list[Forecaster], seconds: float, assigned: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+def score(
+    windows: Windows, models: list[Forecaster], seconds: float, assigned: dict[str, Any]
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """All rows of metrics.json, and the mean forecast over seeds on the test part."""
     parts, values = windows.parts, windows.prices.values
     train, validation = parts.train, parts.validation
-    ridge = RidgeWindow().fit(windows.past(train), future(values, train, windows.horizon), windows.past(validation), future(values, validation, windows.horizon))
+    ridge = RidgeWindow().fit(
+        windows.past(train), future(values, train, windows.horizon), windows.past(validation), future(values, validation, windows.horizon)
+    )
     table = assigned_rows(assigned)
     for name in ("validation", "test"):
         rows, kept = held_out_rows(windows, models, getattr(parts, name), name, ridge, round(seconds, 2))
@@ -128,12 +151,17 @@ def print_table(results: dict[str, Any], folder: Path) -> None:
     for row in rows:
         if row["protocol"] == "as-assigned":
             print(f"  {row['model']:16}{row['variant']:34}{row['value']:14.3f}")
-    print(f"held out, test part, pooled over series and steps\n  {'model':16}{'variant':34}{'RMSSE':>9}{'CRPS ratio':>12}{'in 80 %':>9}{'in 95 %':>9}")
+    print(
+        f"held out, test part, pooled over series and steps\n  {'model':16}{'variant':34}{'RMSSE':>9}{'CRPS ratio':>12}{'in 80 %':>9}{'in 95 %':>9}"
+    )
     found: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
         if row["protocol"] == "held-out" and row["split"] == "test":
             found.setdefault((row["model"], row["variant"]), {})[row["metric"]] = row["value"]
     for (model, variant), values in found.items():
         cells = [values.get(name) for name in ("rmsse", "crps_ratio", "coverage_80", "coverage_95")]
-        print(f"  {model:16}{variant:34}" + "".join(f"{'-':>9}" if cell is None else f"{cell:{width}.4f}" for cell, width in zip(cells, (9, 12, 9, 9), strict=True)))
+        print(
+            f"  {model:16}{variant:34}"
+            + "".join(f"{'-':>9}" if cell is None else f"{cell:{width}.4f}" for cell, width in zip(cells, (9, 12, 9, 9), strict=True))
+        )
     print(f"everything is in {folder}")

@@ -138,7 +138,11 @@ def train_forecaster(config: Config, run: Run, windows: Windows, seed: int, devi
     total, first = config.epochs * per_epoch, 0
     optimiser = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=total, pct_start=0.15)
-    best: dict[str, Any] = {"crps": windows.crps(model, validation), "epoch": 0, "weights": {k: v.clone() for k, v in model.state_dict().items()}}
+    best: dict[str, Any] = {
+        "crps": windows.crps(model, validation),
+        "epoch": 0,
+        "weights": {k: v.clone() for k, v in model.state_dict().items()},
+    }
     run.log(seed * total, 0, "validation", **{f"crps_seed{seed}": best["crps"]})
     if kept := run.load(f"seed-{seed}"):
         first, best = kept["epoch"], tensors(kept["best"])
@@ -183,7 +187,8 @@ def train_forecaster(config: Config, run: Run, windows: Windows, seed: int, devi
 
 def main(config: Config) -> dict[str, Any]:
     # data: checked before anything is written
-    prices = load_prices(config.source, config.data, COINS, config.period, config.seed, config.steps)
+    source = "cache" if config.resume and config.source == "yahoo" else config.source  # the prices that the run began with
+    prices = load_prices(source, config.data, COINS, config.period, config.seed, config.steps)
     check_positive(prices, "Seq2Seq forecasts log returns")
     parts = split(prices.contiguous(), config.context, config.horizon, config.test_steps, config.validation_steps)
     windows = Windows(prices, parts, config.context, config.horizon)

@@ -12,12 +12,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 from scipy.signal import lfilter
 
 from common.windows import past
 
 LEVELS = np.arange(1, 100) / 100
+ROLLING = 1440  # steps that residuals and calibration look back: 60 days of hours
 RISKMETRICS = 0.94  # decay of the EWMA volatility (J. P. Morgan 1996); of 0.90 to 0.99 the best on the validation part too
 LOG_METRICS = {
     "rmse": ("log return", "lower", "0: every price right; compare with the row of no change"),
@@ -173,7 +175,7 @@ def ewma_volatility(values: np.ndarray, decay: float, log: bool = True) -> np.nd
     return np.sqrt(np.concatenate([start, found])) + 1e-12
 
 
-def rolling_quantiles(values: np.ndarray, contiguous: np.ndarray, at: np.ndarray, horizon: int, window: int = 1440,
+def rolling_quantiles(values: np.ndarray, contiguous: np.ndarray, at: np.ndarray, horizon: int, window: int = ROLLING,
                       decay: float | None = None, log: bool = True) -> np.ndarray:  # fmt: skip
     """Random walk with empirical residuals: quantiles (N, H, S, Q) of prices from the h-step changes of the `window` steps
     before each origin (60 days of hours); with `decay` those changes are first divided by the EWMA volatility at their own
@@ -200,6 +202,32 @@ def rolling_quantiles(values: np.ndarray, contiguous: np.ndarray, at: np.ndarray
                 found[start : start + 512, h - 1, s] = (below + (place - low) * (above - below)) * scale[rows, s, None]
     last = values[at][:, None, :, None]
     return last * np.exp(found) if log else last + found
+
+
+def recalibrate(quantiles: np.ndarray, actual: np.ndarray, window: int = ROLLING, least: int = 200) -> np.ndarray:
+    """Quantiles (N, H, S, Q) of changes at ascending origins, widened or narrowed about their median by how the central 50, 80
+    and 95 % intervals did over the `window` origins before: each interval gets the width that would have held its share.
+
+    A forecast h steps ahead is judged by outcomes (N, H, S) of origins at least h before; with fewer than `least` it stays.
+    """
+    shares, middle = (0.5, 0.8, 0.95), quantiles.shape[-1] // 2
+    median, factors = quantiles[..., middle], []
+    for share in shares:
+        low, high = interval(quantiles, share)
+        half = np.where(actual >= median, high - median, median - low)
+        size = np.abs(actual - median) / np.maximum(half, 1e-12)  # 1: the outcome is the end of the interval
+        factor = np.ones_like(size)
+        for h in range(size.shape[1]):
+            known = pd.DataFrame(size[:, h]).rolling(window, min_periods=least).quantile(share).shift(h + 1)
+            factor[:, h] = known.fillna(1.0)
+        factors.append(factor)
+    found = np.empty_like(quantiles)
+    for number, level in enumerate(LEVELS):
+        place = np.interp(abs(2 * level - 1), shares, range(len(shares)))
+        left = min(int(place), len(shares) - 2)
+        factor = factors[left] * (left + 1 - place) + factors[left + 1] * (place - left)
+        found[..., number] = median + factor * (quantiles[..., number] - median)
+    return np.sort(found, -1)
 
 
 # ----------------------------------------------------------------------------------------------------------------- table

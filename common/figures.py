@@ -76,8 +76,8 @@ def learning_curve(axes: Axes, table: pd.DataFrame, split: str, name: str, **sty
 
 
 def heat_map(axes: Axes, values: np.ndarray, rows: list[str], columns: list[str], form: str = "{:.2f}", map_name: str = "cividis",
-             limits: tuple[float, float] | None = None) -> Any:  # fmt: skip
-    """Draws a matrix with its numbers; returns the image for a colour bar."""
+             limits: tuple[float, float] | None = None, marks: np.ndarray | None = None) -> Any:  # fmt: skip
+    """Draws a matrix with its numbers, starred where `marks`; returns the image for a colour bar."""
     low, high = limits or (float(np.nanmin(values)), float(np.nanmax(values)))
     image = axes.imshow(values, cmap=map_name, vmin=low, vmax=high, aspect="auto")
     axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
@@ -85,8 +85,10 @@ def heat_map(axes: Axes, values: np.ndarray, rows: list[str], columns: list[str]
     axes.grid(False)
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
-            dark = (value - low) / max(high - low, 1e-9) < 0.55
-            axes.text(j, i, form.format(value), ha="center", va="center", fontsize=7, color="white" if dark else "black")
+            red, green, blue, _ = image.cmap(image.norm(value))
+            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+            text = form.format(value) + ("*" if marks is not None and marks[i, j] else "")
+            axes.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
     return image
 
 
@@ -99,12 +101,14 @@ def fan(axes: Axes, times: np.ndarray, past: np.ndarray, ahead: np.ndarray, quan
 
     axes.plot(times, past, color="black", lw=1, label="known prices")
     for share, strength in ((0.95, 0.2), (0.80, 0.4)):
-        axes.fill_between(join, at((1 - share) / 2), at((1 + share) / 2), color=PALETTE[0], alpha=strength, lw=0, label=f"{share:.0%} interval")
+        axes.fill_between(
+            join, at((1 - share) / 2), at((1 + share) / 2), color=PALETTE[0], alpha=strength, lw=0, label=f"{share:.0%} interval"
+        )
     axes.plot(join, at(0.5), color=PALETTE[0], label="median")
     axes.plot(join, np.repeat(past[-1], len(join)), color="#888888", ls=":", label="no change")
     if actual is not None:
         axes.plot(join, np.concatenate([past[-1:], actual]), color=PALETTE[1], lw=1, label="what came")
-    axes.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=2, maxticks=5))
+    axes.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=2, maxticks=3))
     axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
 
 

@@ -33,7 +33,9 @@ def prices():
 def forecaster(prices, random_head: bool = True, seed: int = 0) -> Forecaster:
     torch.manual_seed(seed)
     model = Forecaster(7, 48, 3, 8, DECAYS, 0.0)
-    model.fit_scales(*inputs(prices, np.arange(60, 300)), np.log(future(prices.values, np.arange(60, 300), 3) / prices.values[60:300, None]))
+    model.fit_scales(
+        *inputs(prices, np.arange(60, 300)), np.log(future(prices.values, np.arange(60, 300), 3) / prices.values[60:300, None])
+    )
     if random_head:
         torch.nn.init.normal_(model.network.head.weight, std=0.3)
     return model.eval()
@@ -102,7 +104,14 @@ model.get_layer("head").set_weights([held["head.weight"].T, held["head.bias"]])
 np.save(sys.argv[2], model.predict([held["context"], held["fed"]], verbose=0))
 """
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "in.npz"), str(tmp_path / "out.npy")], capture_output=True, text=True, env=environment, timeout=240, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "in.npz"), str(tmp_path / "out.npy")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=240,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     np.testing.assert_allclose(np.load(tmp_path / "out.npy", allow_pickle=False), model(context, fed).detach().numpy(), atol=1e-5)
 
@@ -177,9 +186,9 @@ def test_saved_forecasters_come_back_bit_for_bit(prices, tmp_path):
 
 
 def table(prices, rows=slice(None)) -> pd.DataFrame:
-    return pd.DataFrame(prices.values[rows], columns=list(prices.series)).assign(time=pd.to_datetime(prices.times[rows], utc=True).strftime("%Y-%m-%dT%H:%M:%SZ"))[
-        ["time", *prices.series]
-    ]
+    return pd.DataFrame(prices.values[rows], columns=list(prices.series)).assign(
+        time=pd.to_datetime(prices.times[rows], utc=True).strftime("%Y-%m-%dT%H:%M:%SZ")
+    )[["time", *prices.series]]
 
 
 def test_a_run_leaves_everything_that_the_readme_promises(smoke2):
@@ -216,7 +225,16 @@ def test_poisoned_test_prices_leave_the_trained_weights_as_they_are(smoke2, tmp_
 
 
 def test_kill_9_in_training_and_resume_gives_the_same_metrics(smoke2, tmp_path):
-    words = [sys.executable, str(ROOT / "assignment2/train.py"), "--preset", "smoke", "--source", "simulated", "--out", str(tmp_path / "run")]
+    words = [
+        sys.executable,
+        str(ROOT / "assignment2/train.py"),
+        "--preset",
+        "smoke",
+        "--source",
+        "simulated",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.time() + 120
     while not (tmp_path / "run/checkpoints/seed-1.safetensors").exists() and time.time() < until and process.poll() is None:

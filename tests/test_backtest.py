@@ -27,6 +27,7 @@ from common.backtest import (
     lags_for,
     long_run_variance,
     no_change,
+    recalibrate,
     rolling_quantiles,
     seasonal_naive,
 )
@@ -57,7 +58,10 @@ def test_parts_share_no_row_and_every_test_origin_is_scored(steps, context, hori
         parts = split(contiguous, context, horizon, 40, 30)
     except InputError:
         return
-    rows = [set(np.concatenate([np.arange(at - context + 1, at + horizon + 1) for at in part])) for part in (parts.train, parts.validation, parts.test)]
+    rows = [
+        set(np.concatenate([np.arange(at - context + 1, at + horizon + 1) for at in part]))
+        for part in (parts.train, parts.validation, parts.test)
+    ]
     assert not rows[0] & rows[1]
     assert not rows[1] & rows[2]
     assert max(rows[0]) < parts.train_end
@@ -113,7 +117,9 @@ def test_crps_agrees_with_the_normal_distributions_closed_form():
     actual = np.linspace(-2, 2, 9)
     exact = actual * (2 * stats.norm.cdf(actual) - 1) + 2 * stats.norm.pdf(actual) - 1 / np.sqrt(np.pi)  # Gneiting & Raftery 2007, eq. 22
     quantiles = np.broadcast_to(stats.norm.ppf(LEVELS), (9, 1, 1, 99))
-    np.testing.assert_allclose(crps_quantiles(quantiles, actual[:, None, None])[:, 0, 0], exact, rtol=0.012)  # the mean of 99 levels leaves out the tails' hundredth
+    np.testing.assert_allclose(
+        crps_quantiles(quantiles, actual[:, None, None])[:, 0, 0], exact, rtol=0.012
+    )  # the mean of 99 levels leaves out the tails' hundredth
 
 
 def test_a_certain_forecast_has_its_absolute_error_for_crps():
@@ -213,7 +219,7 @@ def test_negative_prices_are_scored_as_differences():
     assert (values < 0).any()
     at = np.arange(200, 390)
     rows = bench(values, at, log=False).rows("no change", "x", [(no_change(past(values, at, 30), 3), None)])
-    assert {row["value"] for row in rows if row["metric"] == "rmsse"} == {pytest.approx(1.0)}
+    np.testing.assert_allclose([row["value"] for row in rows if row["metric"] == "rmsse"], 1)
 
 
 def test_scoring_8000_origins_takes_under_two_seconds():
@@ -229,6 +235,34 @@ def test_scoring_8000_origins_takes_under_two_seconds():
             ((actual >= low) & (actual <= high)).mean(0)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 2
+
+
+def test_recalibration_gives_a_wrong_width_its_coverage_and_waits_for_outcomes():
+    rng = np.random.default_rng(0)
+    actual = rng.normal(size=(3000, 2, 1)).astype(np.float32)
+    wrong = np.broadcast_to(0.5 * stats.norm.ppf(LEVELS), (3000, 2, 1, 99)).astype(np.float32)  # half as wide as it should be
+    found = recalibrate(wrong, actual, 500, 100)
+    np.testing.assert_array_equal(found[:100, 0], wrong[:100, 0])  # nothing to learn from yet
+    for share in (0.5, 0.8, 0.95):
+        low, high = interval(found[600:], share)
+        assert ((actual[600:] >= low) & (actual[600:] <= high)).mean() == pytest.approx(share, abs=0.02)
+    assert (np.diff(found, axis=-1) >= 0).all()
+    # by hand: factor of the 80 % interval at origin 700, two steps ahead, from origins 199 .. 698
+    size = np.abs(actual[199:699, 1, 0]) / np.where(actual[199:699, 1, 0] >= 0, *(abs(end[0, 1, 0]) for end in interval(wrong, 0.8)[::-1]))
+    assert found[700, 1, 0, 89] == pytest.approx(wrong[700, 1, 0, 89] * np.quantile(size, 0.8), rel=1e-3)
+
+
+def test_recalibration_sees_no_outcome_that_is_not_known_yet():
+    rng = np.random.default_rng(1)
+    actual = rng.normal(size=(400, 3, 2))
+    quantiles = np.sort(rng.normal(size=(400, 3, 2, 99)), -1)
+    clean = recalibrate(quantiles, actual, 100, 20)
+    for h in range(3):  # at origin 300 the outcomes h + 1 steps after origins up to 300 - (h + 1) are known
+        spoilt = actual.copy()
+        spoilt[300 - h :, h] = rng.permutation(actual[300 - h :, h]) * 50
+        np.testing.assert_array_equal(recalibrate(quantiles, spoilt, 100, 20)[300, h], clean[300, h])
+        spoilt[300 - h - 1, h] *= 50
+        assert not np.array_equal(recalibrate(quantiles, spoilt, 100, 20)[300, h], clean[300, h])
 
 
 # ------------------------------------------------------------------------------------------------------------- baselines
