@@ -94,7 +94,7 @@ def by_horizon(folder: Path, record: dict[str, Any], test: pd.DataFrame) -> None
 
 def cells(folder: Path, record: dict[str, Any], test: pd.DataFrame, series: list[str]) -> None:
     """RMSSE and CRPS ratio of the mean over seeds, by series and step; a star marks p < 0.05 after Holm."""
-    part = test[(test.model == "Seq2Seq") & test.variant.str.startswith("mean of") & test.series.notna() & test.horizon.notna()]
+    part = test[(test.model == "Seq2Seq") & test.variant.str.fullmatch(r"mean of \d+ seeds") & test.series.notna() & test.horizon.notna()]
 
     def matrix(metric: str) -> np.ndarray:
         return part[part.metric == metric].pivot(index="series", columns="horizon", values="value").loc[series].to_numpy()
