@@ -300,7 +300,7 @@ class Backtest:
     def rows(self, model: str, variant: str, forecasts: Iterable[tuple[np.ndarray, np.ndarray | None]], *, protocol: str = "held-out",
              split: str = "test", params: int | None = None, seconds: float | None = None, peak_mb: float | None = None) -> list[dict[str, Any]]:  # fmt: skip
         """Rows for the forecasts (point (N, H, S), quantiles (N, H, S, Q) or None) of one model's seeds: pooled, by series,
-        by horizon, and the KEYS by both. Significance is that of the losses averaged over seeds."""
+        by horizon, and on the test part the KEYS by both. Significance is that of the losses averaged over seeds."""
         tables, squared, crps = [], 0.0, 0.0
         for point, quantiles in forecasts:
             table, *losses = self.measure(point, quantiles)
@@ -316,7 +316,7 @@ class Backtest:
         found = []
         for metric in (*tables[0], *tested):
             of_test = metric in tested
-            for name, h, place in both if of_test else cells + both * (metric in self.KEYS):
+            for name, h, place in both * (split == "test") if of_test else cells + both * (metric in self.KEYS and split == "test"):
                 values = np.array([self._pool(metric, table[metric][place]) for table in ([tested] if of_test else tables)])
                 if np.isfinite(values).all():
                     deviation = float(values.std(ddof=1)) if len(values) > 1 else None
