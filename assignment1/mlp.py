@@ -92,7 +92,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
             optimiser = torch.optim.SGD(network.parameters(), lr=self.learning_rate)
             schedule = torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1)
         else:
-            optimiser = torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+            optimiser = torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=self.learning_rate, total_steps=total, pct_start=0.15)
         l1 = {"lasso": 1.0, "elasticnet": self.l1_ratio, "ridge": 0.0, None: 0.0}[self.penalty]
         self.history_ = []

@@ -66,7 +66,7 @@ def attention(folder: Path, record: dict[str, Any], held: Any) -> None:
 
 def by_horizon(folder: Path, record: dict[str, Any], test: pd.DataFrame) -> None:
     """RMSSE and CRPS ratio of every model by step ahead."""
-    part = test[test.series.isna() & test.horizon.notna()]
+    part = test[test.series.isna() & test.horizon.notna() & ~test.variant.str.contains("not recalibrated")]
     names = list(dict.fromkeys(zip(part.model, part.variant, strict=True)))
     with figure(folder / "error_by_horizon.png", record, (9, 3.4), 1, 2) as (picture, axes):
         for panel, metric, label in zip(
