@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,19 +38,38 @@ def results(folder: Path) -> dict:
     return found
 
 
-@pytest.fixture(scope="session")
-def smoke1(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run folder of assignment 1's smoke preset, made from another working folder."""
-    place = tmp_path_factory.mktemp("smoke")
-    done = call("assignment1/train.py", "--preset", "smoke", "--source", "synthetic", "--out", place / "run", cwd=place)
+def smoke(assignment: str, source: str, place: Path, *words: str) -> Path:
+    """Run folder of an assignment's smoke preset, made from another working folder."""
+    done = call(f"{assignment}/train.py", "--preset", "smoke", "--source", source, "--out", place / "run", *words, cwd=place)
     assert done.returncode == 0, done.stderr
     return place / "run"
+
+
+def smoke_after_kill_9(assignment: str, source: str, place: Path, checkpoint: str) -> Path:
+    """The same, killed as soon as a checkpoint has been written, and resumed."""
+    words = ["--preset", "smoke", "--source", source, "--out", str(place / "run")]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / assignment / "train.py"), *words], cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    until = time.time() + 120
+    while not (place / "run" / "checkpoints" / checkpoint).exists() and time.time() < until and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert json.loads((place / "run" / "run.json").read_text())["status"] == "running"
+    refused = call(f"{assignment}/train.py", *words)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    return smoke(assignment, source, place, "--resume")
+
+
+@pytest.fixture(scope="session")
+def smoke1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One unbroken run of assignment 1."""
+    return smoke("assignment1", "synthetic", tmp_path_factory.mktemp("smoke"))
 
 
 @pytest.fixture(scope="session")
 def smoke2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run folder of assignment 2's smoke preset, made from another working folder."""
-    place = tmp_path_factory.mktemp("smoke")
-    done = call("assignment2/train.py", "--preset", "smoke", "--source", "simulated", "--out", place / "run", cwd=place)
-    assert done.returncode == 0, done.stderr
-    return place / "run"
+    """One unbroken run of assignment 2."""
+    return smoke("assignment2", "simulated", tmp_path_factory.mktemp("smoke"))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ from common.backtest import LEVELS, crps_quantiles
 from common.cli import InputError
 from common.prices import COINS, simulate
 from common.windows import future, leaks, past
-from tests.conftest import ROOT, call, results
+from tests.conftest import call, results, smoke_after_kill_9
 
 DECAYS = (0.8, 0.97)
 
@@ -225,24 +223,7 @@ def test_poisoned_test_prices_leave_the_trained_weights_as_they_are(smoke2, tmp_
 
 
 def test_kill_9_in_training_and_resume_gives_the_same_metrics(smoke2, tmp_path):
-    words = [
-        sys.executable,
-        str(ROOT / "assignment2/train.py"),
-        "--preset",
-        "smoke",
-        "--source",
-        "simulated",
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.time() + 120
-    while not (tmp_path / "run/checkpoints/seed-1.safetensors").exists() and time.time() < until and process.poll() is None:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    done = call("assignment2/train.py", "--preset", "smoke", "--source", "simulated", "--out", tmp_path / "run", "--resume")
-    assert done.returncode == 0, done.stderr
+    smoke_after_kill_9("assignment2", "simulated", tmp_path, "seed-1.safetensors")
     assert results(tmp_path / "run") == results(smoke2)
     assert (tmp_path / "run/metrics.csv").read_bytes() == (smoke2 / "metrics.csv").read_bytes()
 

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -18,7 +13,7 @@ from PIL import Image
 from assignment1.data import CLASSES
 from assignment1.elm import ELMClassifier
 from assignment1.synthetic import draw_faces
-from tests.conftest import ROOT, call, results
+from tests.conftest import call, results, smoke_after_kill_9
 
 
 def test_a_run_leaves_everything_that_the_readme_promises(smoke1):
@@ -60,28 +55,7 @@ def test_every_accuracy_comes_from_the_stored_predictions(smoke1):
 
 
 def test_kill_9_in_training_and_resume_gives_the_same_metrics(smoke1, tmp_path):
-    words = [
-        sys.executable,
-        str(ROOT / "assignment1/train.py"),
-        "--preset",
-        "smoke",
-        "--source",
-        "synthetic",
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.time() + 120
-    while not list((tmp_path / "run" / "checkpoints").glob("vqvae.safetensors")) and time.time() < until and process.poll() is None:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "running"
-    refused = call("assignment1/train.py", "--preset", "smoke", "--source", "synthetic", "--out", tmp_path / "run")
-    assert refused.returncode == 2
-    assert "--resume" in refused.stderr
-    done = call("assignment1/train.py", "--preset", "smoke", "--source", "synthetic", "--out", tmp_path / "run", "--resume")
-    assert done.returncode == 0, done.stderr
+    smoke_after_kill_9("assignment1", "synthetic", tmp_path, "vqvae.safetensors")
     assert results(tmp_path / "run") == results(smoke1)
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == (smoke1 / "metrics.csv").read_bytes()
     assert ELMClassifier.load(tmp_path / "run" / "model.ELM.npz").seed_ == 0
