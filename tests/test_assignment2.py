@@ -201,7 +201,7 @@ def test_a_run_leaves_everything_that_the_readme_promises(smoke2):
     assert set(pooled.model) == {"no change", "drift", "seasonal naive", "NLinear", "random walk", "Seq2Seq"}
     assert (pooled[(pooled.model == "no change") & (pooled.metric == "rmsse")].value == 1).all()
     cells = rows[(rows.metric == "p_crps") & (rows.model == "Seq2Seq") & (rows.split == "test")]
-    assert len(cells) == 2 * 35
+    assert len(cells) == 3 * 35  # each seed, their mean, and it before recalibration
     assert (pooled[pooled.variant == "quantile head"].n_seeds == 2).all()
 
 
