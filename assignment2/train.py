@@ -144,7 +144,7 @@ def train_forecaster(config: Config, run: Run, windows: Windows, seed: int, devi
         "weights": {k: v.clone() for k, v in model.state_dict().items()},
     }
     run.log(seed * total, 0, "validation", **{f"crps_seed{seed}": best["crps"]})
-    if kept := run.load(f"seed-{seed}"):
+    if kept := run.load(f"forecaster-{seed}"):
         first, best = kept["epoch"], tensors(kept["best"])
         model.load_state_dict(tensors(kept["model"]))
         optimiser.load_state_dict(tensors(kept["optimiser"]))
@@ -178,7 +178,7 @@ def train_forecaster(config: Config, run: Run, windows: Windows, seed: int, devi
             run.log((epoch + 1) * per_epoch, epoch + 1, "validation", **{f"crps_seed{seed}": crps})
             if crps < best["crps"]:
                 best = {"crps": crps, "epoch": epoch + 1, "weights": {k: v.clone() for k, v in model.state_dict().items()}}
-            run.save(f"seed-{seed}", {"epoch": epoch + 1, "best": best, "model": model.state_dict(), "optimiser": optimiser.state_dict(),
+            run.save(f"forecaster-{seed}", {"epoch": epoch + 1, "best": best, "model": model.state_dict(), "optimiser": optimiser.state_dict(),
                                       "schedule": schedule.state_dict()})  # fmt: skip
     model.load_state_dict(best["weights"])
     model.fit_shrink(*windows.inputs(validation), windows.changes(validation))

@@ -223,7 +223,7 @@ def test_poisoned_test_prices_leave_the_trained_weights_as_they_are(smoke2, tmp_
 
 
 def test_kill_9_in_training_and_resume_gives_the_same_metrics(smoke2, tmp_path):
-    smoke_after_kill_9("assignment2", "simulated", tmp_path, "done-as-assigned.safetensors")
+    smoke_after_kill_9("assignment2", "simulated", tmp_path, "forecaster-1.safetensors")
     assert results(tmp_path / "run") == results(smoke2)
     assert (tmp_path / "run/metrics.csv").read_bytes() == (smoke2 / "metrics.csv").read_bytes()
 
