@@ -12,11 +12,10 @@ import numpy as np
 from assignment2.figures import draw_figures
 from assignment2.model import load_forecasters
 from assignment2.scoring import INFO, Windows, held_out_rows, print_table
-from common.backtest import RidgeWindow
 from common.cli import InputError, PathOrNone, entry, parse
 from common.prices import COINS, check_positive, load_prices, select
 from common.run import choose_device, newest_run, write_json
-from common.windows import future, origins, split
+from common.windows import origins, split
 
 HERE = Path(__file__).resolve().parent
 
@@ -56,10 +55,7 @@ def main(config: Config) -> dict[str, Any]:
             f"{config.data}: {len(prices.times)} rows hold {len(at)} windows of {context} + {horizon} rows without a gap; at least 10 are needed"
         )
     windows = Windows(prices, parts, context, horizon)
-    ridge = None  # new prices have no training part to fit it on
-    if parts is not None:
-        fitted = (windows.past(parts.train), future(prices.values, parts.train, horizon))
-        ridge = RidgeWindow().fit(*fitted, windows.past(parts.validation), future(prices.values, parts.validation, horizon))
+    ridge = None if parts is None else windows.ridge()  # new prices have no training part to fit it on
     table, _ = held_out_rows(windows, models, at, "test", ridge, None)
     results = {"run": {"folder": str(folder), "data": prices.provenance, "origins": len(at), "first": prices.moment(int(at[0])), "last": prices.moment(int(at[-1]))},
                "metrics_info": INFO, "rows": table}  # fmt: skip

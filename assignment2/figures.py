@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from common.figures import MARKERS, PALETTE, colours, fan, figure, heat_map, learning_curve, panels, read_run, tidy
+from common.figures import MARKERS, PALETTE, colours, fans, figure, heat_map, learning_curve, panels, read_run, tidy
 
 
 def draw_figures(folder: Path) -> None:
@@ -19,33 +19,16 @@ def draw_figures(folder: Path) -> None:
     held = np.load(folder / "predictions.npz", allow_pickle=False)
     test = table[(table.protocol == "held-out") & (table.split == "test")]
     series = [str(name) for name in held["series"]]
-    fans(folder, record, held, series)
+    times, known = held["fan_times"].astype("datetime64[m]"), len(held["fan_past"])
+    title = f"Forecast from {str(times[known - 1]).replace('T', ' ')} UTC: 80 % and 95 % intervals, mean of the seeds"
+    fans(folder / "forecast_fans.png", record, series, times[:known], held["fan_past"], times[known:], held["fan_quantiles"], held["levels"], title,
+         held["fan_future"])  # fmt: skip
     attention(folder, record, held)
     by_horizon(folder, record, test)
     cells(folder, record, test, series)
     calibration(folder, record, held, series)
     curves(folder, record)
     assigned(folder, record, held, series)
-
-
-def fans(folder: Path, record: dict[str, Any], held: Any, series: list[str]) -> None:
-    """The forecast of every series at one origin of the test part, beside what came."""
-    times = held["fan_times"].astype("datetime64[m]")
-    with figure(folder / "forecast_fans.png", record, **panels(len(series))) as (picture, axes):
-        for number, (name, panel) in enumerate(zip(series, axes.flat, strict=False)):
-            fan(
-                panel,
-                times[:48],
-                held["fan_past"][:, number],
-                times[48:],
-                held["fan_quantiles"][:, number],
-                held["levels"],
-                held["fan_future"][:, number],
-            )
-            panel.set_title(name)
-            panel.set_ylabel("price (USD)" if number % axes.shape[1] == 0 else "")
-        tidy(axes, len(series))
-        picture.suptitle(f"Forecast from {str(times[47]).replace('T', ' ')} UTC: 80 % and 95 % intervals, mean of the seeds", fontsize=10)
 
 
 def attention(folder: Path, record: dict[str, Any], held: Any) -> None:

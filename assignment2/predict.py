@@ -13,7 +13,7 @@ from assignment2.model import load_forecasters
 from assignment2.scoring import Windows
 from common.backtest import LEVELS, ROLLING, interval
 from common.cli import InputError, PathOrNone, entry, parse
-from common.figures import fan, figure, panels, tidy
+from common.figures import fans
 from common.prices import COINS, check_positive, load_prices, select
 from common.run import atomic_path, choose_device, newest_run
 from common.windows import origins
@@ -62,15 +62,10 @@ def main(config: Config) -> pd.DataFrame:
     with atomic_path(config.out) as temporary:
         table.to_csv(temporary, index=False, float_format="%.8g")
     record = {"source": prices.source, "data": prices.provenance, "preset": f"of {folder.name}"}
-    with figure(config.out.with_suffix(".png"), record, **panels(len(series))) as (picture, axes):
-        for s, (name, panel) in enumerate(zip(series, axes.flat, strict=False)):
-            fan(panel, times[0, -48:], past[0, -48:, s], ahead, quantiles[:, s], LEVELS)
-            panel.set_title(name)
-            panel.set_ylabel("price (USD)" if s % axes.shape[1] == 0 else "")
-        tidy(axes, len(series))
-        picture.suptitle(f"Forecast from {prices.moment(-1)}: 80 % and 95 % intervals", fontsize=10)
+    picture, title = config.out.with_suffix(".png"), f"Forecast from {prices.moment(-1)}: 80 % and 95 % intervals"
+    fans(picture, record, series, times[0, -48:], past[0, -48:], ahead, quantiles, LEVELS, title)
     print(table.to_string(index=False, float_format=lambda number: f"{number:.6g}"))
-    print(f"in {config.out} and {config.out.with_suffix('.png')}; last known price: {prices.moment(-1)}")
+    print(f"in {config.out} and {picture}; last known price: {prices.moment(-1)}")
     return table
 
 

@@ -55,6 +55,11 @@ class Windows:
         last = values[at].astype(np.float32)
         return last[:, None, :, None] * np.exp(recalibrate(change(quantiles, last), change(truth, values[at]).astype(np.float32)))
 
+    def ridge(self) -> RidgeWindow:
+        """NLinear, fitted on the training part and chosen on the validation part."""
+        known = [(self.past(at), future(self.prices.values, at, self.horizon)) for at in (self.parts.train, self.parts.validation)]
+        return RidgeWindow().fit(*known[0], *known[1])
+
     def crps(self, model: Forecaster, at: np.ndarray) -> float:
         """Mean CRPS of a forecaster over the usual size of each series' change: what training is stopped by."""
         _, quantiles = model.predict(*self.inputs(at))
@@ -111,14 +116,10 @@ def score(
     windows: Windows, models: list[Forecaster], seconds: float, assigned: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """All rows of metrics.json, and the mean forecast over seeds on the test part."""
-    parts, values = windows.parts, windows.prices.values
-    train, validation = parts.train, parts.validation
-    ridge = RidgeWindow().fit(
-        windows.past(train), future(values, train, windows.horizon), windows.past(validation), future(values, validation, windows.horizon)
-    )
+    ridge = windows.ridge()
     table = assigned_rows(assigned)
     for name in ("validation", "test"):
-        rows, kept = held_out_rows(windows, models, getattr(parts, name), name, ridge, round(seconds, 2))
+        rows, kept = held_out_rows(windows, models, getattr(windows.parts, name), name, ridge, round(seconds, 2))
         table += rows
     return table, kept
 

@@ -125,3 +125,16 @@ def tidy(axes: np.ndarray, used: int) -> None:
     for panel in axes.flat[used:]:
         panel.axis("off")
     (axes.flat[used] if used < axes.size else axes.flat[0]).legend(handles, labels, loc="center" if used < axes.size else "best")
+
+
+def fans(path: Path, record: dict[str, Any], series: Iterable[str], times: np.ndarray, past: np.ndarray, ahead: np.ndarray,
+         quantiles: np.ndarray, levels: np.ndarray, title: str, actual: np.ndarray | None = None) -> None:  # fmt: skip
+    """Writes one `fan` a series: prices (T, S) at times (T,), quantiles (H, S, Q) at times ahead (H,), what came (H, S)."""
+    names = list(series)
+    with figure(path, record, **panels(len(names))) as (picture, axes):
+        for s, (name, panel) in enumerate(zip(names, axes.flat, strict=False)):
+            fan(panel, times, past[:, s], ahead, quantiles[:, s], levels, None if actual is None else actual[:, s])
+            panel.set_title(name)
+            panel.set_ylabel("price (USD)" if s % axes.shape[1] == 0 else "")
+        tidy(axes, len(names))
+        picture.suptitle(title, fontsize=10)

@@ -29,6 +29,18 @@ def call(script: str, *words: object, cwd: Path = ROOT) -> subprocess.CompletedP
     )
 
 
+def assert_refused(script: str, words: list[object], message: str, place: Path) -> None:
+    """A user's mistake in `place`: exit code 2, one line that begins with error: and holds the message, no file more or less."""
+    before = sorted(path.name for path in place.iterdir())
+    done = call(script, *words, cwd=place)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert sorted(path.name for path in place.iterdir()) == before
+
+
 def results(folder: Path) -> dict:
     """metrics.json less what is measured with a clock or a memory gauge."""
     found = json.loads((folder / "metrics.json").read_text())

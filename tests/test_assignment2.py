@@ -18,7 +18,7 @@ from common.backtest import LEVELS, crps_quantiles
 from common.cli import InputError
 from common.prices import COINS, simulate
 from common.windows import future, leaks, past
-from tests.conftest import call, results, smoke_after_kill_9
+from tests.conftest import assert_refused, call, results, smoke_after_kill_9
 
 DECAYS = (0.8, 0.97)
 
@@ -280,14 +280,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(smoke2, tmp_path, script, w
     whole.drop(columns="DOT").to_csv(tmp_path / "missing.csv", index=False)
     whole.assign(XRP=1.0).to_csv(tmp_path / "extra.csv", index=False)
     whole.drop(index=280).to_csv(tmp_path / "gap.csv", index=False)
-    before = sorted(path.name for path in tmp_path.iterdir())
-    done = call(f"assignment2/{script}.py", *[smoke2 if word == "RUN" else word for word in words], cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line]
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("error: ")
-    assert message in lines[0]
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert_refused(f"assignment2/{script}.py", [smoke2 if word == "RUN" else word for word in words], message, tmp_path)
 
 
 def test_one_series_alone_works(tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from assignment1.data import CLASSES
 from assignment1.elm import ELMClassifier
 from assignment1.synthetic import draw_faces
-from tests.conftest import call, results, smoke_after_kill_9
+from tests.conftest import assert_refused, call, results, smoke_after_kill_9
 
 
 def test_a_run_leaves_everything_that_the_readme_promises(smoke1):
@@ -135,14 +135,7 @@ def test_encode_writes_the_courses_format_and_train_reads_it(smoke1, tmp_path):
 def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, script, words, message):
     (tmp_path / "file").write_text("not a folder")
     np.savez(tmp_path / "one_class.npz", images=draw_faces(4, 0)[0], labels=np.zeros(4, int))
-    before = sorted(path.name for path in tmp_path.iterdir())
-    done = call(f"assignment1/{script}.py", *words, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line]
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("error: ")
-    assert message in lines[0]
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert_refused(f"assignment1/{script}.py", words, message, tmp_path)
 
 
 def test_a_finished_run_is_kept(smoke1, tmp_path):
