@@ -101,8 +101,9 @@ def cells(folder: Path, record: dict[str, Any], test: pd.DataFrame, series: list
 def calibration(folder: Path, record: dict[str, Any], held: Any, series: list[str]) -> None:
     """Share of outcomes below each quantile, less the share that should be."""
     with figure(folder / "calibration.png", record, (6, 3.4)) as (_, panel):
-        for (name, colour), line in zip(colours(series).items(), held["below"], strict=True):
-            panel.plot(100 * held["levels"], 100 * (line - held["levels"]), color=colour, label=name)
+        for number, ((name, colour), line) in enumerate(zip(colours(series).items(), held["below"], strict=True)):
+            style = {"color": colour, "marker": MARKERS[number % 8], "ms": 4, "markevery": (2 * number, 14)}  # told apart in grey
+            panel.plot(100 * held["levels"], 100 * (line - held["levels"]), label=name, **style)
         panel.axhspan(-2, 2, color="#EEEEEE", zorder=0)
         panel.axhline(0, color="#888888", lw=0.8)
         panel.set(
@@ -130,7 +131,7 @@ def curves(folder: Path, record: dict[str, Any]) -> None:
                 ms=3,
                 label=name.removeprefix("crps_").replace("seed", "seed "),
             )
-        axes[1].set(xlabel="epoch", ylabel="validation CRPS (usual size of a change)", title="Held out: epoch 0 is the untrained network")
+        axes[1].set(xlabel="epoch", ylabel="validation CRPS (of a usual change)", title="Held out: epoch 0 is the untrained network")
         axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[1].legend()
 
