@@ -94,7 +94,8 @@ def memory(rows: int, units: int) -> float:
     """MiB that a fit takes above the data and the imported libraries, in a process of its own."""
     code = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
-from elm import ours, peak_mb, sample
+from common.run import peak_mb
+from elm import ours, sample
 X, y = sample({rows}); ours(X[:3000], y[:3000], 50); before = peak_mb(); ours(X, y, {units}); print(peak_mb() - before)
 """
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from assignment2.model import Forecaster, Seq2Seq, calendar, ewma_matrices, load_forecasters, pinball, save_forecasters
+from assignment2.scoring import Windows
 from common.backtest import LEVELS, crps_quantiles
 from common.cli import InputError
 from common.prices import COINS, simulate
@@ -150,6 +152,19 @@ def test_a_forecast_does_not_see_past_its_origin(prices):
     model = forecaster(prices)
     assert not leaks(lambda values, at: model.predict(*inputs(prices, at, values))[1], prices.values, np.array([320, 450]))
     assert not leaks(lambda values, at: model.predict(*inputs(prices, at, values))[0], prices.values, np.array([320, 450]))
+
+
+def test_a_recalibrated_forecast_does_not_see_past_its_origin_either(prices):
+    model = forecaster(prices)
+
+    def forecast(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+        windows = Windows(dataclasses.replace(prices, values=values), None, 48, 3)
+        look_back = windows.before(at)
+        return windows.recalibrated(model.predict(*windows.inputs(look_back))[1], look_back)[-1:]
+
+    raw = model.predict(*inputs(prices, np.array([450])))[1]
+    assert not np.allclose(forecast(prices.values, np.array([450])), raw, rtol=1e-4)  # it does learn from what came
+    assert not leaks(forecast, prices.values, np.array([320, 450]))
 
 
 def test_the_objective_is_the_score():
