@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from common.backtest import LEVELS
 from common.cli import InputError
 from common.run import atomic_path
+from common.windows import calendar, ewma_matrices, steps_ahead
 
 
 class Seq2Seq(nn.Module):
@@ -80,13 +81,6 @@ class Seq2Seq(nn.Module):
         return torch.stack(outputs, 1), torch.stack(attentions, 1)
 
 
-def calendar(times: np.ndarray) -> np.ndarray:
-    """Hour of the day and day of the week of datetime64 (...), as two harmonics and one: float32 (..., 6)."""
-    hours = times.astype("datetime64[h]").astype(np.int64)
-    day, week = 2 * np.pi * (hours % 24) / 24, 2 * np.pi * ((hours - 4 * 24) % 168) / 168
-    return np.stack([np.sin(day), np.cos(day), np.sin(2 * day), np.cos(2 * day), np.sin(week), np.cos(week)], -1).astype(np.float32)
-
-
 class Forecaster(nn.Module):
     """Seq2Seq that puts out the distribution of each series' change from its last price.
 
@@ -108,10 +102,15 @@ class Forecaster(nn.Module):
         self.register_buffer("shape", torch.zeros(horizon, series, len(LEVELS)))
         self.register_buffer("spread", torch.ones(horizon, series))
         self.register_buffer("shrink", torch.ones(horizon, series))  # of the location, where a point is wanted
-        self.register_buffer("smooth", ewma_matrices(context - 1, decays), persistent=False)  # (D, C - 1, C - 1)
+        self.register_buffer("smooth", torch.from_numpy(ewma_matrices(context - 1, decays)), persistent=False)  # (D, C - 1, C - 1)
         self.network = Seq2Seq(series * (1 + len(decays)) + 6, series + 6, units, 4 * series)
         self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.network.head.weight)
+
+    @property
+    def params(self) -> int:
+        """How many weights are trained."""
+        return self.network.parameters_trained
 
     def inputs(self, past: np.ndarray, times: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Encoder inputs (B, C - 1, I), volatility at the origin (B, S) and the targets' calendar (B, H, 6) of prices
@@ -119,9 +118,12 @@ class Forecaster(nn.Module):
         returns = torch.from_numpy(np.diff(np.log(past), axis=1).astype(np.float32)).to(self.deviation.device) / self.deviation
         squares = returns.clamp(-10, 10).square()
         volatility = torch.einsum("dtc,bcs->btds", self.smooth, squares).add(1e-3).sqrt()  # (B, C - 1, D, S)
-        ahead = times[:, -1:] + np.arange(1, self.horizon + 1) * (times[:, -1:] - times[:, -2:-1])
         parts = [torch.asinh(returns), volatility.log().flatten(2), torch.from_numpy(calendar(times[:, 1:])).to(returns.device)]
-        return torch.cat(parts, -1), volatility[:, -1, -1] * self.deviation, torch.from_numpy(calendar(ahead)).to(returns.device)
+        return (
+            torch.cat(parts, -1),
+            volatility[:, -1, -1] * self.deviation,
+            torch.from_numpy(calendar(steps_ahead(times, self.horizon))).to(returns.device),
+        )
 
     @torch.no_grad()
     def fit_scales(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> None:
@@ -180,13 +182,6 @@ class Forecaster(nn.Module):
             points.append(last * np.exp((location * self.shrink).double().cpu().numpy()))
             quantiles.append((last[..., None] * np.exp(spread.cpu().numpy())).astype(np.float32))
         return np.concatenate(points), np.concatenate(quantiles)
-
-
-def ewma_matrices(steps: int, decays: tuple[float, ...]) -> Tensor:
-    """Matrices (D, T, T) that turn T squares into their exponentially weighted means, started from the mean of all T."""
-    age = np.arange(steps)[:, None] - np.arange(steps)  # of square c at step t
-    found = [np.where(age >= 0, (1 - d) * d ** np.maximum(age, 0), 0) + d ** (np.arange(steps)[:, None] + 1.0) / steps for d in decays]
-    return torch.tensor(np.stack(found), dtype=torch.float32)
 
 
 def pinball(quantiles: Tensor, truth: Tensor, levels: Tensor) -> Tensor:

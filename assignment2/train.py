@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from assignment2.figures import draw_figures
 from assignment2.model import Forecaster, Seq2Seq, pinball, save_forecasters
-from assignment2.scoring import INFO, Windows, print_table, score, stored
+from assignment2.scoring import cases, looks
+from common.backtest import metrics_info
 from common.cli import BaseConfig, entry, parse
+from common.forecast import Group, Windows, assigned_rows, fan_arrays, held_out_rows, print_table
 from common.prices import COINS, Prices, check_positive, load_prices
 from common.report import compile_report
 from common.run import Run, choose_device, progress, tensors, write_arrays
@@ -89,40 +90,56 @@ class Config(BaseConfig):
         }
 
 
+def teach(
+    run: Run,
+    context: np.ndarray,
+    target: np.ndarray,
+    later: np.ndarray,
+    units: int,
+    epochs: int,
+    lr: float,
+    seed: int,
+    device: str,
+    name: str,
+) -> tuple[Seq2Seq, dict[str, np.ndarray]]:
+    """The course's Seq2Seq, teacher forced on one window, context (1, C, S) and target (1, H, S); its answers (H, S) with the
+    truth and without it, and on the context `later` (1, C, S), as it can only be used: without."""
+    torch.manual_seed(seed)
+    known, truth, coming = (torch.from_numpy(part).float().to(device) for part in (context, target, later))
+    shifted = torch.cat([torch.zeros_like(truth[:, :1]), truth[:, :-1]], 1)  # the truth, one step late
+    series, horizon = truth.shape[2], truth.shape[1]
+    model = Seq2Seq(series, series, units, series).to(device)
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr, eps=1e-7)
+    with run.stoppable(lambda: None) as stop_here:
+        for epoch in progress(range(1, epochs + 1), "as assigned"):
+            loss = torch.nn.functional.mse_loss(model(known, shifted), truth)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            run.log(epoch, epoch, "train", **{name: loss.item()})
+            stop_here(epoch, loss.item())
+    with torch.no_grad():
+        told = {
+            "teacher forced, trained window": model(known, shifted),
+            "free-running, trained window": model.decode(known, shifted[:, 0], horizon)[0],
+            "free-running, next steps": model.decode(coming, shifted[:, 0], horizon)[0],
+        }
+    return model, {way: answer[0].double().cpu().numpy() for way, answer in told.items()}
+
+
 def as_assigned(config: Config, run: Run, prices: Prices, device: str) -> dict[str, Any]:
     """The course's experiment: one window, trained and scored on it, teacher forced; then the same weights without the truth.
 
     Returns prices: the window and the five steps after it, and each way of forecasting.
     """
     horizon, seen = config.horizon, prices.values[-config.assigned_steps - config.horizon : -config.horizon]
-    coming = prices.values[-horizon:]
     scaler = MinMax.fit(seen)  # over the whole window, target included, as the course did
-    window = torch.from_numpy(scaler.transform(seen)).float().to(device)[None]  # (1, 101, S)
-    context, target = window[:, :-horizon], window[:, -horizon:]
-    shifted = torch.cat([torch.zeros_like(target[:, :1]), target[:, :-1]], 1)  # the truth, one step late
-    torch.manual_seed(config.seed)
-    series = len(prices.series)
-    model = Seq2Seq(series, series, config.assigned_units, series).to(device)
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=config.assigned_lr, eps=1e-7)
-    with run.stoppable(lambda: None) as stop_here:
-        for epoch in progress(range(1, config.assigned_epochs + 1), "as assigned"):
-            loss = torch.nn.functional.mse_loss(model(context, shifted), target)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            run.log(epoch, epoch, "train", assigned_mse=loss.item())
-            stop_here(epoch, loss.item())
-
-    def usd(scaled: Tensor) -> np.ndarray:
-        return scaler.inverse(scaled[0].double().cpu().numpy())
-
-    with torch.no_grad():
-        return {
-            "seen": seen, "coming": coming, "params": model.parameters_trained,
-            "teacher forced, trained window": usd(model(context, shifted)),
-            "free-running, trained window": usd(model.decode(context, shifted[:, 0], horizon)[0]),
-            "free-running, next steps": usd(model.decode(window[:, horizon:], shifted[:, 0], horizon)[0]),
-        }  # fmt: skip
+    window = scaler.transform(seen)[None]  # (1, 101, S)
+    model, told = teach(run, window[:, :-horizon], window[:, -horizon:], window[:, horizon:], config.assigned_units, config.assigned_epochs, config.assigned_lr,
+                        config.seed, device, "assigned_mse")  # fmt: skip
+    return {"seen": seen, "coming": prices.values[-horizon:], "params": model.parameters_trained} | {
+        way: scaler.inverse(answer) for way, answer in told.items()
+    }
 
 
 def train_forecaster(config: Config, run: Run, windows: Windows, seed: int, device: str) -> dict[str, Any]:
@@ -138,8 +155,10 @@ def train_forecaster(config: Config, run: Run, windows: Windows, seed: int, devi
     total, first = config.epochs * per_epoch, 0
     optimiser = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=total, pct_start=0.15)
+    unit = model.deviation * model.spread  # the usual size of a change, so that coins and steps weigh alike
+    size = unit.cpu().numpy()
     best: dict[str, Any] = {
-        "crps": windows.crps(model, validation),
+        "crps": windows.crps(model, size, validation),
         "epoch": 0,
         "weights": {k: v.clone() for k, v in model.state_dict().items()},
     }
@@ -149,7 +168,6 @@ def train_forecaster(config: Config, run: Run, windows: Windows, seed: int, devi
         model.load_state_dict(tensors(kept["model"]))
         optimiser.load_state_dict(tensors(kept["optimiser"]))
         schedule.load_state_dict(kept["schedule"])
-    unit = model.deviation * model.spread  # the usual size of a change, so that coins and steps weigh alike
     with run.stoppable(lambda: None) as stop_here:
         for epoch in progress(range(first, config.epochs), f"Seq2Seq, seed {seed}"):
             if epoch - best["epoch"] >= config.patience:
@@ -173,7 +191,7 @@ def train_forecaster(config: Config, run: Run, windows: Windows, seed: int, devi
                 schedule.step()
                 losses.append(loss.item())
                 stop_here(step, losses[-1])
-            crps = windows.crps(model, validation)
+            crps = windows.crps(model, size, validation)
             run.log((epoch + 1) * per_epoch, epoch + 1, "train", **{f"loss_seed{seed}": float(np.mean(losses))})
             run.log((epoch + 1) * per_epoch, epoch + 1, "validation", **{f"crps_seed{seed}": crps})
             if crps < best["crps"]:
@@ -207,9 +225,17 @@ def main(config: Config) -> dict[str, Any]:
             seconds.append(done["seconds"])
         save_forecasters(folder / "model.seq2seq.safetensors", models, prices.series)
         # evaluation on the test part, once; record
-        table, kept = score(windows, models, float(np.mean(seconds)), assigned)
-        write_arrays(folder / "predictions.npz", **stored(windows, models, assigned, kept))
-        results = run.finish(table, INFO)
+        group = Group("Seq2Seq", "quantile head", models, f"mean of {len(models)} seeds", float(np.mean(seconds)))
+        table, ridge = assigned_rows(cases(assigned)), windows.ridge()
+        for name in ("validation", "test"):
+            rows, means = held_out_rows(windows, [group], getattr(parts, name), name, ridge)
+            table += rows
+        arrays = fan_arrays(windows, means["Seq2Seq", "quantile head"])
+        arrays |= looks(windows, models[0], arrays["fan_origin"]) | {
+            f"assigned | {way}": answer for way, answer in assigned.items() if way != "params"
+        }
+        write_arrays(folder / "predictions.npz", **arrays)
+        results = run.finish(table, metrics_info())
         draw_figures(folder)
         compile_report(folder, HERE / "report.typ", folder / "report.pdf")
     print_table(results, folder)

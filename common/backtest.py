@@ -20,8 +20,9 @@ from common.windows import past
 
 LEVELS = np.arange(1, 100) / 100
 ROLLING = 1440  # steps that residuals and calibration look back: 60 days of hours
+ROLLING_DAYS = 250  # in daily prices: a year of trading
 RISKMETRICS = 0.94  # decay of the EWMA volatility (J. P. Morgan 1996); of 0.90 to 0.99 the best on the validation part too
-LOG_METRICS = {
+EXPLAINED = {
     "rmse": ("log return", "lower", "0: every price right; compare with the row of no change"),
     "mae": ("log return", "lower", "0: every price right; compare with the row of no change"),
     "rmse_usd": ("price unit (USD)", "lower", "0: every price right; pooled over series it is ruled by the dearest one"),
@@ -38,8 +39,18 @@ LOG_METRICS = {
     "width_95": ("log return", "lower", "mean width of the 95 % interval; of two with right coverage the narrower is better"),
     "p_rmse": ("probability", "lower", "Diebold-Mariano against no change on squared errors, two-sided, Holm over series x horizons"),
     "p_crps": ("probability", "lower", "Diebold-Mariano against the rolling random walk on CRPS, two-sided, Holm over series x horizons"),
+    "rmse_against": ("ratio", "lower", "RMSE over that of the other forecast at the same origins; 1.0: equal; pooled: geometric mean"),
+    "crps_against": ("ratio", "lower", "CRPS over that of the other forecast at the same origins; 1.0: equal; pooled: geometric mean"),
+    "p_rmse_against": ("probability", "lower", "Diebold-Mariano between the two on squared errors, two-sided; Holm over series x horizons, pooled: of the losses over no change's"),
+    "p_crps_against": ("probability", "lower", "Diebold-Mariano between the two on CRPS, two-sided; Holm over series x horizons, pooled: of the losses over the rolling random walk's"),
+    "mse": ("squared price unit (USD squared)", "lower", "over all series and steps, as the course counted it: ruled by the dearest series; 0: every price right"),
 }  # fmt: skip
-METRICS_INFO = {name: {"unit": unit, "better": better, "reference": text} for name, (unit, better, text) in LOG_METRICS.items()}
+
+
+def metrics_info(log: bool = True) -> dict[str, dict[str, str]]:
+    """What each metric means, for metrics.json; without the logarithm changes are told in price units."""
+    return {name: {"unit": unit if log else unit.replace("log return", "price unit (USD)"), "better": better, "reference": text}
+            for name, (unit, better, text) in EXPLAINED.items()}  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------------- metrics
@@ -247,6 +258,7 @@ class Backtest:
         self.truth = change(actual, self.last, log)
         self.naive = self.truth**2
         self.rolling_crps = crps_quantiles(change(rolling, self.last, log), self.truth)
+        self.losses: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}  # squared errors and CRPS (N, H, S), mean of the seeds
 
     def measure(self, point: np.ndarray, quantiles: np.ndarray | None) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """Metrics (H, S) of a forecast, and its squared errors and CRPS (N, H, S)."""
@@ -303,10 +315,11 @@ class Backtest:
         by horizon, and on the test part the KEYS by both. Significance is that of the losses averaged over seeds."""
         tables, squared, crps = [], 0.0, 0.0
         for point, quantiles in forecasts:
-            table, *losses = self.measure(point, quantiles)
+            table, *of_seed = self.measure(point, quantiles)
             tables.append(table)
-            squared, crps = squared + losses[0], crps + losses[1]
-        tested = self.tests(squared / len(tables), crps / len(tables))
+            squared, crps = squared + of_seed[0], crps + of_seed[1]
+        self.losses[model, variant] = losses = (squared / len(tables), crps / len(tables))
+        tested = self.tests(*losses)
         shared = {"protocol": protocol, "split": split, "model": model, "variant": variant, "n_seeds": len(tables),
                   "params": params, "seconds": seconds, "peak_mb": peak_mb}  # fmt: skip
         horizons = range(1, self.truth.shape[1] + 1)
@@ -325,9 +338,43 @@ class Backtest:
                     )
         return found
 
+    def against(
+        self, one: tuple[str, str], other: tuple[str, str], *, protocol: str = "held-out", split: str = "test"
+    ) -> list[dict[str, Any]]:
+        """Rows that set one (model, variant) beside another, both already given to `rows`: ratios pooled, by series, by horizon and
+        by both; the Diebold-Mariano p by both (Holm) and of the loss pooled over series and steps, each in units of its reference."""
+        horizons, series = self.truth.shape[1:]
+        shared = {
+            "protocol": protocol,
+            "split": split,
+            "model": one[0],
+            "variant": f"{one[1]} against {other[0]}, {other[1]}",
+            "n_seeds": 1,
+        }
+        found = []
+        for number, (metric, scale) in enumerate((("rmse_against", self.naive), ("crps_against", self.rolling_crps))):
+            mine, its = self.losses[one][number], self.losses[other][number]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = mine.mean(0) / its.mean(0)  # (H, S)
+            ratio = np.sqrt(ratio) if metric == "rmse_against" else ratio
+            cells = [(None, None, ratio)] + [(name, None, ratio[:, s]) for s, name in enumerate(self.series)]
+            cells += [(None, h + 1, ratio[h]) for h in range(horizons)]
+            cells += [(name, h + 1, ratio[h, s]) for s, name in enumerate(self.series) for h in range(horizons)]
+            found += [
+                {**shared, "metric": metric, "series": name, "horizon": h, "value": float(np.exp(np.mean(np.log(part))))}
+                for name, h, part in cells
+            ]
+            p = holm(np.array([[diebold_mariano(mine[:, h, s], its[:, h, s], h + 1)[1] for s in range(series)] for h in range(horizons)]))
+            unit = np.where((mean := scale.mean(0)) > 0, mean, np.inf)  # a series that never moves says nothing
+            whole = diebold_mariano((mine / unit).mean((1, 2)), (its / unit).mean((1, 2)), horizons)[1]
+            found.append({**shared, "metric": f"p_{metric}", "series": None, "horizon": None, "value": whole})
+            found += [{**shared, "metric": f"p_{metric}", "series": name, "horizon": h + 1, "value": float(p[h, s])}
+                      for s, name in enumerate(self.series) for h in range(horizons)]  # fmt: skip
+        return [row for row in found if np.isfinite(row["value"])]
+
 
 def baselines(values: np.ndarray, contiguous: np.ndarray, at: np.ndarray, context: int, horizon: int, ridge: RidgeWindow | None,
-              log: bool = True) -> Iterable[tuple[str, str, np.ndarray, np.ndarray | None]]:  # fmt: skip
+              log: bool = True, rolling: int = ROLLING) -> Iterable[tuple[str, str, np.ndarray, np.ndarray | None]]:  # fmt: skip
     """The forecasts that stand in every table: (model, variant, point (N, H, S), quantiles (N, H, S, Q) or None), one by one.
 
     The point of a distribution is no change. `ridge` is a fitted RidgeWindow, or None to leave it out.
@@ -340,5 +387,5 @@ def baselines(values: np.ndarray, contiguous: np.ndarray, at: np.ndarray, contex
         yield "seasonal naive", "24 steps before", seasonal_naive(seen, horizon), None
     if ridge is not None:
         yield "NLinear", "ridge", ridge.predict(seen), None
-    yield "random walk", "rolling residuals", still, rolling_quantiles(values, contiguous, at, horizon, log=log)
-    yield "random walk", "EWMA-scaled residuals", still, rolling_quantiles(values, contiguous, at, horizon, decay=RISKMETRICS, log=log)
+    yield "random walk", "rolling residuals", still, rolling_quantiles(values, contiguous, at, horizon, rolling, log=log)
+    yield "random walk", "EWMA-scaled residuals", still, rolling_quantiles(values, contiguous, at, horizon, rolling, RISKMETRICS, log)

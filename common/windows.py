@@ -6,7 +6,7 @@ Shape letters: T times, S series, N windows, C context, H horizon. An origin is 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -73,6 +73,31 @@ def future(values: np.ndarray, at: np.ndarray, horizon: int) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(values, horizon, axis=0)[at + 1].transpose(0, 2, 1)
 
 
+def steps_ahead(times: np.ndarray, horizon: int) -> np.ndarray:
+    """The times (N, H) that follow windows of times datetime64 (N, C): by their last step, or by days, without Saturday and
+    Sunday where the window has none."""
+    steps, day = np.arange(1, horizon + 1), np.timedelta64(1, "D")
+    last = times[:, -1:]
+    if len(times) and (last[:, 0] - times[:, -2]).min() < day:
+        return last + steps * (last - times[:, -2:-1])
+    days = times.astype("datetime64[D]")
+    return (np.busday_offset(days[:, -1:], steps, "backward") if np.is_busday(days).all() else days[:, -1:] + steps).astype(times.dtype)
+
+
+def calendar(times: np.ndarray) -> np.ndarray:
+    """Hour of the day and day of the week of datetime64 (...), as two harmonics and one: float32 (..., 6)."""
+    hours = times.astype("datetime64[h]").astype(np.int64)
+    day, week = 2 * np.pi * (hours % 24) / 24, 2 * np.pi * ((hours - 4 * 24) % 168) / 168
+    return np.stack([np.sin(day), np.cos(day), np.sin(2 * day), np.cos(2 * day), np.sin(week), np.cos(week)], -1).astype(np.float32)
+
+
+def ewma_matrices(steps: int, decays: Sequence[float]) -> np.ndarray:
+    """Matrices float32 (D, T, T) that turn T squares into their exponentially weighted means, started from the mean of all T."""
+    age = np.arange(steps)[:, None] - np.arange(steps)  # of square c at step t
+    found = [np.where(age >= 0, (1 - d) * d ** np.maximum(age, 0), 0) + d ** (np.arange(steps)[:, None] + 1.0) / steps for d in decays]
+    return np.stack(found).astype(np.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class MinMax:
     """Prices to 0..1 by the least and the largest price of each series; `low`, `high` broadcast against (..., S)."""
@@ -85,11 +110,16 @@ class MinMax:
         """Fitted along the time axis: (T, S), or (N, C, S) with axis=1 for windows that each have their own."""
         return cls(values.min(axis, keepdims=True), values.max(axis, keepdims=True))
 
+    @property
+    def span(self) -> np.ndarray:
+        """Largest less least price; 1 where the price never moved."""
+        return np.where(self.high > self.low, self.high - self.low, 1)
+
     def transform(self, values: np.ndarray) -> np.ndarray:
-        return (values - self.low) / np.where(self.high > self.low, self.high - self.low, 1)
+        return (values - self.low) / self.span
 
     def inverse(self, scaled: np.ndarray) -> np.ndarray:
-        return scaled * np.where(self.high > self.low, self.high - self.low, 1) + self.low
+        return scaled * self.span + self.low
 
 
 def leaks(forecast: Callable[[np.ndarray, np.ndarray], np.ndarray], values: np.ndarray, at: np.ndarray) -> bool:

@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 import torch
 
-from assignment2.model import Forecaster, Seq2Seq, calendar, ewma_matrices, load_forecasters, pinball, save_forecasters
-from assignment2.scoring import Windows
+from assignment2.model import Forecaster, Seq2Seq, load_forecasters, pinball, save_forecasters
 from common.backtest import LEVELS, crps_quantiles
 from common.cli import InputError
+from common.forecast import Windows
 from common.prices import COINS, simulate
-from common.windows import future, leaks, past
+from common.windows import calendar, ewma_matrices, future, leaks, past
 from tests.conftest import assert_refused, call, results, smoke_after_kill_9
 
 DECAYS = (0.8, 0.97)
@@ -122,7 +122,7 @@ def test_ewma_matrices_are_the_recursion():
     for square in squares:
         level = 0.9 * level + 0.1 * square
         expected.append(level)
-    torch.testing.assert_close(matrix @ squares, torch.stack(expected))
+    torch.testing.assert_close(torch.from_numpy(matrix) @ squares, torch.stack(expected))
 
 
 def test_calendar_names_hour_and_weekday():

@@ -1,0 +1,264 @@
+"""Assignment 3: a Transformer encoder in TensorFlow on hourly prices of seven coins, behind two normalisations.
+
+Vaswani et al. 2017. `python assignment3/train.py` trains on the built-in sample or on prices it finds; about 9 minutes on two
+CPU cores. On real coins (`--preset full`, about an hour) expect a CRPS about 3 % below a random walk with rolling residuals,
+for either normalisation, and a point forecast that is hardly better than no change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from assignment2.model import save_forecasters
+from assignment2.train import teach
+from assignment3.figures import draw_figures
+from assignment3.model import Forecaster, course_transformer, keras, pinball, save_forecaster, tf
+from common.backtest import METRICS_INFO
+from common.cli import BaseConfig, entry, parse
+from common.forecast import ASSIGNED_INFO, Group, Windows, assigned_rows, held_out_rows, print_table
+from common.prices import COINS, Prices, check_positive, load_prices
+from common.report import compile_report
+from common.run import Run, choose_device, progress, write_arrays
+from common.windows import MinMax, future, split
+
+HERE = Path(__file__).resolve().parent
+NORMALISATIONS = {"log": "log", "minmax": "MinMax"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(BaseConfig):
+    """Assignment 3: a Transformer encoder on hourly prices."""
+
+    source: Literal["auto", "yahoo", "cache", "csv", "simulated"] = "auto"
+    """where the prices come from; auto: --data, else the data folder, else Yahoo, else the built-in simulated sample"""
+    period: str = "max"
+    """how far back Yahoo is asked: 1mo, 3mo, 1y ..., max (729 days)"""
+    steps: int = 20_000
+    """hours of the simulated sample"""
+    seed: int = 0
+    """of the simulated sample and the as-assigned networks; the held-out networks use 0 .. seeds-1"""
+    seeds: int = 5
+    """how many held-out networks of each kind are trained"""
+
+    assigned_steps: int = 101
+    """the course's window, its last `horizon` steps being the target"""
+    assigned_blocks: int = 4
+    """encoder blocks of the course's network"""
+    assigned_units: int = 64
+    """units of the Seq2Seq beside it"""
+    assigned_epochs: int = 1000
+    """passes over the one window"""
+    assigned_lr: float = 1e-3
+    """learning rate (Adam)"""
+
+    context: int = 96
+    """steps that a forecast sees"""
+    horizon: int = 5
+    """steps that it tells"""
+    test_steps: int = 8760
+    """steps of the test part at the end of the history (at most a quarter of it)"""
+    validation_steps: int = 4380
+    """steps of the validation part before it"""
+    width: int = 64
+    """of the tokens"""
+    blocks: int = 3
+    """encoder blocks"""
+    heads: int = 8
+    """heads of their attention"""
+    key: int = 64
+    """width of each head"""
+    feed_forward: int = 0
+    """hidden units of the feed-forward part; 0: the course's single ReLU layer of the width"""
+    norm: Literal["post", "pre"] = "pre"
+    """where layer normalisation stands: after each sum (the paper and the course) or before each part"""
+    decays: tuple[float, ...] = (0.5, 0.8, 0.9, 0.99, 0.97)
+    """speeds at which the window's volatility is told; the last one's is the scale of the forecast"""
+    dropout: float = 0.2
+    """share of the inputs left out in training"""
+    epochs: int = 3
+    """passes over the training part at most; the one with the best validation CRPS is kept"""
+    patience: int = 3
+    """passes without a better validation CRPS before training stops"""
+    batch: int = 128
+    """windows in a batch"""
+    lr: float = 1e-3
+    """peak learning rate (AdamW, warm-up and cosine)"""
+    weight_decay: float = 0.05
+    """AdamW's weight decay"""
+
+    @classmethod
+    def presets(cls) -> dict[str, dict[str, Any]]:
+        small = {
+            "steps": 1500,
+            "seeds": 2,
+            "assigned_epochs": 20,
+            "assigned_blocks": 1,
+            "width": 16,
+            "blocks": 2,
+            "heads": 2,
+            "key": 8,
+            "epochs": 2,
+        }
+        return {"smoke": small, "default": {"seeds": 3, "epochs": 2}, "full": {}}
+
+    def network(self) -> dict[str, Any]:
+        """What `encoder` is told."""
+        return {name: getattr(self, name) for name in ("width", "blocks", "heads", "key", "feed_forward", "norm", "dropout")}
+
+
+def as_assigned(config: Config, run: Run, prices: Prices, device: str) -> dict[str, Any]:
+    """The course's experiment: one window, trained and scored on it, behind both normalisations; the Transformer, and the
+    Seq2Seq teacher forced, then both without the truth and on the steps after the window. Returns prices."""
+    horizon, values = config.horizon, prices.values[-config.assigned_steps - config.horizon :]
+    seen, coming = values[:-horizon], values[-horizon:]
+    found: dict[str, Any] = {"seen": seen, "coming": coming}
+    for name, label in NORMALISATIONS.items():
+
+        def scaled(window: np.ndarray, name: str = name) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+            """A window with its targets in the units of its context, and the way back."""
+            fit = MinMax.fit(window[:-horizon])
+            return (np.log(window), np.exp) if name == "log" else (fit.transform(window), fit.inverse)
+
+        (window, back), (later, back_later) = scaled(seen), scaled(values[horizon:])
+        context, target = (part[None].astype(np.float32) for part in (window[:-horizon], window[-horizon:]))
+        keras.utils.set_random_seed(config.seed)
+        model = course_transformer(context.shape[2], context.shape[1], horizon, config.assigned_blocks)
+        model.compile(keras.optimizers.Adam(config.assigned_lr), "mse")
+        with run.stoppable(lambda: None) as stop_here:
+            for epoch in progress(range(1, config.assigned_epochs + 1), f"as assigned, {label}"):
+                loss = float(model.train_on_batch(context, target))
+                run.log(epoch, epoch, "train", **{f"assigned_{name}": loss})
+                stop_here(epoch, loss)
+        found |= {
+            f"Transformer, {label}, trained window": back(model.predict(context, verbose=0)[0].astype(np.float64)),
+            f"Transformer, {label}, next steps": back_later(
+                model.predict(later[None, :-horizon].astype(np.float32), verbose=0)[0].astype(np.float64)
+            ),
+            "params | Transformer": model.count_params(),
+        }
+        seq2seq, told = teach(run, context, target, later[None, :-horizon], config.assigned_units, config.assigned_epochs, config.assigned_lr, config.seed, device,
+                              f"assigned_seq2seq_{name}")  # fmt: skip
+        for way, forecast in told.items():
+            found[f"Seq2Seq, {label}, {way}"] = (back_later if way.endswith("next steps") else back)(forecast)
+        found["params | Seq2Seq"] = seq2seq.parameters_trained
+    return found
+
+
+def fit(forecaster: Forecaster, windows: Windows, train: np.ndarray, run: Run, name: str, *, seed: int, epochs: int, patience: int, batch: int, lr: float,
+        weight_decay: float, warm_up: float = 0.15) -> dict[str, Any]:  # fmt: skip
+    """Trains whatever the forecaster's model has trainable by CRPS, on the windows at origins `train`; returns the weights of
+    the pass that was best on validation. Every draw is a function of (seed, epoch) or kept, so a resumed run is the same run."""
+    start, model, values = time.perf_counter(), forecaster.model, windows.prices.values
+    per_epoch, validation = -(-len(train) // batch), windows.parts.validation
+    warm = int(warm_up * epochs * per_epoch)
+    schedule = keras.optimizers.schedules.CosineDecay(0.0, epochs * per_epoch - warm, warmup_target=lr, warmup_steps=warm)
+    optimiser, trained = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=1.0), model.trainable_variables
+    optimiser.build(trained)
+
+    @tf.function(reduce_retracing=True)
+    def step(tokens: tf.Tensor, truth: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(pinball(model(tokens, training=True)[1], truth) * weight)
+        optimiser.apply(tape.gradient(loss, trained), trained)
+        return loss
+
+    def crps() -> float:
+        return windows.crps(forecaster.predict, windows.changes(windows.parts.train).std(0), validation)
+
+    def state(variables: list[Any]) -> list[np.ndarray]:
+        return [np.array(variable) for variable in variables]
+
+    def restore(variables: list[Any], kept: list[np.ndarray]) -> None:
+        for variable, value in zip(variables, kept, strict=True):
+            variable.assign(value)
+
+    best, first = {"crps": crps(), "epoch": 0, "weights": state(trained)}, 0
+    run.log(0, 0, "validation", **{f"crps_{name}": best["crps"]})
+    if kept := run.load(name):
+        first, best = kept["epoch"], kept["best"]
+        restore(model.variables, kept["model"])  # with the state of the dropout's draws
+        restore(optimiser.variables, kept["optimiser"])
+    with run.stoppable(lambda: None) as stop_here:
+        for epoch in progress(range(first, epochs), name):
+            if epoch - best["epoch"] >= patience:
+                break
+            order, losses = np.random.default_rng((seed, epoch)).permutation(train), []
+            for place in range(per_epoch):
+                at = order[place * batch : (place + 1) * batch]
+                seen, times = windows.inputs(at)
+                tokens, unit = forecaster.inputs(seen, times)
+                truth = forecaster.targets(seen, future(values, at, windows.horizon)) / unit
+                losses.append(float(step(tokens, truth.astype(np.float32), (unit / forecaster.size).astype(np.float32))))
+                stop_here(epoch * per_epoch + place, losses[-1])
+            run.log((epoch + 1) * per_epoch, epoch + 1, "train", **{f"loss_{name}": float(np.mean(losses))})
+            run.log((epoch + 1) * per_epoch, epoch + 1, "validation", **{f"crps_{name}": (now := crps())})
+            if now < best["crps"]:
+                best = {"crps": now, "epoch": epoch + 1, "weights": state(trained)}
+            run.save(name, {"epoch": epoch + 1, "best": best, "model": state(model.variables), "optimiser": state(optimiser.variables)})
+    restore(trained, best["weights"])
+    return {"crps": best["crps"], "epoch": best["epoch"], "seconds": time.perf_counter() - start}
+
+
+def train_transformer(config: Config, run: Run, windows: Windows, normalisation: str, seed: int) -> dict[str, Any]:
+    """One held-out network, stopped on validation; its weights and how long it took."""
+    series, values, parts = len(windows.prices.series), windows.prices.values, windows.parts
+    forecaster = Forecaster.build(series, config.context, config.horizon, normalisation, config.decays, seed=seed, **config.network())
+    known = windows.inputs(parts.train)
+    forecaster.fit_scales(*known, forecaster.targets(known[0], future(values, parts.train, config.horizon)))
+    done = fit(forecaster, windows, parts.train, run, f"{normalisation}-{seed}", seed=seed, epochs=config.epochs, patience=config.patience, batch=config.batch,
+               lr=config.lr, weight_decay=config.weight_decay)  # fmt: skip
+    seen = windows.inputs(parts.validation)
+    forecaster.fit_shrink(*seen, forecaster.targets(seen[0], future(values, parts.validation, config.horizon)))
+    return done | {"weights": forecaster.model.get_weights()}
+
+
+def main(config: Config) -> dict[str, Any]:
+    # data: checked before anything is written
+    source = "cache" if config.resume and config.source == "yahoo" else config.source  # the prices that the run began with
+    prices = load_prices(source, config.data, COINS, config.period, config.seed, config.steps)
+    check_positive(prices, "the logarithm needs prices above zero")
+    parts = split(prices.contiguous(), config.context, config.horizon, config.test_steps, config.validation_steps)
+    windows = Windows(prices, parts, config.context, config.horizon)
+    device, _ = choose_device(config.device)
+    folder = config.out or HERE / "results" / f"{prices.source}-{config.preset}"
+    with Run(config, folder, __file__, prices.source, prices.provenance) as run:
+        run.note(parts=parts.dates(prices.times), device=device)
+        # models: as the course had it, then on many windows with every choice made on validation
+        assigned = run.memo("as-assigned", lambda: as_assigned(config, run, prices, device))
+        groups = []
+        for normalisation, label in NORMALISATIONS.items():
+            models, seconds = [], []
+            for seed in range(config.seeds):
+                done = run.memo(f"{normalisation}-{seed}", lambda n=normalisation, s=seed: train_transformer(config, run, windows, n, s))
+                model = Forecaster.build(
+                    len(prices.series), config.context, config.horizon, normalisation, config.decays, seed=seed, **config.network()
+                )
+                model.model.set_weights(done["weights"])
+                save_forecaster(folder / f"model.{normalisation}-{seed}.keras", model)
+                models.append(model)
+                seconds.append(done["seconds"])
+            groups.append(Group("Transformer", label, models, f"{label}, mean of {config.seeds} seeds", float(np.mean(seconds))))
+        groups.append(seq2seq_group(config, run, windows, device))
+        save_forecasters(folder / "model.seq2seq.safetensors", groups[-1].forecasters, prices.series)
+        # evaluation on the test part, once; record
+        best, table = [(group.model, group.mean) for group in groups], assigned_rows(assigned_cases(assigned))
+        pairs = [(best[0], best[1]), (best[0], best[2]), (best[1], best[2])]
+        for name in ("validation", "test"):
+            rows, means = held_out_rows(windows, groups, getattr(parts, name), name, windows.ridge(), pairs)
+            table += rows
+        write_arrays(folder / "predictions.npz", **stored(windows, groups, means, assigned))
+        results = run.finish(table, METRICS_INFO | ASSIGNED_INFO)
+        draw_figures(folder)
+        compile_report(folder, HERE / "report.typ", folder / "report.pdf")
+    print_table(results, folder)
+    return results
+
+
+if __name__ == "__main__":
+    entry(lambda: main(parse(Config)))
