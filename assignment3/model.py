@@ -21,9 +21,10 @@ from keras import layers, ops
 from common.backtest import LEVELS
 from common.cli import InputError
 from common.run import atomic_path
-from common.windows import MinMax, calendar, ewma_matrices
+from common.windows import MinMax, calendar, ewma_matrices, steps_ahead
 
 Normalisation = Literal["log", "minmax"]
+NORMALISATIONS = {"log": "log", "minmax": "MinMax"}  # and what tables call them
 LEVELS32 = LEVELS.astype(np.float32)
 
 
@@ -46,7 +47,9 @@ class Attention(layers.MultiHeadAttention):
     """Keras' MultiHeadAttention with the heads brought to the front before its two products: the same numbers from the same
     weights, but two batched matrix products where Keras' einsum transposes the scores (1.25 times as fast a training step)."""
 
-    def _compute_attention(self, query, key, value, *_, return_attention_scores=False, **__):
+    def _compute_attention(
+        self, query, key, value, attention_mask=None, training=None, return_attention_scores=False, use_causal_mask=False
+    ):
         query, key, value = (ops.transpose(part, (0, 2, 1, 3)) for part in (query, key, value))  # (B, A, T, K)
         scores = ops.matmul(query * self._inverse_sqrt_key_dim, ops.transpose(key, (0, 1, 3, 2)))
         weights = ops.softmax(scores)  # (B, A, T, T)
@@ -146,13 +149,13 @@ class Forecaster:
     def build(
         cls, series: int, context: int, horizon: int, normalisation: Normalisation, decays: tuple[float, ...], *, seed: int, **network: Any
     ) -> Forecaster:
-        """An untrained forecaster; `network` goes to `encoder`."""
+        """An untrained forecaster of the named series; `network` goes to `encoder`."""
         keras.utils.set_random_seed(seed)
-        inputs = keras.Input((context - 1, series * (2 + len(decays)) + 6))
+        inputs = keras.Input((context - 1, len(series) * (2 + len(decays)) + 6))
         tokens = encoder(inputs, horizon, **network)
-        outputs = layers.Dense(4 * series, kernel_initializer="zeros", name="head")(tokens)
+        outputs = layers.Dense(4 * len(series), kernel_initializer="zeros", name="head")(tokens)
         settings = {
-            "series": series,
+            "series": list(series),
             "context": context,
             "horizon": horizon,
             "normalisation": normalisation,
@@ -165,6 +168,11 @@ class Forecaster:
     def params(self) -> int:
         """How many weights the network has, without what is fitted in closed form."""
         return self.model.count_params() - self.fitted.count_params()
+
+    @property
+    def size(self) -> np.ndarray:
+        """The usual size (H, S) of a path change."""
+        return np.asarray(self.fitted.fitted_deviation) * np.asarray(self.fitted.fitted_spread)
 
     def _path(self, past: np.ndarray, prices: np.ndarray) -> np.ndarray:
         """Prices (N, ., S) in the units of the window `past` (N, C, S)."""
@@ -187,8 +195,7 @@ class Forecaster:
         squares = np.clip(changes, -10, 10) ** 2
         volatility = np.sqrt(np.einsum("dtc,ncs->ntds", self.smooth, squares, optimize=True) + 1e-3)  # (N, T, D, S)
         level = ((path[:, 1:] - path[:, -1:]) / (deviation * np.sqrt(self.context))).astype(np.float32)
-        step = times[:, -1:] - times[:, -2:-1]
-        moments = np.concatenate([times, times[:, -1:] + np.arange(1, self.horizon + 1) * step], 1)[:, self.horizon + 1 :]
+        moments = np.concatenate([times, steps_ahead(times, self.horizon)], 1)[:, self.horizon + 1 :]  # (N, T)
         tokens = [np.arcsinh(changes), np.arcsinh(level), np.log(volatility).reshape(*changes.shape[:2], -1), calendar(moments)]
         return np.concatenate(tokens, -1), (volatility[:, -1, -1] * deviation)[:, None] * np.asarray(self.fitted.fitted_spread)
 
@@ -251,3 +258,11 @@ def load_forecaster(path: Path) -> Forecaster:
         return Forecaster(keras.saving.load_model(path, compile=False))
     except Exception as error:  # zipfile, h5py and Keras each raise their own on a damaged file
         raise InputError(f"{path}: not a forecaster that assignment3 saved ({' '.join(str(error).split())[:200]})") from None
+
+
+def load_all(folder: Path, normalisation: str) -> list[Forecaster]:
+    """The forecasters of a run folder behind one normalisation, by seed. Raises InputError where there is none."""
+    files = sorted(Path(folder).glob(f"model.{normalisation}-*.keras"), key=lambda file: int(file.stem.rpartition("-")[2]))
+    if not files:
+        raise InputError(f"{folder} holds no model.{normalisation}-0.keras; make it with: python assignment3/train.py")
+    return [load_forecaster(file) for file in files]

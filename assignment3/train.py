@@ -15,20 +15,22 @@ from typing import Any, Literal
 
 import numpy as np
 
+from assignment2.model import Forecaster as Seq2SeqForecaster
 from assignment2.model import save_forecasters
-from assignment2.train import teach
+from assignment2.train import Config as Seq2SeqConfig
+from assignment2.train import teach, train_forecaster
 from assignment3.figures import draw_figures
-from assignment3.model import Forecaster, course_transformer, keras, pinball, save_forecaster, tf
-from common.backtest import METRICS_INFO
+from assignment3.model import NORMALISATIONS, Forecaster, course_transformer, keras, pinball, save_forecaster, tf
+from assignment3.scoring import cases, looks
+from common.backtest import metrics_info
 from common.cli import BaseConfig, entry, parse
-from common.forecast import ASSIGNED_INFO, Group, Windows, assigned_rows, held_out_rows, print_table
+from common.forecast import Group, Windows, assigned_rows, fan_arrays, held_out_rows, print_table
 from common.prices import COINS, Prices, check_positive, load_prices
 from common.report import compile_report
-from common.run import Run, choose_device, progress, write_arrays
-from common.windows import MinMax, future, split
+from common.run import Run, choose_device, progress, tensors, write_arrays
+from common.windows import MinMax, split
 
 HERE = Path(__file__).resolve().parent
-NORMALISATIONS = {"log": "log", "minmax": "MinMax"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Config(BaseConfig):
     """width of each head"""
     feed_forward: int = 0
     """hidden units of the feed-forward part; 0: the course's single ReLU layer of the width"""
-    norm: Literal["post", "pre"] = "pre"
+    norm: Literal["post", "pre"] = "post"
     """where layer normalisation stands: after each sum (the paper and the course) or before each part"""
     decays: tuple[float, ...] = (0.5, 0.8, 0.9, 0.99, 0.97)
     """speeds at which the window's volatility is told; the last one's is the scale of the forecast"""
@@ -87,7 +89,7 @@ class Config(BaseConfig):
     """passes without a better validation CRPS before training stops"""
     batch: int = 128
     """windows in a batch"""
-    lr: float = 1e-3
+    lr: float = 3e-4
     """peak learning rate (AdamW, warm-up and cosine)"""
     weight_decay: float = 0.05
     """AdamW's weight decay"""
@@ -154,7 +156,7 @@ def fit(forecaster: Forecaster, windows: Windows, train: np.ndarray, run: Run, n
         weight_decay: float, warm_up: float = 0.15) -> dict[str, Any]:  # fmt: skip
     """Trains whatever the forecaster's model has trainable by CRPS, on the windows at origins `train`; returns the weights of
     the pass that was best on validation. Every draw is a function of (seed, epoch) or kept, so a resumed run is the same run."""
-    start, model, values = time.perf_counter(), forecaster.model, windows.prices.values
+    start, model = time.perf_counter(), forecaster.model
     per_epoch, validation = -(-len(train) // batch), windows.parts.validation
     warm = int(warm_up * epochs * per_epoch)
     schedule = keras.optimizers.schedules.CosineDecay(0.0, epochs * per_epoch - warm, warmup_target=lr, warmup_steps=warm)
@@ -169,10 +171,10 @@ def fit(forecaster: Forecaster, windows: Windows, train: np.ndarray, run: Run, n
         return loss
 
     def crps() -> float:
-        return windows.crps(forecaster.predict, windows.changes(windows.parts.train).std(0), validation)
+        return windows.crps(forecaster, windows.changes(windows.parts.train).std(0), validation)
 
     def state(variables: list[Any]) -> list[np.ndarray]:
-        return [np.array(variable) for variable in variables]
+        return [np.asarray(variable.value) for variable in variables]
 
     def restore(variables: list[Any], kept: list[np.ndarray]) -> None:
         for variable, value in zip(variables, kept, strict=True):
@@ -193,7 +195,7 @@ def fit(forecaster: Forecaster, windows: Windows, train: np.ndarray, run: Run, n
                 at = order[place * batch : (place + 1) * batch]
                 seen, times = windows.inputs(at)
                 tokens, unit = forecaster.inputs(seen, times)
-                truth = forecaster.targets(seen, future(values, at, windows.horizon)) / unit
+                truth = forecaster.targets(seen, windows.future(at)) / unit
                 losses.append(float(step(tokens, truth.astype(np.float32), (unit / forecaster.size).astype(np.float32))))
                 stop_here(epoch * per_epoch + place, losses[-1])
             run.log((epoch + 1) * per_epoch, epoch + 1, "train", **{f"loss_{name}": float(np.mean(losses))})
@@ -207,15 +209,29 @@ def fit(forecaster: Forecaster, windows: Windows, train: np.ndarray, run: Run, n
 
 def train_transformer(config: Config, run: Run, windows: Windows, normalisation: str, seed: int) -> dict[str, Any]:
     """One held-out network, stopped on validation; its weights and how long it took."""
-    series, values, parts = len(windows.prices.series), windows.prices.values, windows.parts
-    forecaster = Forecaster.build(series, config.context, config.horizon, normalisation, config.decays, seed=seed, **config.network())
+    parts = windows.parts
+    forecaster = Forecaster.build(
+        windows.prices.series, config.context, config.horizon, normalisation, config.decays, seed=seed, **config.network()
+    )
     known = windows.inputs(parts.train)
-    forecaster.fit_scales(*known, forecaster.targets(known[0], future(values, parts.train, config.horizon)))
+    forecaster.fit_scales(*known, forecaster.targets(known[0], windows.future(parts.train)))
     done = fit(forecaster, windows, parts.train, run, f"{normalisation}-{seed}", seed=seed, epochs=config.epochs, patience=config.patience, batch=config.batch,
                lr=config.lr, weight_decay=config.weight_decay)  # fmt: skip
     seen = windows.inputs(parts.validation)
-    forecaster.fit_shrink(*seen, forecaster.targets(seen[0], future(values, parts.validation, config.horizon)))
+    forecaster.fit_shrink(*seen, forecaster.targets(seen[0], windows.future(parts.validation)))
     return done | {"weights": forecaster.model.get_weights()}
+
+
+def train_seq2seq(config: Config, run: Run, windows: Windows, device: str) -> Group:
+    """Assignment 2's networks on the same windows with as many passes, its other settings being its own."""
+    made, models, seconds = Seq2SeqConfig(context=config.context, horizon=config.horizon, epochs=config.epochs), [], []
+    for seed in range(config.seeds):
+        done = run.memo(f"forecaster-{seed}", lambda seed=seed: train_forecaster(made, run, windows, seed, device))
+        model = Seq2SeqForecaster(len(windows.prices.series), made.context, made.horizon, made.units, made.decays, made.dropout).to(device)
+        model.load_state_dict(tensors(done["weights"]))
+        models.append(model.eval())
+        seconds.append(done["seconds"])
+    return Group("Seq2Seq", "quantile head", models, f"mean of {config.seeds} seeds", float(np.mean(seconds)))
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -237,23 +253,30 @@ def main(config: Config) -> dict[str, Any]:
             for seed in range(config.seeds):
                 done = run.memo(f"{normalisation}-{seed}", lambda n=normalisation, s=seed: train_transformer(config, run, windows, n, s))
                 model = Forecaster.build(
-                    len(prices.series), config.context, config.horizon, normalisation, config.decays, seed=seed, **config.network()
+                    prices.series, config.context, config.horizon, normalisation, config.decays, seed=seed, **config.network()
                 )
                 model.model.set_weights(done["weights"])
                 save_forecaster(folder / f"model.{normalisation}-{seed}.keras", model)
                 models.append(model)
                 seconds.append(done["seconds"])
             groups.append(Group("Transformer", label, models, f"{label}, mean of {config.seeds} seeds", float(np.mean(seconds))))
-        groups.append(seq2seq_group(config, run, windows, device))
+        groups.append(train_seq2seq(config, run, windows, device))
         save_forecasters(folder / "model.seq2seq.safetensors", groups[-1].forecasters, prices.series)
         # evaluation on the test part, once; record
-        best, table = [(group.model, group.mean) for group in groups], assigned_rows(assigned_cases(assigned))
+        best, table = [(group.model, group.mean) for group in groups], assigned_rows(cases(assigned))
         pairs = [(best[0], best[1]), (best[0], best[2]), (best[1], best[2])]
+        ridge = windows.ridge()
         for name in ("validation", "test"):
-            rows, means = held_out_rows(windows, groups, getattr(parts, name), name, windows.ridge(), pairs)
+            rows, means = held_out_rows(windows, groups, getattr(parts, name), name, ridge, pairs)
             table += rows
-        write_arrays(folder / "predictions.npz", **stored(windows, groups, means, assigned))
-        results = run.finish(table, METRICS_INFO | ASSIGNED_INFO)
+        arrays = fan_arrays(windows, means["Transformer", "log"])
+        arrays |= looks(windows, groups[0].forecasters[0], arrays["fan_origin"])
+        write_arrays(
+            folder / "predictions.npz",
+            **arrays,
+            **{f"assigned | {name}": value for name, value in assigned.items() if isinstance(value, np.ndarray)},
+        )
+        results = run.finish(table, metrics_info())
         draw_figures(folder)
         compile_report(folder, HERE / "report.typ", folder / "report.pdf")
     print_table(results, folder)

@@ -19,6 +19,7 @@ import matplotlib.dates as mdates
 import matplotlib.pyplot as plt  # (the backend comes first)
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Okabe & Ito's palette, safe for colour-blind readers; each has its marker too, so figures survive in grey
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
@@ -138,3 +139,81 @@ def fans(path: Path, record: dict[str, Any], series: Iterable[str], times: np.nd
             panel.set_ylabel("price (USD)" if s % axes.shape[1] == 0 else "")
         tidy(axes, len(names))
         picture.suptitle(title, fontsize=10)
+
+
+# --------------------------------------------------------------------------------------------- figures of a backtest
+
+
+def fans_of(path: Path, record: dict[str, Any], held: Any) -> None:
+    """The `fans` of a run: `held` is its predictions.npz with the arrays of common.forecast.fan_arrays."""
+    times, known = held["fan_times"].astype("datetime64[m]"), len(held["fan_past"])
+    title = f"Forecast from {str(times[known - 1]).replace('T', ' ')} UTC: 80 % and 95 % intervals, mean of the seeds"
+    ahead, series = times[known:], [str(name) for name in held["series"]]
+    fans(path, record, series, times[:known], held["fan_past"], ahead, held["fan_quantiles"], held["levels"], title, held["fan_future"])
+
+
+def by_horizon(path: Path, record: dict[str, Any], part: pd.DataFrame, scale: str) -> None:
+    """RMSSE and CRPS ratio by step ahead of every model and variant among the rows `part`; the axes fit the model `scale`."""
+    part = part[part.series.isna() & part.horizon.notna()]
+    names = list(dict.fromkeys(zip(part.model, part.variant, strict=True)))
+    with figure(path, record, (9, 3.4), 1, 2) as (picture, axes):
+        for panel, metric, label in zip(
+            axes, ("rmsse", "crps_ratio"), ("RMSSE (1: no change)", "CRPS ratio (1: rolling random walk)"), strict=True
+        ):
+            for number, (model, variant) in enumerate(names):
+                rows = part[(part.model == model) & (part.variant == variant) & (part.metric == metric)].sort_values("horizon")
+                style = {"color": PALETTE[number % 8], "marker": MARKERS[number % 8], "ms": 4, "label": f"{model}, {variant}"}
+                panel.errorbar(rows.horizon, rows.value, rows["std"].fillna(0), **style)
+            best = part[(part.metric == metric) & (part.model == scale)].value
+            low, high = min(best.min(), 1), max(best.max(), 1)
+            panel.set_ylim(low - 0.3 * (high - low) - 0.001, high + 1.2 * (high - low) + 0.001)
+            panel.set(xlabel="step ahead", ylabel=label, xticks=sorted(part.horizon.unique()))
+            panel.axhline(1, color="#888888", lw=0.8)
+        axes[1].legend(fontsize=6, loc="upper left", ncols=2)
+        picture.suptitle("Error by step ahead, geometric mean over series, test part; rows off the scale are in metrics.json", fontsize=9)
+
+
+def cells(path: Path, record: dict[str, Any], test: pd.DataFrame, series: list[str], model: str, variant: str,
+          metrics: Iterable[tuple[str, str, str]] = (("rmsse", "p_rmse", "RMSSE against no change"), ("crps_ratio", "p_crps", "CRPS against the rolling random walk"))) -> None:  # fmt: skip
+    """(ratio, its p, title) of one model and variant by series and step; a star marks p < 0.05 after Holm."""
+    part, metrics = test[(test.model == model) & (test.variant == variant) & test.series.notna() & test.horizon.notna()], list(metrics)
+
+    def matrix(metric: str) -> np.ndarray:
+        return part[part.metric == metric].pivot(index="series", columns="horizon", values="value").reindex(series).to_numpy()
+
+    with figure(path, record, (9, 0.35 * len(series) + 1.4), 1, len(metrics)) as (_, axes):
+        for panel, (metric, p, title) in zip(axes, metrics, strict=True):
+            values = matrix(metric)
+            spread = max(float(np.nanmax(np.abs(values - 1))), 1e-3)
+            steps = [str(step + 1) for step in range(values.shape[1])]
+            heat_map(panel, values, series, steps, "{:.4f}", "PuOr_r", (1 - spread, 1 + spread), matrix(p) < 0.05)
+            panel.set_xticks(panel.get_xticks(), panel.get_xticklabels(), rotation=0, ha="center")
+            panel.set(title=f"{title} (* p < 0.05)", xlabel="step ahead")
+
+
+def calibration(path: Path, record: dict[str, Any], held: Any) -> None:
+    """Share of outcomes below each quantile, less the share that should be; `held` as in `fans_of`."""
+    with figure(path, record, (6, 3.4)) as (_, panel):
+        names = colours(str(name) for name in held["series"])
+        for number, ((name, colour), line) in enumerate(zip(names.items(), held["below"], strict=True)):
+            style = {"color": colour, "marker": MARKERS[number % 8], "ms": 4, "markevery": (2 * number, 14)}  # told apart in grey
+            panel.plot(100 * held["levels"], 100 * (line - held["levels"]), label=name, **style)
+        panel.axhspan(-2, 2, color="#EEEEEE", zorder=0)
+        panel.axhline(0, color="#888888", lw=0.8)
+        panel.set(
+            xlabel="quantile level (%)",
+            ylabel="outcomes below it, less the level (points)",
+            title="Calibration on the test part; grey: within 2 points",
+        )
+        panel.legend(ncols=4)
+
+
+def seed_curves(panel: Axes, log: pd.DataFrame, prefix: str) -> None:
+    """Validation scores `<prefix><seed>` against the epoch, a line a seed."""
+    for number, name in enumerate(sorted(name for name in log.name.unique() if name.startswith(prefix))):
+        part = log[log.name == name]
+        style = {"color": PALETTE[number % 8], "marker": MARKERS[number % 8], "ms": 3}
+        panel.plot(part.epoch, part.value, label=f"seed {name.removeprefix(prefix)}", **style)
+    panel.set(xlabel="epoch", ylabel="validation CRPS (of a usual change)")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.legend()
