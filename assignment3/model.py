@@ -246,23 +246,23 @@ def pinball(quantiles: Any, truth: Any) -> Any:
     return 2 * ops.mean(ops.maximum(LEVELS32 * error, (LEVELS32 - 1) * error), -1)
 
 
-def save_forecaster(path: Path, forecaster: Forecaster) -> None:
-    """Writes the network, all that was fitted and its settings as one .keras file."""
+def save_model(path: Path, model: keras.Model) -> None:
+    """Writes a network as one .keras file; a forecaster's holds all that was fitted and its settings too."""
     with atomic_path(path) as temporary:
-        forecaster.model.save(temporary)
+        model.save(temporary)
 
 
-def load_forecaster(path: Path) -> Forecaster:
-    """The forecaster that `save_forecaster` wrote. Raises InputError for anything else."""
+def load_model(path: Path) -> keras.Model:
+    """The network that `save_model` wrote. Raises InputError for anything else."""
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist; make it with: python assignment3/train.py")
     try:
-        return Forecaster(keras.saving.load_model(path, compile=False))
+        return keras.saving.load_model(path, compile=False)
     except Exception as error:  # zipfile, h5py and Keras each raise their own on a damaged file
-        raise InputError(f"{path}: not a forecaster that assignment3 saved ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(f"{path}: not a network that assignment3 saved ({' '.join(str(error).split())[:200]})") from None
 
 
 def load_all(folder: Path, normalisation: str) -> list[Forecaster]:
     """The forecasters of a run folder behind one normalisation, by seed. Raises InputError where there is none."""
     files = sorted(Path(folder).glob(f"model.{normalisation}-*.keras"), key=lambda file: int(file.stem.rpartition("-")[2]))
-    if not files:
-        raise InputError(f"{folder} holds no model.{normalisation}-0.keras; make it with: python assignment3/train.py")
-    return [load_forecaster(file) for file in files]
+    return [Forecaster(load_model(file)) for file in files or [Path(folder) / f"model.{normalisation}-0.keras"]]

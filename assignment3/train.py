@@ -20,7 +20,7 @@ from assignment2.model import save_forecasters
 from assignment2.train import Config as Seq2SeqConfig
 from assignment2.train import teach, train_forecaster
 from assignment3.figures import draw_figures
-from assignment3.model import NORMALISATIONS, Forecaster, course_transformer, keras, pinball, save_forecaster, tf
+from assignment3.model import NORMALISATIONS, Forecaster, course_transformer, keras, pinball, save_model, tf
 from assignment3.scoring import cases, looks
 from common.backtest import metrics_info
 from common.cli import BaseConfig, entry, parse
@@ -143,6 +143,7 @@ def as_assigned(config: Config, run: Run, prices: Prices, device: str) -> dict[s
                 model.predict(later[None, :-horizon].astype(np.float32), verbose=0)[0].astype(np.float64)
             ),
             "params | Transformer": model.count_params(),
+            "weights | Transformer": model.get_weights(),  # MinMax comes last: assignment 4 begins with these
         }
         seq2seq, told = teach(run, context, target, later[None, :-horizon], config.assigned_units, config.assigned_epochs, config.assigned_lr, config.seed, device,
                               f"assigned_seq2seq_{name}")  # fmt: skip
@@ -247,6 +248,9 @@ def main(config: Config) -> dict[str, Any]:
         run.note(parts=parts.dates(prices.times), device=device)
         # models: as the course had it, then on many windows with every choice made on validation
         assigned = run.memo("as-assigned", lambda: as_assigned(config, run, prices, device))
+        course = course_transformer(len(prices.series), config.assigned_steps - config.horizon, config.horizon, config.assigned_blocks)
+        course.set_weights(assigned["weights | Transformer"])
+        save_model(folder / "model.assigned-minmax.keras", course)
         groups = []
         for normalisation, label in NORMALISATIONS.items():
             models, seconds = [], []
@@ -256,7 +260,7 @@ def main(config: Config) -> dict[str, Any]:
                     prices.series, config.context, config.horizon, normalisation, config.decays, seed=seed, **config.network()
                 )
                 model.model.set_weights(done["weights"])
-                save_forecaster(folder / f"model.{normalisation}-{seed}.keras", model)
+                save_model(folder / f"model.{normalisation}-{seed}.keras", model.model)
                 models.append(model)
                 seconds.append(done["seconds"])
             groups.append(Group("Transformer", label, models, f"{label}, mean of {config.seeds} seeds", float(np.mean(seconds))))
