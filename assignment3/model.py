@@ -5,19 +5,13 @@ Shape letters: B batch, N windows, C context, T tokens, H horizon, S series, I i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import keras
 import numpy as np
-import tensorflow as tf
-from keras import layers, ops
 
+from assignment3.backend import keras, layers, ops, tf
 from common.backtest import LEVELS
 from common.cli import InputError
 from common.run import atomic_path

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from assignment3.model import Forecaster, keras
+from assignment3.backend import keras
+from assignment3.model import Forecaster
 from common.forecast import Windows
 
 

@@ -19,8 +19,9 @@ from assignment2.model import Forecaster as Seq2SeqForecaster
 from assignment2.model import save_forecasters
 from assignment2.train import Config as Seq2SeqConfig
 from assignment2.train import teach, train_forecaster
+from assignment3.backend import keras, tf
 from assignment3.figures import draw_figures
-from assignment3.model import NORMALISATIONS, Forecaster, course_transformer, keras, pinball, save_model, tf
+from assignment3.model import NORMALISATIONS, Forecaster, course_transformer, pinball, save_model
 from assignment3.scoring import cases, looks
 from common.backtest import metrics_info
 from common.cli import BaseConfig, entry, parse

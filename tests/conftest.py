@@ -85,3 +85,9 @@ def smoke1(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smoke2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One unbroken run of assignment 2."""
     return smoke("assignment2", "simulated", tmp_path_factory.mktemp("smoke"))
+
+
+@pytest.fixture(scope="session")
+def smoke3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One unbroken run of assignment 3."""
+    return smoke("assignment3", "simulated", tmp_path_factory.mktemp("smoke"))
