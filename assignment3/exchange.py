@@ -180,7 +180,7 @@ def main(config: Config) -> dict[str, Any]:
     values = (rates - known.mean(0)) / np.maximum(known.std(0), 1e-12)
     with Run(
         config,
-        config.out or HERE / "results" / f"exchange-{config.preset}",
+        config.out or HERE / "results" / "exchange" / config.preset,
         __file__,
         "exchange",
         {"path": path.name, "sha256": sha256(path), "rows": len(rates)},

@@ -137,7 +137,8 @@ class Forecaster:
         self.settings = self.fitted.settings
         self.context, self.horizon, self.normalisation = (self.settings[name] for name in ("context", "horizon", "normalisation"))
         self.smooth = ewma_matrices(self.context - 1, self.settings["decays"])  # (D, T, T)
-        self._outputs = tf.function(lambda tokens: model(tokens, training=False), reduce_retracing=True)
+        shape = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+        self._outputs = tf.function(lambda tokens: model(tokens, training=False), input_signature=[shape])
 
     @classmethod
     def build(

@@ -165,7 +165,9 @@ def fit(forecaster: Forecaster, windows: Windows, train: np.ndarray, run: Run, n
     optimiser, trained = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=1.0), model.trainable_variables
     optimiser.build(trained)
 
-    @tf.function(reduce_retracing=True)
+    like = [tf.TensorSpec((None, *shape[1:]), tf.float32) for shape in (model.input_shape, *2 * [model.output_shape[0]])]
+
+    @tf.function(input_signature=like)
     def step(tokens: tf.Tensor, truth: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(pinball(model(tokens, training=True)[1], truth) * weight)

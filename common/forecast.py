@@ -51,13 +51,15 @@ class Forecaster(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """One kind of model: a forecaster a seed, the names of its row and of the row of their mean, and seconds of training a seed."""
+    """One kind of model: a forecaster a seed, the names of its row and of the row of their mean, seconds of training a seed, and
+    whether its rows are brief: pooled over series and steps only."""
 
     model: str
     variant: str
     forecasters: Sequence[Forecaster]
     mean: str
     seconds: float | None = None
+    brief: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +135,7 @@ def held_out_rows(
     windows: Windows, groups: Sequence[Group], at: np.ndarray, split: str, ridge: RidgeWindow | None, pairs: Sequence[tuple[tuple[str, str], tuple[str, str]]] = ()
 ) -> tuple[list[dict[str, Any]], dict[tuple[str, str], dict[str, np.ndarray]]]:  # fmt: skip
     """Rows of every baseline, of every group (each seed, their mean, it before recalibration) and of the pairs of (model, variant)
-    at the given origins; and of each group the mean forecast over seeds {"point" (N, H, S), "quantiles" (N, H, S, Q)} in prices."""
+    at the given origins; and of each group that is not brief the mean forecast over seeds {"point" (N, H, S), "quantiles" (N, H, S, Q)} in prices."""
     prices, table, means = windows.prices, [], {}
     seen, actual = windows.past(at), windows.future(at)
     forecasts = {(model, variant): (point, quantiles) for model, variant, point, quantiles in
@@ -155,22 +157,25 @@ def held_out_rows(
                 raw, points = raw + quantiles / count, points + point[-len(at) :] / count
                 yield point[-len(at) :], windows.recalibrated(quantiles, look_back)[-len(at) :]
 
-        table += bench.rows(
-            group.model,
-            group.variant,
-            each(),
-            split=split,
-            params=params,
-            seconds=group.seconds and round(group.seconds, 2),
-            peak_mb=peak_mb(),
-        )
-        shared = {"split": split, "params": params * count}
-        table += bench.rows(group.model, f"{group.mean}, not recalibrated", [(points, raw[-len(at) :])], **shared)
-        means[group.model, group.variant] = mean = {"point": points, "quantiles": windows.recalibrated(raw, look_back)[-len(at) :]}
-        table += bench.rows(group.model, group.mean, [(mean["point"], mean["quantiles"])], **shared)
+        facts = {"split": split, "seconds": group.seconds and round(group.seconds, 2), "peak_mb": peak_mb()}
+        rows = bench.rows(group.model, group.variant, each(), params=params, **facts)
+        plain = (points, raw[-len(at) :])
+        mean = {"point": points, "quantiles": windows.recalibrated(raw, look_back)[-len(at) :]}
+        if not group.brief:
+            means[group.model, group.variant] = mean
+            rows += bench.rows(group.model, f"{group.mean}, not recalibrated", [plain], split=split, params=params * count)
+        rows += bench.rows(group.model, group.mean, [(mean["point"], mean["quantiles"])], split=split, params=params * count)
+        table += pooled(rows) if group.brief else rows
+    brief = {(group.model, group.mean) for group in groups if group.brief}
     for one, other in pairs:
-        table += bench.against(one, other, split=split)
+        rows = bench.against(one, other, split=split)
+        table += pooled(rows) if {one, other} & brief else rows
     return table, means
+
+
+def pooled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows over all series and steps."""
+    return [row for row in rows if row["series"] is None and row["horizon"] is None]
 
 
 def assigned_rows(cases: Sequence[tuple[str, str, str, np.ndarray, np.ndarray, int]]) -> list[dict[str, Any]]:
@@ -199,7 +204,7 @@ def fan_arrays(windows: Windows, mean: dict[str, np.ndarray]) -> dict[str, np.nd
 
 def print_table(results: dict[str, Any], folder: Path) -> None:
     """The pooled figures of the test part on the terminal."""
-    rows = [row for row in results["rows"] if row["series"] is None and row["horizon"] is None]
+    rows = pooled(results["rows"])
     if assigned := [row for row in rows if row["protocol"] == "as-assigned"]:
         print("as assigned, mean squared error in USD squared")
     for row in assigned:

@@ -13,26 +13,30 @@ from common.cli import InputError
 from common.run import atomic_path
 
 TEMPLATE = Path(__file__).resolve().parent / "report.typ"
+REFERENCES = TEMPLATE.with_name("references.yml")
 
 
 def compile_report(folder: Path, source: Path, out: Path) -> None:
     """Compiles an assignment's report.typ against a finished run folder.
 
     The document sees `template.typ` (common/report.typ) and everything it may show under `run/`; numbers come from
-    run/metrics.json and run/run.json. Raises InputError when the folder holds no finished run.
+    run/metrics.json and run/run.json, and from results/<run>/metrics.json of the assignment's other runs. Raises InputError when the folder holds no finished run.
     """
     if not (Path(folder) / "metrics.json").exists():
         raise InputError(f"{folder} holds no metrics.json; finish the run first")
     with tempfile.TemporaryDirectory() as place:
         stage = Path(place)
         shutil.copy(TEMPLATE, stage / "template.typ")
-        for file in Path(source).parent.glob("*.yml"):  # the references
-            shutil.copy(file, stage / file.name)
+        shutil.copy(REFERENCES, stage / REFERENCES.name)
         shutil.copy(source, stage / "report.typ")
         (stage / "run").mkdir()
         for file in Path(folder).iterdir():
             if file.suffix in {".json", ".png"}:
                 shutil.copy(file, stage / "run" / file.name)
+        for file in Path(source).parent.glob("results/**/metrics.json"):  # other runs of the assignment
+            place = stage / file.relative_to(Path(source).parent)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, place)
         with atomic_path(Path(out)) as temporary:
             typst.compile(stage / "report.typ", output=temporary, root=stage)
 
