@@ -64,13 +64,13 @@ def attention(folder: Path, record: dict[str, Any], held: Any) -> None:
         for panel in axes[-1]:
             panel.set_xlabel("step of the context")
         picture.colorbar(image, ax=axes, label="weight")
-        picture.suptitle("Attention of the last block (log normalisation), mean over the test part; 0 is the last known hour", fontsize=10)
+        picture.suptitle("Attention of the last block, mean over the test part; 0: the last known hour", fontsize=9)
 
 
 def curves(folder: Path, record: dict[str, Any]) -> None:
     """As-assigned training losses, and the validation CRPS of every held-out network."""
     log = pd.read_csv(folder / "metrics.csv")
-    with figure(folder / "learning_curves.png", record, (11, 3), 1, 4) as (_, axes):
+    with figure(folder / "learning_curves.png", record, (12, 3), 1, 4) as (_, axes):
         names = {"assigned_log": "Transformer, log", "assigned_minmax": "Transformer, MinMax",
                  "assigned_seq2seq_log": "Seq2Seq, log", "assigned_seq2seq_minmax": "Seq2Seq, MinMax"}  # fmt: skip
         for number, (name, label) in enumerate(names.items()):
@@ -81,7 +81,7 @@ def curves(folder: Path, record: dict[str, Any]) -> None:
             axes[1:], ("crps_log-", "crps_minmax-", "crps_seed"), ("Transformer, log", "Transformer, MinMax", "Seq2Seq"), strict=True
         ):
             seed_curves(panel, log, prefix)
-            panel.set_title(f"Held out: {title}")
+            panel.set(title=f"Held out: {title}", ylabel=panel.get_ylabel() if panel is axes[1] else "")
 
 
 def assigned(folder: Path, record: dict[str, Any], held: Any, series: list[str]) -> None:

@@ -110,7 +110,7 @@ def singular_values(folder: Path, record: dict[str, Any], held: Any) -> None:
         for panel, path in zip(axes.flat, paths, strict=False):
             for name in dict.fromkeys(names):
                 values = held[f"singular | {name} | {path}"]
-                values = values[values > 1e-6 * max(values.max(), 1e-12)]
+                values = values[values > 1e-4 * max(values.max(), 1e-12)]  # below: float32's noise of merging
                 panel.plot(
                     np.arange(1, len(values) + 1),
                     values,
@@ -134,4 +134,4 @@ def curves(folder: Path, record: dict[str, Any]) -> None:
     with figure(folder / "learning_curves.png", record, (11, 3), 1, 4, sharey=True) as (_, axes):
         for panel, name in zip(axes, names, strict=True):
             seed_curves(panel, log, f"crps_{name.replace(', ', '-').replace(' ', '_')}-{rates[name]:g}-")
-            panel.set_title(f"{name}, lr {rates[name]:g}")
+            panel.set(title=f"{name}, lr {rates[name]:g}", ylabel=panel.get_ylabel() if panel is axes[0] else "")

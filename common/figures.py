@@ -210,7 +210,9 @@ def calibration(path: Path, record: dict[str, Any], held: Any) -> None:
 
 def seed_curves(panel: Axes, log: pd.DataFrame, prefix: str) -> None:
     """Validation scores `<prefix><seed>` against the epoch, a line a seed."""
-    for number, name in enumerate(sorted(name for name in log.name.unique() if name.startswith(prefix))):
+    for number, name in enumerate(
+        sorted(name for name in log.name.unique() if name.startswith(prefix) and name.removeprefix(prefix).isdigit())
+    ):
         part = log[log.name == name]
         style = {"color": PALETTE[number % 8], "marker": MARKERS[number % 8], "ms": 3}
         panel.plot(part.epoch, part.value, label=f"seed {name.removeprefix(prefix)}", **style)
