@@ -194,15 +194,17 @@ class Forecaster:
         tokens = [np.arcsinh(changes), np.arcsinh(level), np.log(volatility).reshape(*changes.shape[:2], -1), calendar(moments)]
         return np.concatenate(tokens, -1), (volatility[:, -1, -1] * deviation)[:, None] * np.asarray(self.fitted.fitted_spread)
 
-    def fit_scales(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> None:
-        """Sets deviation, shape and spread from the training part's windows (N, C, S) and their path changes (N, H, S)."""
+    def fit_scales(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray, keep_shape: bool = False) -> None:
+        """Sets deviation, spread and shape from the training part's windows (N, C, S) and their path changes (N, H, S); with
+        `keep_shape` the shape stays that of what the network was trained on before."""
         path = self._path(past, past[:, -2:])
         self.fitted.fitted_deviation.assign(np.maximum(np.diff(path, axis=1).std((0, 1)), 1e-12))
         self.fitted.fitted_spread.assign(np.ones((self.horizon, past.shape[2])))
         scaled = np.quantile(changes / in_blocks(lambda *part: self.inputs(*part)[1], past, times), LEVELS, axis=0)  # (Q, H, S)
         spread = np.maximum((scaled[-10] - scaled[9]) / 2, 1e-12)
         self.fitted.fitted_spread.assign(spread)
-        self.fitted.fitted_shape.assign(np.moveaxis(scaled / spread, 0, -1))
+        if not keep_shape:
+            self.fitted.fitted_shape.assign(np.moveaxis(scaled / spread, 0, -1))
 
     def fit_shrink(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> None:
         """Sets, by step, the share (0 to 1) of the location that a point forecast keeps, by least squares on windows with

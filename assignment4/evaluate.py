@@ -43,7 +43,7 @@ def adapted(file: Path, base: Path | None) -> Forecaster:
         )
     model = load_model(place)
     fitted = model.get_layer("quantiles")
-    for name in ("shape", "spread", "deviation"):
+    for name in ("spread", "deviation"):
         getattr(fitted, f"fitted_{name}").assign(scales[name])
     LoRA(model).load(file, "target")
     fitted.fitted_shrink.assign(scales["shrink"].get(file.stem.removeprefix("adapter."), fitted.fitted_shrink.numpy()))

@@ -87,11 +87,11 @@ def save_scales(
 ) -> None:
     """Writes what an adapter of this run needs beside its base: the target's series and scales, and the shrinkage of each adapter."""
     before, known = shared.fitted.get_weights(), windows.inputs(windows.parts.train)
-    shared.fit_scales(*known, shared.targets(known[0], windows.future(windows.parts.train)))
-    shape, spread, _, deviation = shared.fitted.get_weights()
+    shared.fit_scales(*known, shared.targets(known[0], windows.future(windows.parts.train)), keep_shape=True)
+    spread, deviation = shared.fitted.fitted_spread.numpy(), shared.fitted.fitted_deviation.numpy()
     shared.fitted.set_weights(before)
     bases = [{"run": file.parent.name, "file": file.name, "sha256": sha256(file)} for file in files]
-    save_state(path, {"series": list(windows.prices.series), "normalisation": normalisation, "bases": bases, "shape": shape, "spread": spread, "deviation": deviation,
+    save_state(path, {"series": list(windows.prices.series), "normalisation": normalisation, "bases": bases, "spread": spread, "deviation": deviation,
                       "shrink": {name: done["shrink"] for name, done in adapters.items()}})  # fmt: skip
 
 
@@ -103,6 +103,6 @@ def load_scales(path: Path) -> dict[str, Any]:
         )
     try:
         found = load_state(path)
-        return {key: found[key] for key in ("series", "normalisation", "bases", "shape", "spread", "deviation", "shrink")}
+        return {key: found[key] for key in ("series", "normalisation", "bases", "spread", "deviation", "shrink")}
     except Exception as error:  # safetensors and json raise their own on a damaged file
         raise InputError(f"{path}: not the scales of an assignment 4 run ({' '.join(str(error).split())[:150]})") from None

@@ -134,7 +134,7 @@ def adapt(config: Config, run: Run, windows: Windows, base: Path, strategy: Stra
         model = Forecaster.build(seed=seed, **settings).model
     known, validation = windows.inputs(train), windows.inputs(parts.validation)
     scaled = Forecaster(model)
-    scaled.fit_scales(*known, scaled.targets(known[0], windows.future(train)))
+    scaled.fit_scales(*known, scaled.targets(known[0], windows.future(train)), keep_shape=strategy.kind != "scratch")
     lora, before = prepare(model, strategy, seed, config.alpha), kernels(model)
     params, done, tuned = trained_weights(model), {"seconds": 0.0}, Forecaster(model)  # made after the adapter, so that it traces that
     if params:
