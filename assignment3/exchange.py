@@ -159,8 +159,10 @@ def train(config: Config, run: Run, values: np.ndarray, parts: dict[str, np.ndar
 
 
 def allowed(forecast: np.ndarray, actual: np.ndarray, still: np.ndarray, horizon: int) -> bool:
-    """Whether forecasts (N, H, S) of the validation part beat no change there, by Diebold-Mariano at 5 %: its few windows
-    overlap almost wholly, and a smaller error alone says little."""
+    """Whether forecasts (N, H, S) of the validation part beat no change there, by Diebold-Mariano at 5 %: its windows overlap
+    almost wholly, and a smaller error alone says little. Fewer windows than two horizons say nothing."""
+    if len(actual) < 2 * horizon:
+        return False
     mine, its = (((told - actual) ** 2).mean((1, 2)) for told in (forecast, still))
     statistic, p = diebold_mariano(mine, its, horizon)
     return statistic < 0 and p < 0.05
