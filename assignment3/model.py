@@ -5,6 +5,7 @@ Shape letters: B batch, N windows, C context, T tokens, H horizon, S series, I i
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -247,6 +248,11 @@ def save_model(path: Path, model: keras.Model) -> None:
     """Writes a network as one .keras file; a forecaster's holds all that was fitted and its settings too."""
     with atomic_path(path) as temporary:
         model.save(temporary)
+        with zipfile.ZipFile(temporary) as plain:
+            parts = {name: plain.read(name) for name in plain.namelist()}
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:  # Keras stores it unpacked, an eighth larger
+            for name, content in parts.items():
+                packed.writestr(name, content)
 
 
 def load_model(path: Path) -> keras.Model:
