@@ -59,7 +59,11 @@ def metrics_info(log: bool = True) -> dict[str, dict[str, str]]:
 def change(prices: np.ndarray, last: np.ndarray, log: bool = True) -> np.ndarray:
     """Change of prices (N, H, S) or (N, H, S, Q) from the last ones (N, S), in log return or price units."""
     last = last[:, None, :, None] if prices.ndim == 4 else last[:, None]
-    return np.log(prices / last) if log else prices - last
+    if not log:
+        return prices - last
+    ratio = prices / last
+    np.maximum(ratio, 1e-6, out=ratio)  # an additive forecast may tell prices below zero: all but a millionth lost
+    return np.log(ratio, out=ratio)
 
 
 def crps_quantiles(quantiles: np.ndarray, actual: np.ndarray, levels: np.ndarray = LEVELS) -> np.ndarray:
