@@ -15,7 +15,7 @@ import numpy as np
 
 from assignment3.backend import keras
 from assignment3.model import Forecaster, Normalisation, course_transformer, load_model
-from assignment3.train import fit
+from assignment3.training import fit
 from assignment4.figures import draw_figures
 from assignment4.scoring import FORGETTING, cases, coins_of, forgetting, pairs, save_scales
 from assignment4.strategies import Strategy, Weights, base_files, course_strategies, kernels, prepare, strategies, trained_weights
