@@ -10,18 +10,18 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from assignment2.figures import draw_figures
 from assignment2.model import Forecaster, Seq2Seq, pinball, save_forecasters
-from assignment2.scoring import cases, looks
+from assignment2.scoring import answers, looks
 from common.backtest import metrics_info
-from common.cli import BaseConfig, entry, parse
-from common.forecast import Group, Windows, assigned_rows, fan_arrays, held_out_rows, print_table
-from common.prices import COINS, Prices, check_positive, load_prices
+from common.cli import entry, parse
+from common.forecast import ForecastConfig, Group, Windows, assigned_rows, fan_arrays, held_out_rows, print_table
+from common.prices import COINS, Prices, check_positive
 from common.report import compile_report
 from common.run import Run, choose_device, progress, tensors, write_arrays
 from common.windows import MinMax, split
@@ -30,22 +30,9 @@ HERE = Path(__file__).resolve().parent
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(ForecastConfig):
     """Assignment 2: Seq2Seq with attention on hourly prices."""
 
-    source: Literal["auto", "yahoo", "cache", "csv", "simulated"] = "auto"
-    """where the prices come from; auto: --data, else the data folder, else Yahoo, else the built-in simulated sample"""
-    period: str = "max"
-    """how far back Yahoo is asked: 1mo, 3mo, 1y ..., max (729 days)"""
-    steps: int = 20_000
-    """hours of the simulated sample"""
-    seed: int = 0
-    """of the simulated sample and the as-assigned network; the held-out networks use 0 .. seeds-1"""
-    seeds: int = 5
-    """how many held-out networks are trained"""
-
-    assigned_steps: int = 101
-    """the course's window, its last `horizon` steps being the target"""
     assigned_units: int = 1000
     """units of the course's LSTMs"""
     assigned_epochs: int = 300
@@ -57,10 +44,6 @@ class Config(BaseConfig):
     """steps that a forecast sees"""
     horizon: int = 5
     """steps that it tells"""
-    test_steps: int = 8760
-    """steps of the test part at the end of the history (at most a quarter of it)"""
-    validation_steps: int = 4380
-    """steps of the validation part before it"""
     units: int = 32
     """units of the held-out LSTMs"""
     decays: tuple[float, ...] = (0.5, 0.8, 0.9, 0.99, 0.97)
@@ -205,8 +188,7 @@ def train_forecaster(config: Config, run: Run, windows: Windows, seed: int, devi
 
 def main(config: Config) -> dict[str, Any]:
     # data: checked before anything is written
-    source = "cache" if config.resume and config.source == "yahoo" else config.source  # the prices that the run began with
-    prices = load_prices(source, config.data, COINS, config.period, config.seed, config.steps)
+    prices = config.prices(COINS)
     check_positive(prices, "Seq2Seq forecasts log returns")
     parts = split(prices.contiguous(), config.context, config.horizon, config.test_steps, config.validation_steps)
     windows = Windows(prices, parts, config.context, config.horizon)
@@ -226,7 +208,7 @@ def main(config: Config) -> dict[str, Any]:
         save_forecasters(folder / "model.seq2seq.safetensors", models, prices.series)
         # evaluation on the test part, once; record
         group = Group("Seq2Seq", "quantile head", models, f"mean of {len(models)} seeds", float(np.mean(seconds)))
-        table, ridge = assigned_rows(cases(assigned)), windows.ridge()
+        table, ridge = assigned_rows(assigned["seen"], assigned["coming"], answers(assigned)), windows.ridge()
         for name in ("validation", "test"):
             rows, means = held_out_rows(windows, [group], getattr(parts, name), name, ridge)
             table += rows

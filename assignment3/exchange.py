@@ -126,8 +126,8 @@ def apart(values: np.ndarray, at: np.ndarray, context: int, horizon: int) -> tup
 
 
 def train(config: Config, run: Run, values: np.ndarray, parts: dict[str, np.ndarray], horizon: int, seed: int) -> dict[str, Any]:
-    """One network; returns its forecasts of the test part less the last value (N S, H), kept from the pass that was best on
-    validation and shrunk towards no change by the factor that is best there."""
+    """One network, of the pass that was best on validation; its forecasts of the validation and of the test part less the last
+    value (N S, H)."""
     start, name = time.perf_counter(), f"{horizon}-{seed}"
     model = build(config, horizon, seed)
     optimiser = keras.optimizers.AdamW(config.lr, weight_decay=config.weight_decay, global_clipnorm=1.0)
@@ -174,7 +174,7 @@ def main(config: Config) -> dict[str, Any]:
         raise InputError(
             f"{path} is not there; get exchange_rate.txt.gz from github.com/laiguokun/multivariate-time-series-data and name it with --data"
         )
-    if config.context % config.patch:
+    if config.patch < 1 or config.context % config.patch:
         raise InputError(f"--patch {config.patch} does not divide --context {config.context}")
     rates = load(path)
     parts = {horizon: parts_of(len(rates), config.context, horizon) for horizon in config.horizons}

@@ -265,7 +265,14 @@ def load_model(path: Path) -> keras.Model:
         raise InputError(f"{path}: not a network that assignment3 saved ({' '.join(str(error).split())[:200]})") from None
 
 
-def load_all(folder: Path, normalisation: str) -> list[Forecaster]:
-    """The forecasters of a run folder behind one normalisation, by seed. Raises InputError where there is none."""
+def forecaster_files(folder: Path, normalisation: str) -> list[Path]:
+    """The forecasters' files of a run folder behind one normalisation, by seed. Raises InputError where there is none."""
     files = sorted(Path(folder).glob(f"model.{normalisation}-*.keras"), key=lambda file: int(file.stem.rpartition("-")[2]))
-    return [Forecaster(load_model(file)) for file in files or [Path(folder) / f"model.{normalisation}-0.keras"]]
+    if not files:
+        raise InputError(f"{folder} holds no model.{normalisation}-0.keras; make it with: python assignment3/train.py")
+    return files
+
+
+def load_all(folder: Path, normalisation: str) -> list[Forecaster]:
+    """The forecasters of a run folder behind one normalisation, by seed."""
+    return [Forecaster(load_model(file)) for file in forecaster_files(folder, normalisation)]

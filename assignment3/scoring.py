@@ -11,19 +11,10 @@ from assignment3.model import Forecaster
 from common.forecast import Windows
 
 
-def cases(assigned: dict[str, Any]) -> list[tuple[str, str, str, np.ndarray, np.ndarray, int]]:
-    """What `assigned_rows` scores: both networks behind both normalisations, and no change, on the trained window and after it."""
-    seen, coming, horizon = assigned["seen"], assigned["coming"], len(assigned["coming"])
-    target, found = seen[-horizon:], []
-    for name, forecast in assigned.items():
-        model, _, variant = name.partition(", ")
-        if variant:
-            after = variant.endswith("next steps")
-            found.append(
-                ("test" if after else "train", model, variant, forecast, coming if after else target, assigned[f"params | {model}"])
-            )
-    still = (("train", "trained window", seen[-horizon - 1], target), ("test", "next steps", seen[-1], coming))
-    return found + [(split, "no change", where, np.tile(last, (horizon, 1)), truth, 0) for split, where, last, truth in still]
+def answers(assigned: dict[str, Any]) -> list[tuple[str, str, np.ndarray, int]]:
+    """What `assigned_rows` scores: both networks behind both normalisations, on the trained window and after it."""
+    named = [(*name.partition(", ")[::2], forecast) for name, forecast in assigned.items() if ", " in name]
+    return [(model, variant, forecast, assigned[f"params | {model}"]) for model, variant, forecast in named]
 
 
 def looks(windows: Windows, forecaster: Forecaster, origin: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,14 +1,15 @@
 """Assignment 3: a Transformer encoder in TensorFlow on hourly prices of seven coins, behind two normalisations.
 
 Vaswani et al. 2017. `python assignment3/train.py` trains on the built-in sample or on prices it finds; about 9 minutes on two
-CPU cores. On real coins (`--preset full`, about an hour) expect a CRPS about 3 % below a random walk with rolling residuals,
-for either normalisation, and a point forecast that is hardly better than no change.
+CPU cores. On real coins (`--preset full`, about an hour) expect a CRPS 2.5 % below a random walk with rolling residuals, for
+either normalisation, and a point forecast that is no better than no change.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,12 +22,12 @@ from assignment2.train import teach, train_forecaster
 from assignment3.backend import keras
 from assignment3.figures import draw_figures
 from assignment3.model import NORMALISATIONS, Forecaster, course_transformer, save_model
-from assignment3.scoring import cases, looks
+from assignment3.scoring import answers, looks
 from assignment3.training import fit
 from common.backtest import metrics_info
-from common.cli import BaseConfig, entry, parse
-from common.forecast import Group, Windows, assigned_rows, fan_arrays, held_out_rows, print_table
-from common.prices import COINS, Prices, check_positive, load_prices
+from common.cli import entry, parse
+from common.forecast import ForecastConfig, Group, Windows, assigned_rows, fan_arrays, held_out_rows, print_table
+from common.prices import COINS, Prices, check_positive
 from common.report import compile_report
 from common.run import Run, choose_device, progress, tensors, write_arrays
 from common.windows import MinMax, split
@@ -35,22 +36,9 @@ HERE = Path(__file__).resolve().parent
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(ForecastConfig):
     """Assignment 3: a Transformer encoder on hourly prices."""
 
-    source: Literal["auto", "yahoo", "cache", "csv", "simulated"] = "auto"
-    """where the prices come from; auto: --data, else the data folder, else Yahoo, else the built-in simulated sample"""
-    period: str = "max"
-    """how far back Yahoo is asked: 1mo, 3mo, 1y ..., max (729 days)"""
-    steps: int = 20_000
-    """hours of the simulated sample"""
-    seed: int = 0
-    """of the simulated sample and the as-assigned networks; the held-out networks use 0 .. seeds-1"""
-    seeds: int = 5
-    """how many held-out networks of each kind are trained"""
-
-    assigned_steps: int = 101
-    """the course's window, its last `horizon` steps being the target"""
     assigned_blocks: int = 4
     """encoder blocks of the course's network"""
     assigned_units: int = 64
@@ -64,10 +52,6 @@ class Config(BaseConfig):
     """steps that a forecast sees"""
     horizon: int = 5
     """steps that it tells"""
-    test_steps: int = 8760
-    """steps of the test part at the end of the history (at most a quarter of it)"""
-    validation_steps: int = 4380
-    """steps of the validation part before it"""
     width: int = 64
     """of the tokens"""
     blocks: int = 3
@@ -183,8 +167,7 @@ def train_seq2seq(config: Config, run: Run, windows: Windows, device: str) -> Gr
 
 def main(config: Config) -> dict[str, Any]:
     # data: checked before anything is written
-    source = "cache" if config.resume and config.source == "yahoo" else config.source  # the prices that the run began with
-    prices = load_prices(source, config.data, COINS, config.period, config.seed, config.steps)
+    prices = config.prices(COINS)
     check_positive(prices, "the logarithm needs prices above zero")
     parts = split(prices.contiguous(), config.context, config.horizon, config.test_steps, config.validation_steps)
     windows = Windows(prices, parts, config.context, config.horizon)
@@ -213,8 +196,11 @@ def main(config: Config) -> dict[str, Any]:
         groups.append(train_seq2seq(config, run, windows, device))
         save_forecasters(folder / "model.seq2seq.safetensors", groups[-1].forecasters, prices.series)
         # evaluation on the test part, once; record
-        best, table = [(group.model, group.mean) for group in groups], assigned_rows(cases(assigned))
-        pairs = [(best[0], best[1]), (best[0], best[2]), (best[1], best[2])]
+        best, table = (
+            [(group.model, group.mean) for group in groups],
+            assigned_rows(assigned["seen"], assigned["coming"], answers(assigned)),
+        )
+        pairs = list(combinations(best, 2))
         ridge = windows.ridge()
         for name in ("validation", "test"):
             rows, means = held_out_rows(windows, groups, getattr(parts, name), name, ridge, pairs)

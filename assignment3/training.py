@@ -15,8 +15,8 @@ from common.run import Run, progress
 
 def fit(forecaster: Forecaster, windows: Windows, train: np.ndarray, run: Run, name: str, *, seed: int, epochs: int, patience: int, batch: int, lr: float,
         weight_decay: float, warm_up: float = 0.15) -> dict[str, Any]:  # fmt: skip
-    """Trains whatever the forecaster's model has trainable by CRPS, on the windows at origins `train`; returns the weights of
-    the pass that was best on validation. Every draw is a function of (seed, epoch) or kept, so a resumed run is the same run."""
+    """Trains whatever the forecaster's model has trainable by CRPS, on the windows at origins `train`; the model is left with
+    the weights of the pass that was best on validation. Every draw is a function of (seed, epoch) or kept, so a resumed run is the same run."""
     start, model = time.perf_counter(), forecaster.model
     per_epoch, validation = -(-len(train) // batch), windows.parts.validation
     warm = int(warm_up * epochs * per_epoch)
@@ -33,8 +33,10 @@ def fit(forecaster: Forecaster, windows: Windows, train: np.ndarray, run: Run, n
         optimiser.apply(tape.gradient(loss, trained), trained)
         return loss
 
+    usual = windows.changes(windows.parts.train).std(0)  # (H, S)
+
     def crps() -> float:
-        return windows.crps(forecaster, windows.changes(windows.parts.train).std(0), validation)
+        return windows.crps(forecaster, usual, validation)
 
     def state(variables: list[Any]) -> list[np.ndarray]:
         return [np.asarray(variable.value) for variable in variables]

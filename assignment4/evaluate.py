@@ -10,13 +10,13 @@ from assignment3.model import Forecaster, load_model
 from assignment4.figures import draw_figures
 from assignment4.lora import LoRA
 from assignment4.scoring import load_scales
+from assignment4.strategies import PRETRAINED
 from common.cli import InputError, PathOrNone, entry, parse
 from common.forecast import EvaluateConfig, Group, Saved, evaluate
 from common.prices import CURRENCIES
 from common.run import sha256
 
 HERE = Path(__file__).resolve().parent
-PRETRAINED = HERE.parent / "assignment3" / "results"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,19 +56,12 @@ def forgetting(coins: Windows, base: Forecaster, groups: Sequence[Group]) -> lis
     return found
 
 
-def cases(assigned: dict[str, Any]) -> list[tuple[str, str, str, np.ndarray, np.ndarray, int]]:
-    """What `assigned_rows` scores: every strategy and no change, on the trained window and after it."""
-    seen, coming, horizon = assigned["seen"], assigned["coming"], len(assigned["coming"])
-    target, found = seen[-horizon:], []
-    for name, forecast in assigned.items():
-        strategy, comma, where = name.rpartition(", ")
-        if comma and not name.startswith("params"):
-            after = where == "next steps"
-            found.append(
-                ("test" if after else "train", strategy, where, forecast, coming if after else target, assigned[f"params | {strategy}"])
-            )
-    still = (("train", "trained window", seen[-horizon - 1], target), ("test", "next steps", seen[-1], coming))
-    return found + [(part, "no change", where, np.tile(last, (horizon, 1)), truth, 0) for part, where, last, truth in still]
+def answers(assigned: dict[str, Any]) -> list[tuple[str, str, np.ndarray, int]]:
+    """What `assigned_rows` scores: every strategy, on the trained window and after it."""
+    named = [
+        (*name.rpartition(", ")[::2], forecast) for name, forecast in assigned.items() if ", " in name and not name.startswith("params")
+    ]
+    return [(strategy, where, forecast, assigned[f"params | {strategy}"]) for strategy, where, forecast in named]
 
 
 def pairs(whole: Sequence[Group], less: Sequence[Group], rank: int) -> list[tuple[tuple[str, str], tuple[str, str]]]:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from assignment3.backend import keras
-from assignment3.model import Forecaster, load_model
+from assignment3.model import Forecaster, forecaster_files, load_model
 from assignment4.lora import LoRA, affine_layers, split
 from common.cli import InputError
 
+PRETRAINED = Path(__file__).resolve().parents[1] / "assignment3" / "results"
 ATTENTION = (r"attention_\d+/",)  # q, k, v and output projection of every block
 
 
@@ -97,9 +98,10 @@ class Weights:
 
 def base_files(folder: Path, normalisation: str, series: int) -> list[Path]:
     """The pretrained networks of an assignment 3 run, by seed. Raises InputError where there is none, or for another number of series."""
-    files = sorted(Path(folder).glob(f"model.{normalisation}-*.keras"), key=lambda file: int(file.stem.rpartition("-")[2]))
-    if not files:
-        raise InputError(f"{folder} holds no pretrained model.{normalisation}-0.keras; make it with: python assignment3/train.py")
+    files = forecaster_files(folder, normalisation)
+    for name in ("run.json", "model.assigned-minmax.keras"):
+        if not (Path(folder) / name).is_file():
+            raise InputError(f"{folder} holds no {name}; it is not a finished run of: python assignment3/train.py")
     for file in files:
         model = load_model(file)
         if "quantiles" not in [layer.name for layer in model.layers] or len(model.get_layer("quantiles").settings["series"]) != series:

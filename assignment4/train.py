@@ -1,15 +1,14 @@
 """Assignment 4: the coins' Transformer goes to currencies and oil: from scratch, fine-tuned, or by LoRA at several ranks.
 
-Hu et al. 2021. `python assignment4/train.py` adapts the newest run of assignment 3 to the currencies that it finds or simulates;
-about 9 minutes on two CPU cores. On real rates (`--preset full`, about 2 hours) expect LoRA at rank 8 within 1 % of full
-fine-tuning, and all of them within 2 % of each other: near no change there is little to adapt.
+Hu et al. 2021. `python assignment4/train.py` adapts the newest run of assignment 3 to the currencies that it finds or simulates.
+`--preset full` trains about two hundred networks; it has not been run on real rates yet.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,41 +16,40 @@ from assignment3.backend import keras
 from assignment3.model import Forecaster, Normalisation, course_transformer, load_model
 from assignment3.training import fit
 from assignment4.figures import draw_figures
-from assignment4.scoring import FORGETTING, cases, coins_of, forgetting, pairs, save_scales
-from assignment4.strategies import Strategy, Weights, base_files, course_strategies, kernels, prepare, strategies, trained_weights
+from assignment4.scoring import FORGETTING, answers, coins_of, forgetting, pairs, save_scales
+from assignment4.strategies import (
+    PRETRAINED,
+    Strategy,
+    Weights,
+    base_files,
+    course_strategies,
+    kernels,
+    prepare,
+    strategies,
+    trained_weights,
+)
 from common.backtest import metrics_info
-from common.cli import BaseConfig, InputError, PathOrNone, entry, parse
-from common.forecast import Group, Windows, assigned_rows, fan_arrays, held_out_rows, print_table
-from common.prices import CURRENCIES, Prices, check_positive, load_prices
+from common.cli import InputError, PathOrNone, entry, parse
+from common.forecast import ForecastConfig, Group, Windows, assigned_rows, fan_arrays, held_out_rows, print_table
+from common.prices import CURRENCIES, Prices, check_positive
 from common.report import compile_report
 from common.run import Run, newest_run, progress, sha256, write_arrays
 from common.windows import MinMax, split
 
 HERE = Path(__file__).resolve().parent
-PRETRAINED = HERE.parent / "assignment3" / "results"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(ForecastConfig):
     """Assignment 4: transfer of a forecaster to currencies and oil."""
 
-    source: Literal["auto", "yahoo", "cache", "csv", "simulated"] = "auto"
-    """where the rates come from; auto: --data, else the data folder, else Yahoo, else the built-in simulated sample"""
     base: PathOrNone = None
     """run folder of assignment 3 that holds the pretrained networks (default: its newest finished run)"""
     normalisation: Normalisation = "minmax"
     """which of its networks; minmax takes oil's negative price of April 2020, log refuses it"""
-    period: str = "max"
-    """how far back Yahoo is asked: 1mo, 3mo, 1y ..., max"""
     steps: int = 3000
     """days of the simulated sample"""
-    seed: int = 0
-    """of the simulated sample and the as-assigned networks; the held-out ones use 0 .. seeds-1"""
-    seeds: int = 5
-    """networks of each strategy; seed s begins with pretrained network s"""
 
-    assigned_steps: int = 101
-    """the course's window, its last steps being the target"""
     assigned_epochs: int = 1000
     """passes over it from scratch"""
     assigned_ranks: tuple[int, ...] = (2, 8, 16)
@@ -167,8 +165,7 @@ def choose_rates(config: Config, train: Any) -> dict[Strategy, float]:
 
 def main(config: Config) -> dict[str, Any]:
     # data and base: checked before anything is written
-    source = "cache" if config.resume and config.source == "yahoo" else config.source  # the rates that the run began with
-    prices = load_prices(source, config.data, CURRENCIES, config.period, config.seed, config.steps)
+    prices = config.prices(CURRENCIES)
     log = config.normalisation == "log"
     if log:
         check_positive(prices, "--normalisation log needs prices above zero; minmax takes any")
@@ -227,7 +224,7 @@ def main(config: Config) -> dict[str, Any]:
         }
         save_scales(folder / "scales.safetensors", shared, windows, config.normalisation, files, adapters)
         # evaluation on the test part, once; record
-        table, ridge = assigned_rows(cases(assigned)), windows.ridge()
+        table, ridge = assigned_rows(assigned["seen"], assigned["coming"], answers(assigned)), windows.ridge()
         for name in ("validation", "test"):
             rows, means = held_out_rows(windows, [*whole, *few, *less], getattr(parts, name), name, ridge, pairs(whole, less, config.rank))
             table += rows

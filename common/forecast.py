@@ -27,7 +27,7 @@ from common.backtest import (
     metrics_info,
     recalibrate,
 )
-from common.cli import InputError, PathOrNone
+from common.cli import BaseConfig, InputError, PathOrNone
 from common.figures import fans
 from common.prices import Market, Prices, check_positive, load_prices, select
 from common.run import atomic_path, newest_run, peak_mb, write_json
@@ -178,11 +178,26 @@ def pooled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["series"] is None and row["horizon"] is None]
 
 
-def assigned_rows(cases: Sequence[tuple[str, str, str, np.ndarray, np.ndarray, int]]) -> list[dict[str, Any]]:
-    """The course's figure, mean squared error in prices, of (split, model, variant, forecast (H, S), truth (H, S), trained weights)."""
-    return [{"protocol": "as-assigned", "split": split, "model": model, "variant": variant, "metric": "mse",
-             "value": float(((forecast - truth) ** 2).mean()), "n_seeds": 1, "params": params}
-            for split, model, variant, forecast, truth, params in cases]  # fmt: skip
+def assigned_rows(seen: np.ndarray, coming: np.ndarray, answers: Sequence[tuple[str, str, np.ndarray, int]]) -> list[dict[str, Any]]:
+    """The course's figure, mean squared error in prices, of answers (model, variant, forecast (H, S), trained weights) and of no change.
+
+    A variant that ends in "next steps" is scored on the prices `coming` (H, S) after the course's window `seen` (T, S), every
+    other one on the window's own end.
+    """
+    horizon = len(coming)
+    answers = [
+        *answers,
+        *(
+            ("no change", where, np.tile(last, (horizon, 1)), 0)
+            for where, last in (("trained window", seen[-horizon - 1]), ("next steps", seen[-1]))
+        ),
+    ]
+    found = []
+    for model, variant, forecast, params in answers:
+        split, truth = ("test", coming) if variant.endswith("next steps") else ("train", seen[-horizon:])
+        found.append({"protocol": "as-assigned", "split": split, "model": model, "variant": variant, "metric": "mse",
+                      "value": float(((forecast - truth) ** 2).mean()), "n_seeds": 1, "params": params})  # fmt: skip
+    return found
 
 
 def fan_arrays(windows: Windows, mean: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -230,6 +245,33 @@ def print_table(results: dict[str, Any], folder: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- scripts
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastConfig(BaseConfig):
+    """The options that the train.py of every forecasting assignment has."""
+
+    source: Literal["auto", "yahoo", "cache", "csv", "simulated"] = "auto"
+    """where the prices come from; auto: --data, else the data folder, else Yahoo, else the built-in simulated sample"""
+    period: str = "max"
+    """how far back Yahoo is asked: 1mo, 3mo, 1y ..., max (729 days of hours)"""
+    steps: int = 20_000
+    """hours (or days) of the simulated sample"""
+    seed: int = 0
+    """of the simulated sample and the as-assigned networks; the held-out networks use 0 .. seeds-1"""
+    seeds: int = 5
+    """how many held-out networks of each kind are trained"""
+    test_steps: int = 8760
+    """steps of the test part at the end of the history (at most a quarter of it)"""
+    validation_steps: int = 4380
+    """steps of the validation part before it"""
+    assigned_steps: int = 101
+    """the course's window, its last `horizon` steps being the target"""
+
+    def prices(self, market: Market) -> Prices:
+        """The prices that the options name; a resumed run takes those that it began with."""
+        source = "cache" if self.resume and self.source == "yahoo" else self.source
+        return load_prices(source, self.data, market, self.period, self.seed, self.steps)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -94,6 +94,10 @@ def test_a_base_of_another_shape_or_none_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"make it with: python assignment3/train\.py"):
         base_files(tmp_path, "minmax", 7)
     save_model(tmp_path / "model.minmax-0.keras", build().model)
+    with pytest.raises(InputError, match=r"holds no run\.json"):
+        base_files(tmp_path, "minmax", 7)
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "model.assigned-minmax.keras").write_bytes(b"")
     assert len(base_files(tmp_path, "minmax", 7)) == 1
     with pytest.raises(InputError, match="is not a forecaster of 3 series"):
         base_files(tmp_path, "minmax", 3)
