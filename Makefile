@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-N ?= 1 2 3
+N ?= 1 2 3 4
 ASSIGNMENTS := $(foreach n,$(N),assignment$(n))
 SAMPLE = $(if $(filter assignment1,$(1)),synthetic,simulated)
 

@@ -71,10 +71,10 @@ class Config(ForecastConfig):
     """peak learning rates that each strategy may choose from on validation, with one seed"""
     lora_lrs: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     """the same for LoRA and for the head alone, which bear larger ones"""
-    epochs: int = 8
-    """passes over the training part at most"""
+    epochs: int = 5
+    """passes over the whole training part at most; over a share of it more by one over the share's square root"""
     patience: int = 2
-    """passes without a better validation CRPS before training stops"""
+    """passes without a better validation CRPS before training stops, for a share likewise"""
     batch: int = 32
     """windows in a batch"""
     alpha: float = 16.0
@@ -136,12 +136,13 @@ def adapt(config: Config, run: Run, windows: Windows, base: Path, strategy: Stra
     lora, before = prepare(model, strategy, seed, config.alpha), kernels(model)
     params, done, tuned = trained_weights(model), {"seconds": 0.0}, Forecaster(model)  # made after the adapter, so that it traces that
     if params:
-        done = fit(tuned, windows, train, run, name, seed=seed, epochs=epochs or config.epochs, patience=config.patience, batch=config.batch, lr=lr,
+        passes, patience = (round(most / share**0.5) for most in (epochs or config.epochs, config.patience))  # few data: few steps a pass
+        done = fit(tuned, windows, train, run, name, seed=seed, epochs=passes, patience=patience, batch=config.batch, lr=lr,
                    weight_decay=config.weight_decay)  # fmt: skip
+    if lora is not None and share == 1 and not epochs and strategy in kept(config):
+        lora.save(run.folder / f"adapter.r{strategy.rank}-{seed}.safetensors")  # before the shrinkage, which is no part of its base
     tuned.fit_shrink(*validation, tuned.targets(validation[0], windows.future(parts.validation)))
     if lora is not None:
-        if share == 1 and not epochs and strategy in kept(config):
-            lora.save(run.folder / f"adapter.r{strategy.rank}-{seed}.safetensors")
         lora.merge()
     changed = {path: np.linalg.svd(kernel - before[path], compute_uv=False) for path, kernel in kernels(model).items()}
     return done | {"weights": model.get_weights(), "params": params, "singular": changed, "shrink": tuned.fitted.fitted_shrink.numpy()}
@@ -216,8 +217,9 @@ def main(config: Config) -> dict[str, Any]:
         run.note(learning_rates={strategy.name: rate for strategy, rate in rates.items()})
         main_three = [strategy for strategy in rates if strategy.name in ("from scratch", "full fine-tuning", f"LoRA, rank {config.rank}")]
         whole = [group(strategy, "to convergence", strategy not in main_three) for strategy in rates]
-        brief = [strategy for strategy in rates if strategy in course_strategies(config.assigned_ranks)]
-        few = [group(strategy, f"{epochs} epoch{'s' * (epochs > 1)}", True, epochs=epochs) for epochs in (1, 2) for strategy in brief]
+        few = [
+            group(strategy, f"{epochs} epoch{'s' * (epochs > 1)}", True, epochs=epochs) for epochs in (1, 2) for strategy in main_three[1:]
+        ]
         less = [group(strategy, f"{100 * share:g} % of the data", True, share=share) for share in config.shares for strategy in main_three]
         adapters = {
             f"r{strategy.rank}-{seed}": train(strategy, seed, rates[strategy]) for strategy in kept(config) for seed in range(config.seeds)
@@ -225,8 +227,8 @@ def main(config: Config) -> dict[str, Any]:
         save_scales(folder / "scales.safetensors", shared, windows, config.normalisation, files, adapters)
         # evaluation on the test part, once; record
         table, ridge = assigned_rows(assigned["seen"], assigned["coming"], answers(assigned)), windows.ridge()
-        for name in ("validation", "test"):
-            rows, means = held_out_rows(windows, [*whole, *few, *less], getattr(parts, name), name, ridge, pairs(whole, less, config.rank))
+        for name, groups, shares in (("validation", whole, []), ("test", [*whole, *few, *less], less)):
+            rows, means = held_out_rows(windows, groups, getattr(parts, name), name, ridge, pairs(whole, shares, config.rank))
             table += rows
         table += forgetting(coins, shared, whole)
         chosen = f"LoRA, rank {config.rank}"

@@ -162,13 +162,8 @@ def by_horizon(path: Path, record: dict[str, Any], part: pd.DataFrame, scale: st
         ):
             for number, (model, variant) in enumerate(names):
                 rows = part[(part.model == model) & (part.variant == variant) & (part.metric == metric)].sort_values("horizon")
-                style = {
-                    "color": PALETTE[number % 8],
-                    "marker": MARKERS[number % 8],
-                    "ms": 4,
-                    "label": f"{model}, {variant}",
-                    "ls": ("-", "--")[number // 8 % 2],
-                }
+                style = {"color": PALETTE[number % 8], "marker": MARKERS[number % 8], "ms": 4, "ls": ("-", "--")[number // 8 % 2]}
+                style["label"] = f"{model}, {variant}"
                 panel.errorbar(rows.horizon, rows.value, rows["std"].fillna(0), **style)
             best = part[(part.metric == metric) & (part.model == scale)].value
             low, high = min(best.min(), 1), max(best.max(), 1)

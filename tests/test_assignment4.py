@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from assignment3.model import Forecaster, save_model
@@ -11,6 +16,8 @@ from assignment4.strategies import Strategy, Weights, base_files, kernels, prepa
 from common.cli import InputError
 from common.forecast import Group, Windows
 from common.prices import COINS, CURRENCIES, simulate
+from tests.conftest import assert_refused, call, results, smoke
+from tests.test_assignment2 import table
 from tests.test_assignment3 import SMALL
 
 FULL = {"width": 64, "blocks": 3, "heads": 8, "key": 64, "feed_forward": 0, "norm": "post", "dropout": 0.2}
@@ -90,6 +97,15 @@ def test_an_adapter_switched_off_leaves_the_forecast_on_the_coins_as_it_was(days
     np.testing.assert_allclose(merged.predict(*seen)[1], changed[1], rtol=1e-5)
 
 
+def test_a_negative_price_reaches_no_logarithm(days, tmp_path, smoke3):
+    values = days.values.copy()
+    values[400, -1] = -36.98
+    frame = pd.DataFrame(values, columns=list(days.series)).assign(date=[str(time)[:10] for time in days.times])[["date", *days.series]]
+    frame.to_csv(tmp_path / "oil.csv", index=False)
+    words = ["--preset", "smoke", "--base", smoke3, "--data", "oil.csv"]
+    assert_refused("assignment4/train.py", [*words, "--normalisation", "log"], "WTI is -36.98", tmp_path)
+
+
 def test_a_base_of_another_shape_or_none_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"make it with: python assignment3/train\.py"):
         base_files(tmp_path, "minmax", 7)
@@ -111,3 +127,120 @@ def test_pairs_name_rows_that_exist():
     assert {name for pair in found for name in pair} <= rows
     assert (("LoRA, rank 8", "mean 5"), ("from scratch", "mean 5")) in found
     assert len(found) == len(set(found))
+
+
+# ---------------------------------------------------------------------------------------------------------------- scripts
+
+
+@pytest.fixture(scope="module")
+def smoke4(smoke3, tmp_path_factory) -> Path:
+    """One unbroken run of assignment 4, on assignment 3's."""
+    return smoke("assignment4", "simulated", tmp_path_factory.mktemp("smoke"), "--base", str(smoke3))
+
+
+def test_a_run_leaves_everything_that_the_readme_promises(smoke4):
+    for name in ("run.json", "metrics.csv", "metrics.json", "report.pdf", "predictions.npz", "adapter.r2-0.safetensors", "adapter.r2-0.json", "scales.safetensors",
+                 "error_against_parameters.png", "error_against_data.png", "forgetting.png", "singular_values.png", "forecast_fans.png", "error_by_horizon.png",
+                 "error_by_cell.png", "calibration.png", "learning_curves.png"):  # fmt: skip
+        assert (smoke4 / name).stat().st_size > 0, name
+    rows = pd.DataFrame(json.loads((smoke4 / "metrics.json").read_text())["rows"])
+    assert rows.value.notna().all()
+    pooled = rows[(rows.protocol == "held-out") & (rows.split == "test") & rows.series.isna() & rows.horizon.isna()]
+    assert {
+        "no adaptation",
+        "head only",
+        "from scratch",
+        "full fine-tuning",
+        "LoRA, rank 2",
+        "LoRA, rank 2, attention only",
+        "rsLoRA, rank 2",
+    } <= set(pooled.model)
+    assert {"to convergence", "1 epoch", "2 epochs", "10 % of the data"} <= set(pooled.variant)
+    weights = json.loads((smoke4 / "adapter.r2-0.json").read_text())["trained_weights"]
+    size = sum((smoke4 / f"adapter.r2-0.{suffix}").stat().st_size for suffix in ("safetensors", "json"))
+    assert size <= 4 * weights + 4096
+    forgotten = rows[rows.metric == "coin_crps"].set_index("model").value
+    assert forgotten["no adaptation"] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_resumed_run_is_the_same(smoke3, smoke4, tmp_path):
+    """What a run finished is kept: one that lost its end and half of its parts comes to the same rows."""
+    shutil.copytree(smoke4, tmp_path / "run")
+    (tmp_path / "run/metrics.json").unlink()
+    for file in sorted((tmp_path / "run/checkpoints").glob("done-*"), key=lambda file: file.stat().st_mtime)[-6:]:
+        file.unlink()
+    smoke("assignment4", "simulated", tmp_path, "--base", str(smoke3), "--resume")
+    assert results(tmp_path / "run") == results(smoke4)
+
+
+def test_evaluate_and_predict_take_one_adapter(smoke3, smoke4, tmp_path):
+    adapter = smoke4 / "adapter.r2-0.safetensors"
+    done = call("assignment4/evaluate.py", "--run", smoke4, "--adapter", adapter, "--base", smoke3, "--out", tmp_path / "scores.json")
+    assert done.returncode == 0, done.stderr
+    rows = {
+        (row["model"], row["variant"], row["metric"]): row["value"]
+        for row in json.loads((tmp_path / "scores.json").read_text())["rows"]
+        if row["series"] is row["horizon"] is None
+    }
+    whole = {(row["model"], row["variant"], row["metric"]): row["value"] for row in json.loads((smoke4 / "metrics.json").read_text())["rows"]
+             if row["series"] is row["horizon"] is None and row["split"] == "test"}  # fmt: skip
+    assert rows["LoRA", "adapter.r2-0", "crps"] == pytest.approx(whole["LoRA, rank 2", "to convergence", "crps"], rel=1e-5)
+    days = simulate(CURRENCIES, 300, 7)
+    frame = table(days)
+    frame["time"] = [str(time)[:10] for time in days.times]
+    frame.to_csv(tmp_path / "now.csv", index=False)
+    done = call(
+        "assignment4/predict.py",
+        "--run",
+        smoke4,
+        "--adapter",
+        adapter,
+        "--base",
+        smoke3,
+        "--data",
+        tmp_path / "now.csv",
+        "--out",
+        tmp_path / "out.csv",
+    )
+    assert done.returncode == 0, done.stderr
+    found = pd.read_csv(tmp_path / "out.csv")
+    assert len(found) == 35
+    assert np.is_busday(found.time.to_numpy().astype("datetime64[D]")).all()
+    assert ((found.low_95 < found.low_80) & (found.high_80 < found.high_95)).all()
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        ("train", ["--base", "EMPTY"], "python assignment3/train.py"),
+        ("train", ["--base", "BASE", "--data", "three.csv"], "is not a forecaster of 3 series"),
+        ("train", ["--base", "TRUNCATED"], "not a network that assignment3 saved"),
+        ("train", ["--base", "BASE", "--ranks", "0", "--out", "never"], "--ranks"),
+        ("train", ["--base", "BASE", "--ranks", "65", "--out", "never"], "--ranks"),
+        ("predict", ["--run", "RUN", "--base", "OTHER", "--adapter", "ADAPTER"], "another base"),
+        ("predict", ["--run", "RUN", "--base", "EMPTY", "--adapter", "ADAPTER"], "does not exist"),
+        ("predict", ["--run", "EMPTY"], "python assignment4/train.py"),
+        ("predict", ["--run", "RUN", "--adapter", "nowhere.safetensors"], "scales.safetensors"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(smoke3, smoke4, tmp_path, tmp_path_factory, script, words, message):
+    days = simulate(CURRENCIES, 300, 3)
+    frame = table(days)
+    frame[["time", "EUR", "GBP", "JPY"]].to_csv(tmp_path / "three.csv", index=False)
+    empty, truncated, other = (tmp_path_factory.mktemp(name) for name in ("empty", "truncated", "other"))
+    for name in ("run.json", "model.assigned-minmax.keras"):
+        shutil.copy(smoke3 / name, truncated / name)
+    (truncated / "model.minmax-0.keras").write_bytes((smoke3 / "model.minmax-0.keras").read_bytes()[:-50])
+    shutil.copy(smoke3 / "model.log-0.keras", other / "model.minmax-0.keras")
+    places = {
+        "EMPTY": empty,
+        "TRUNCATED": truncated,
+        "OTHER": other,
+        "BASE": smoke3,
+        "RUN": smoke4,
+        "ADAPTER": smoke4 / "adapter.r2-0.safetensors",
+    }
+    words = [places.get(word, word) for word in words]
+    assert_refused(
+        f"assignment4/{script}.py", ["--preset", "smoke", "--source", "auto", *words] if script == "train" else words, message, tmp_path
+    )
