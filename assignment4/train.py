@@ -1,7 +1,7 @@
 """Assignment 4: the coins' Transformer goes to currencies and oil: from scratch, fine-tuned, or by LoRA at several ranks.
 
 Hu et al. 2021. `python assignment4/train.py` adapts the newest run of assignment 3 to the currencies that it finds or simulates.
-`--preset full` trains about two hundred networks; it has not been run on real rates yet.
+`--preset full` trains about two hundred networks, two hours on two CPU cores; what they score is in README.md.
 """
 
 from __future__ import annotations
