@@ -126,6 +126,7 @@ def adapt(config: Config, run: Run, windows: Windows, base: Path, strategy: Stra
     were trained, and the singular values of what every affine map changed by."""
     parts = windows.parts
     train = parts.train[-max(int(share * len(parts.train)), config.batch) :]
+    keras.utils.set_random_seed(seed)  # a loaded network draws its dropout's seeds anew
     model = load_model(base)
     if strategy.kind == "scratch":
         settings = model.get_layer("quantiles").settings | {"series": windows.prices.series}
