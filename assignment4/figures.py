@@ -115,7 +115,10 @@ def singular_values(folder: Path, record: dict[str, Any], held: Any) -> None:
                     np.arange(1, len(values) + 1),
                     values,
                     ms=3,
-                    **({**style(name), "marker": "o" if name != names[-1] else "s", "label": name}),
+                    **(
+                        style(name)
+                        | {"label": name, "color": PALETTE[(1, 2, 0)[names.index(name)]], "ls": ("-", "--", ":")[names.index(name)]}
+                    ),
                 )
             panel.set_title(path, fontsize=8)
             panel.set(yscale="log", xscale="log")

@@ -4,17 +4,18 @@ is forgotten of the coins, and the scales that an adapter needs."""
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from assignment3.model import Forecaster
+from assignment3.model import Forecaster, load_model
 from common.cli import InputError
 from common.forecast import Group, Windows
 from common.prices import COINS, load_prices
-from common.run import load_state, save_state, sha256
+from common.run import atomic_path, load_state, save_state, sha256
 from common.windows import split
 
 FORGETTING = {
@@ -39,21 +40,20 @@ def coins_of(base: Path) -> tuple[Windows, str]:
     return Windows(coins, parts, made["context"], made["horizon"]), which
 
 
-def forgetting(coins: Windows, base: Forecaster, groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Rows of the error on the coins after each adaptation, with the coins' own scales put back, over that before it."""
+def forgetting(coins: Windows, files: Sequence[Path], groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Rows of the error on the coins after each adaptation, with the coins' own scales put back, over that of its own base before it."""
     at = coins.parts.validation[:: max(len(coins.parts.validation) // 1000, 1)]
-    size, original, scales = coins.changes(coins.parts.train).std(0), base.model.get_weights(), base.fitted.get_weights()
-    before, found = coins.crps(base, size, at), []
-    for group in groups:
-        ratios = []
-        for weights in group.forecasters:
-            base.model.set_weights(weights.arrays)
+    size, ratios = coins.changes(coins.parts.train).std(0), np.zeros((len(groups), len(groups[0].forecasters)))
+    for seed in range(ratios.shape[1]):
+        base = Forecaster(load_model(files[seed % len(files)]))
+        scales, before = base.fitted.get_weights(), coins.crps(base, size, at)
+        for place, group in enumerate(groups):
+            base.model.set_weights(group.forecasters[seed].arrays)
             base.fitted.set_weights(scales)
-            ratios.append(coins.crps(base, size, at) / before)
-        found.append({"protocol": "held-out", "split": "validation", "model": group.model, "variant": group.variant, "metric": "coin_crps", "value": float(np.mean(ratios)),
-                      "std": float(np.std(ratios, ddof=1)) if len(ratios) > 1 else None, "n_seeds": len(ratios), "params": group.forecasters[0].params})  # fmt: skip
-    base.model.set_weights(original)
-    return found
+            ratios[place, seed] = coins.crps(base, size, at) / before
+    return [{"protocol": "held-out", "split": "validation", "model": group.model, "variant": group.variant, "metric": "coin_crps", "value": float(row.mean()),
+             "std": float(row.std(ddof=1)) if len(row) > 1 else None, "n_seeds": len(row), "params": group.forecasters[0].params}
+            for group, row in zip(groups, ratios, strict=True)]  # fmt: skip
 
 
 def answers(assigned: dict[str, Any]) -> list[tuple[str, str, np.ndarray, int]]:
@@ -73,6 +73,13 @@ def pairs(whole: Sequence[Group], less: Sequence[Group], rank: int) -> list[tupl
     for variant in dict.fromkeys(group.variant for group in (*less, *whole)):
         found += [(rows[name, variant], rows["from scratch", variant]) for name in ("full fine-tuning", f"LoRA, rank {rank}")]
     return found
+
+
+def keep_adapter(checkpoint: Path, to: Path) -> None:
+    """Copies the adapter of one training, both files."""
+    for suffix in (".safetensors", ".json"):
+        with atomic_path(to.with_suffix(suffix)) as temporary:
+            shutil.copyfile(checkpoint.with_suffix(suffix), temporary)
 
 
 def save_scales(

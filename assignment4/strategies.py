@@ -54,6 +54,12 @@ def course_strategies(ranks: tuple[int, ...]) -> list[Strategy]:
     ]
 
 
+def part_name(strategy: Strategy, seed: int, lr: float, less: dict[str, Any]) -> str:
+    """The name of one training, in metrics.csv and of its checkpoints."""
+    named = (f"{key}_{value:g}" for key, value in less.items())
+    return "-".join([strategy.name.replace(", ", "-").replace(" ", "_"), f"{lr:g}", *named, str(seed)])
+
+
 def prepare(model: keras.Model, strategy: Strategy, seed: int, alpha: float | None = None) -> LoRA | None:
     """Leaves trainable of a pretrained network what the strategy trains; returns the LoRA that holds its adapter, if it is one."""
     if strategy.kind in ("none", "head"):

@@ -7,6 +7,7 @@ Hu et al. 2021. `python assignment4/train.py` adapts the newest run of assignmen
 from __future__ import annotations
 
 import dataclasses
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from assignment3.backend import keras
 from assignment3.model import Forecaster, Normalisation, course_transformer, load_model
 from assignment3.training import fit
 from assignment4.figures import draw_figures
-from assignment4.scoring import FORGETTING, answers, coins_of, forgetting, pairs, save_scales
+from assignment4.scoring import FORGETTING, answers, coins_of, forgetting, keep_adapter, pairs, save_scales
 from assignment4.strategies import (
     PRETRAINED,
     Strategy,
@@ -24,6 +25,7 @@ from assignment4.strategies import (
     base_files,
     course_strategies,
     kernels,
+    part_name,
     prepare,
     strategies,
     trained_weights,
@@ -141,7 +143,7 @@ def adapt(config: Config, run: Run, windows: Windows, base: Path, strategy: Stra
         done = fit(tuned, windows, train, run, name, seed=seed, epochs=passes, patience=patience, batch=config.batch, lr=lr,
                    weight_decay=config.weight_decay)  # fmt: skip
     if lora is not None and share == 1 and not epochs and strategy in kept(config):
-        lora.save(run.folder / f"adapter.r{strategy.rank}-{seed}.safetensors")  # before the shrinkage, which is no part of its base
+        lora.save(checkpoint(run.folder, name))  # before the shrinkage, which is no part of its base
     tuned.fit_shrink(*validation, tuned.targets(validation[0], windows.future(parts.validation)))
     if lora is not None:
         lora.merge()
@@ -153,6 +155,11 @@ def kept(config: Config) -> list[Strategy]:
     """The strategies whose adapters the run folder keeps."""
     return [strategy for strategy in strategies(config.ranks, config.rank) if strategy.kind == "lora" and strategy.rank in (2, config.rank) and strategy.targets is None
             and not strategy.rank_stabilised]  # fmt: skip
+
+
+def checkpoint(folder: Path, name: str) -> Path:
+    """Where the adapter of one training waits until the learning rates are chosen."""
+    return folder / "checkpoints" / f"adapter-{name}.safetensors"
 
 
 def choose_rates(config: Config, train: Any) -> dict[Strategy, float]:
@@ -190,14 +197,7 @@ def main(config: Config) -> dict[str, Any]:
         made: dict[str, dict[str, Any]] = {}
 
         def train(strategy: Strategy, seed: int, lr: float, **less: Any) -> dict[str, Any]:
-            name = "-".join(
-                [
-                    strategy.name.replace(", ", "-").replace(" ", "_"),
-                    f"{lr:g}",
-                    *(f"{key}_{value:g}" for key, value in less.items()),
-                    str(seed),
-                ]
-            )
+            name = part_name(strategy, seed, lr, less)
             if name not in made:
                 made[name] = run.memo(name, lambda: adapt(config, run, windows, files[seed % len(files)], strategy, seed, lr, name, **less))
             return made[name]
@@ -205,14 +205,8 @@ def main(config: Config) -> dict[str, Any]:
         def group(strategy: Strategy, variant: str, brief: bool, **less: Any) -> Group:
             done = [train(strategy, seed, rates[strategy], **less) for seed in range(config.seeds)]
             seconds = float(np.mean([one["seconds"] for one in done]))
-            return Group(
-                strategy.name,
-                variant,
-                [Weights(shared, one["weights"], one["params"]) for one in done],
-                f"{variant}, mean of {config.seeds} seeds",
-                seconds,
-                brief,
-            )
+            models = [Weights(shared, one["weights"], one["params"]) for one in done]
+            return Group(strategy.name, variant, models, f"{variant}, mean of {config.seeds} seeds", seconds, brief)
 
         rates = choose_rates(config, train)
         run.note(learning_rates={strategy.name: rate for strategy, rate in rates.items()})
@@ -222,22 +216,22 @@ def main(config: Config) -> dict[str, Any]:
             group(strategy, f"{epochs} epoch{'s' * (epochs > 1)}", True, epochs=epochs) for epochs in (1, 2) for strategy in main_three[1:]
         ]
         less = [group(strategy, f"{100 * share:g} % of the data", True, share=share) for share in config.shares for strategy in main_three]
-        adapters = {
-            f"r{strategy.rank}-{seed}": train(strategy, seed, rates[strategy]) for strategy in kept(config) for seed in range(config.seeds)
-        }
+        adapters = {}
+        for strategy, seed in product(kept(config), range(config.seeds)):
+            adapters[f"r{strategy.rank}-{seed}"] = train(strategy, seed, rates[strategy])
+            keep_adapter(
+                checkpoint(folder, part_name(strategy, seed, rates[strategy], {})), folder / f"adapter.r{strategy.rank}-{seed}.safetensors"
+            )
         save_scales(folder / "scales.safetensors", shared, windows, config.normalisation, files, adapters)
         # evaluation on the test part, once; record
         table, ridge = assigned_rows(assigned["seen"], assigned["coming"], answers(assigned)), windows.ridge()
         for name, groups, shares in (("validation", whole, []), ("test", [*whole, *few, *less], less)):
             rows, means = held_out_rows(windows, groups, getattr(parts, name), name, ridge, pairs(whole, shares, config.rank))
             table += rows
-        table += forgetting(coins, shared, whole)
+        table += forgetting(coins, files, whole)
         chosen = f"LoRA, rank {config.rank}"
-        singular = {
-            f"singular | {strategy.name} | {path}": values
-            for strategy, rate in rates.items()
-            for path, values in train(strategy, 0, rate)["singular"].items()
-        }
+        singular = {f"singular | {strategy.name} | {path}": values for strategy, rate in rates.items()
+                    for path, values in train(strategy, 0, rate)["singular"].items()}  # fmt: skip
         write_arrays(folder / "predictions.npz", **fan_arrays(windows, means[chosen, "to convergence"]), **singular,
                      **{f"assigned | {name}": value for name, value in assigned.items() if isinstance(value, np.ndarray)})  # fmt: skip
         results = run.finish(table, metrics_info(log) | FORGETTING)

@@ -223,7 +223,7 @@ def print_table(results: dict[str, Any], folder: Path) -> None:
     if assigned := [row for row in rows if row["protocol"] == "as-assigned"]:
         print("as assigned, mean squared error in USD squared")
     for row in assigned:
-        print(f"  {row['model']:16}{row['variant']:46}{row['value']:14.4f}")
+        print(f"  {row['model']:30}{row['variant']:46}{row['value']:14.4f}")
     metrics = ("rmsse", "crps_ratio", "coverage_80", "coverage_95")
     found: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
@@ -231,10 +231,10 @@ def print_table(results: dict[str, Any], folder: Path) -> None:
             found.setdefault((row["model"], row["variant"]), {})[row["metric"]] = row["value"]
 
     def lines(names: Sequence[str], titles: Sequence[str]) -> None:
-        print(f"  {'model':16}{'variant':46}" + "".join(f"{title:>12}" for title in titles))
+        print(f"  {'model':30}{'variant':46}" + "".join(f"{title:>12}" for title in titles))
         for (model, variant), values in found.items():
             if any(name in values for name in names):
-                print(f"  {model:16}{variant:46}" + "".join(f"{values[name]:12.4f}" if name in values else f"{'-':>12}" for name in names))
+                print(f"  {model:30}{variant:46}" + "".join(f"{values[name]:12.4f}" if name in values else f"{'-':>12}" for name in names))
 
     print("held out, test part, pooled over series and steps")
     lines(metrics, ("RMSSE", "CRPS ratio", "in 80 %", "in 95 %"))

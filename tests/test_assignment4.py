@@ -16,7 +16,7 @@ from assignment4.strategies import Strategy, Weights, base_files, kernels, prepa
 from common.cli import InputError
 from common.forecast import Group, Windows
 from common.prices import COINS, CURRENCIES, simulate
-from tests.conftest import assert_refused, call, smoke
+from tests.conftest import assert_refused, call, results, smoke
 from tests.test_assignment2 import table
 from tests.test_assignment3 import SMALL
 
@@ -136,6 +136,41 @@ def test_pairs_name_rows_that_exist():
 def smoke4(smoke3, tmp_path_factory) -> Path:
     """One unbroken run of assignment 4, on assignment 3's."""
     return smoke("assignment4", "simulated", tmp_path_factory.mktemp("smoke"), "--base", str(smoke3))
+
+
+def test_a_run_leaves_everything_that_the_readme_promises(smoke4):
+    for name in ("run.json", "metrics.csv", "metrics.json", "report.pdf", "predictions.npz", "adapter.r2-0.safetensors", "adapter.r2-0.json", "scales.safetensors",
+                 "error_against_parameters.png", "error_against_data.png", "forgetting.png", "singular_values.png", "forecast_fans.png", "error_by_horizon.png",
+                 "error_by_cell.png", "calibration.png", "learning_curves.png"):  # fmt: skip
+        assert (smoke4 / name).stat().st_size > 0, name
+    rows = pd.DataFrame(json.loads((smoke4 / "metrics.json").read_text())["rows"])
+    assert rows.value.notna().all()
+    pooled = rows[(rows.protocol == "held-out") & (rows.split == "test") & rows.series.isna() & rows.horizon.isna()]
+    assert {
+        "no adaptation",
+        "head only",
+        "from scratch",
+        "full fine-tuning",
+        "LoRA, rank 2",
+        "LoRA, rank 2, attention only",
+        "rsLoRA, rank 2",
+    } <= set(pooled.model)
+    assert {"to convergence", "1 epoch", "2 epochs", "10 % of the data"} <= set(pooled.variant)
+    weights = json.loads((smoke4 / "adapter.r2-0.json").read_text())["trained_weights"]
+    size = sum((smoke4 / f"adapter.r2-0.{suffix}").stat().st_size for suffix in ("safetensors", "json"))
+    assert size <= 4 * weights + 4096
+    forgotten = rows[rows.metric == "coin_crps"].set_index("model").value
+    assert forgotten["no adaptation"] == pytest.approx(1, abs=1e-6)
+
+
+def test_a_resumed_run_is_the_same(smoke3, smoke4, tmp_path):
+    """What a run finished is kept: one that lost its end and half of its parts comes to the same rows."""
+    shutil.copytree(smoke4, tmp_path / "run")
+    (tmp_path / "run/metrics.json").unlink()
+    for file in sorted((tmp_path / "run/checkpoints").glob("done-*"), key=lambda file: file.stat().st_mtime)[-6:]:
+        file.unlink()
+    smoke("assignment4", "simulated", tmp_path, "--base", str(smoke3), "--resume")
+    assert results(tmp_path / "run") == results(smoke4)
 
 
 def test_evaluate_and_predict_take_one_adapter(smoke3, smoke4, tmp_path):
