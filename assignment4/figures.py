@@ -42,7 +42,7 @@ def style(name: str) -> dict[str, Any]:
 def parameters(folder: Path, record: dict[str, Any], pooled: pd.DataFrame) -> None:
     """Error against the number of trained weights, mean and deviation of the seeds."""
     part = pooled[(pooled.variant == "to convergence") & pooled.metric.isin(["crps_ratio", "rmsse"])]
-    with figure(folder / "error_against_parameters.png", record, (9, 3.4), 1, 2) as (picture, axes):
+    with figure(folder / "error_against_parameters.png", record, (10, 3.4), 1, 2) as (picture, axes):
         for panel, metric, label in zip(
             axes, ("crps_ratio", "rmsse"), ("CRPS ratio (1: rolling random walk)", "RMSSE (1: no change)"), strict=True
         ):
@@ -52,7 +52,7 @@ def parameters(folder: Path, record: dict[str, Any], pooled: pd.DataFrame) -> No
                     look["label"] = "_again"
                 panel.errorbar(np.maximum(rows.params, 100), rows.value, rows["std"].fillna(0), ls="none", ms=5, capsize=2, **look)
             panel.set(xscale="log", xlabel="trained weights (no adaptation: 0, drawn at 100)", ylabel=label)
-        axes[0].legend(fontsize=7)
+        picture.legend(*axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right center")
         picture.suptitle("Error of each strategy on the test part, single networks: mean and deviation of the seeds", fontsize=10)
 
 

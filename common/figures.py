@@ -156,7 +156,7 @@ def by_horizon(path: Path, record: dict[str, Any], part: pd.DataFrame, scale: st
     """RMSSE and CRPS ratio by step ahead of every model and variant among the rows `part`; the axes fit the model `scale`."""
     part = part[part.series.isna() & part.horizon.notna()]
     names = list(dict.fromkeys(zip(part.model, part.variant, strict=True)))
-    with figure(path, record, (9, 3.4), 1, 2) as (picture, axes):
+    with figure(path, record, (11, 3.4), 1, 2) as (picture, axes):
         for panel, metric, label in zip(
             axes, ("rmsse", "crps_ratio"), ("RMSSE (1: no change)", "CRPS ratio (1: rolling random walk)"), strict=True
         ):
@@ -167,10 +167,10 @@ def by_horizon(path: Path, record: dict[str, Any], part: pd.DataFrame, scale: st
                 panel.errorbar(rows.horizon, rows.value, rows["std"].fillna(0), **style)
             best = part[(part.metric == metric) & (part.model == scale)].value
             low, high = min(best.min(), 1), max(best.max(), 1)
-            panel.set_ylim(low - 0.3 * (high - low) - 0.001, high + 1.2 * (high - low) + 0.001)
+            panel.set_ylim(low - 0.3 * (high - low) - 0.001, high + 0.5 * (high - low) + 0.001)
             panel.set(xlabel="step ahead", ylabel=label, xticks=sorted(part.horizon.unique()))
             panel.axhline(1, color="#888888", lw=0.8)
-        axes[1].legend(fontsize=6, loc="upper left", ncols=2)
+        picture.legend(*axes[1].get_legend_handles_labels(), fontsize=7, loc="outside right center")  # ten lines leave no room inside
         picture.suptitle("Error by step ahead, geometric mean over series, test part; rows off the scale are in metrics.json", fontsize=9)
 
 
