@@ -103,7 +103,7 @@ def entry(main: Callable[[], object]) -> None:
     signal.signal(signal.SIGTERM, stop)
     try:
         main()
-    except InputError as error:
+    except (InputError, FloatingPointError) as error:  # the second: Run.stoppable met a loss that is not finite
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     except (Interrupted, KeyboardInterrupt) as stop:

@@ -1,0 +1,1 @@
+"""DDIM diffusion on images with a Transformer in place of the U-Net."""

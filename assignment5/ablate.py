@@ -1,0 +1,84 @@
+"""What in the tuned recipe matters: each row trains the Transformer with one thing changed, and is scored on the validation part only.
+
+    python assignment5/ablate.py --source flowers
+
+Every row stands in results/<source>-ablation, also those that lost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from assignment5 import data
+from assignment5.features import load_features, train_features
+from assignment5.protocols import METRICS_INFO, Judge, sampled_rows
+from assignment5.train import ASSIGNED, HERE, Config, build, train, variant
+from common.cli import entry, parse
+from common.run import Run, choose_device, tensors
+
+BASE: dict[str, Any] = {"conditioning": "adaln", "skips": False, "ends": "linear", "target": "velocity", "error": "mse", "min_snr": 0.0, "max_signal": 0.95,
+                        "warmup": 250, "decay": True, "flips": True, "patch": 4, "lr": 1e-3}  # fmt: skip
+CHANGES: dict[str, dict[str, Any]] = {
+    "base": {},
+    "convolutional ends": {"ends": "convolution"},
+    "token conditioning": {"conditioning": "token"},
+    "long skips": {"skips": True},
+    "noise target, MAE": {"target": "noise", "error": "mae"},
+    "noise target": {"target": "noise"},
+    "image target": {"target": "image"},
+    "velocity, MAE": {"error": "mae"},
+    "Min-SNR 5": {"min_snr": 5.0},
+    "signal to 0.995": {"max_signal": 0.995},
+    "no flips": {"flips": False},
+    "no warm-up, no decay": {"warmup": 0, "decay": False},
+    "learning rate 5e-4": {"lr": 5e-4},
+    "learning rate 2e-3": {"lr": 2e-3},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class AblateConfig(Config):
+    """Assignment 5's ablation: short trainings, scored on validation."""
+
+    rows: tuple[str, ...] = ()
+    """which changes, by name (default: all)"""
+
+
+def main(config: AblateConfig) -> dict[str, Any]:
+    images = data.load(config.source, config.data, config.side, config.synthetic_images, config.seed)
+    parts = data.split(len(images), config.seed)
+    pixels, judged = images.pixels[parts.train], images.pixels[parts.validation]
+    device, bfloat16 = choose_device(config.device)
+    folder = config.out or HERE / "results" / f"{images.source}-ablation"
+    table: list[dict[str, Any]] = []
+    with Run(config, folder, __file__, images.source, images.provenance) as run:
+        state = run.memo("features", lambda: train_features(run, images.pixels, images.labels, parts.train, parts.validation, config.feature_width,
+                                                            config.feature_epochs, config.seed, device, bfloat16))  # fmt: skip
+        judge = Judge("own network", load_features(tensors(state), device).describe, pixels, judged, "validation")
+        jobs = {name: ("Transformer", dataclasses.replace(config, **{**BASE, **change}))
+                for name, change in CHANGES.items() if not config.rows or name in config.rows}  # fmt: skip
+        if not config.rows:
+            jobs |= {
+                "as assigned": ("Transformer", variant(config, "as assigned")),
+                "base, U-Net": ("U-Net", dataclasses.replace(config, **BASE)),
+                "as assigned, U-Net": ("U-Net", dataclasses.replace(config, **ASSIGNED)),
+            }
+        for name, (network, settings) in jobs.items():
+            done = run.memo(
+                name,
+                lambda name=name, network=network, settings=settings: train(settings, run, name, network, pixels, judged, device, bfloat16),
+            )
+            model = build(settings, network).to(device)
+            model.load_state_dict(tensors(done["weights"]))
+            params = sum(parameter.numel() for parameter in model.parameters())
+            rows = run.memo(f"{name} scores", lambda model=model, name=name, network=network, params=params: {"rows": sampled_rows(
+                [judge], model, network, name, [("ddim", 5), ("ddim", 20)], config.samples, config.seeds, bfloat16, side=config.side, params=params)})["rows"]  # fmt: skip
+            table += rows
+            line = {row["horizon"]: f"{row['value']:.4f} ± {row['std'] or 0:.4f}" for row in rows if row["metric"] == "kid"}
+            print(f"{network:12s} {name:24s} KID {line}  {done['seconds']:.0f} s", flush=True)
+        return run.finish(table, METRICS_INFO)
+
+
+if __name__ == "__main__":
+    entry(lambda: main(parse(AblateConfig)))

@@ -1,0 +1,133 @@
+"""What is measured on a trained denoiser: scores of sampled images against held-out ones, and the arrays that figures are made from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from assignment5.diffusion import SAMPLERS, Diffusion, Sampler, evaluations, path
+from assignment5.quality import kid, nearest, neighbour_scores
+from common.run import progress
+
+METRICS_INFO = {
+    "kid": {"unit": "squared MMD", "better": "lower", "reference": "kernel inception distance to held-out images, mean and spread over sets of noise; 0: the same distribution"},
+    "precision": {"unit": "share", "better": "higher", "reference": "share of samples inside the real images' neighbourhoods; real images have about 0.7 to 0.8"},
+    "recall": {"unit": "share", "better": "higher", "reference": "share of real images inside the samples' neighbourhoods"},
+    "density": {"unit": "ratio", "better": "higher", "reference": "real neighbourhoods around a sample, over k; 1.0: as among real images"},
+    "coverage": {"unit": "share", "better": "higher", "reference": "share of real images with a sample in their neighbourhood; 1.0: all"},
+    "nearest_ratio": {"unit": "ratio", "better": "higher", "reference": "median distance to the nearest training image over that of held-out images; 1.0: as far, well below 1: copies"},
+    "copies": {"unit": "share", "better": "lower", "reference": "share of samples nearer to a training image than 99 % of held-out images are; 0.01 is expected"},
+    "noise_error": {"unit": "sd of the noise", "better": "lower", "reference": "mean absolute error of the predicted noise; 0.8: no knowledge"},
+    "feature_accuracy": {"unit": "share", "better": "higher", "reference": "the feature network's accuracy on validation images; 1.0: all right"},
+    "sampling_seconds": {"unit": "s", "better": "lower", "reference": "wall-clock seconds for 18 images"},
+}  # fmt: skip
+Describe = Callable[[np.ndarray], np.ndarray]
+
+
+def noise_set(seed: int, count: int, side: int) -> torch.Tensor:
+    """Standard normal (count, 3, side, side), the same for every network, sampler and machine."""
+    return torch.randn((count, 3, side, side), generator=torch.Generator().manual_seed(1_000_003 + seed))
+
+
+def sample(model: Diffusion, noises: torch.Tensor, steps: int, sampler: Sampler = "ddim", eta: float = 0.0, bfloat16: bool = False, seed: int = 0,
+           batch: int = 256) -> np.ndarray:  # fmt: skip
+    """Images uint8 (N, S, S, 3) from noises (N, 3, S, S), rounded to 8 bits as a PNG file is."""
+    device = model.mean.device
+    model.eval()
+    generator, found = torch.Generator(device).manual_seed(seed), []
+    for part in noises.split(batch):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            images = model.sample(part.to(device, memory_format=torch.channels_last), steps, sampler, eta, generator)
+        found.append((images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+    return np.concatenate(found)
+
+
+class Judge:
+    """Scores sets of images against real ones in one space of features, named `series` in the rows."""
+
+    def __init__(self, series: str, describe: Describe, train: np.ndarray, real: np.ndarray, split: str):
+        self.series, self.describe, self.split = series, describe, split
+        self.train, self.real = describe(train), describe(real)
+        self.own = nearest(self.real, self.train)[1]  # how far held-out images are from the training part
+
+    def scores(self, images: np.ndarray) -> dict[str, float]:
+        """Every metric of uint8 (M, S, S, 3)."""
+        seen = self.describe(images)
+        away = nearest(seen, self.train)[1]
+        return {
+            "kid": kid(self.real, seen),
+            **neighbour_scores(self.real, seen),
+            "nearest_ratio": float(np.median(away) / np.median(self.own)),
+            "copies": float((away < np.quantile(self.own, 0.01)).mean()),
+        }
+
+    def rows(self, sets: Iterable[np.ndarray], model: str, variant: str, **fields: Any) -> list[dict[str, Any]]:
+        """Rows of mean and standard deviation over sets of images."""
+        found = [self.scores(images) for images in sets]
+        return [
+            {"protocol": "held-out", "split": self.split, "model": model, "variant": variant, "metric": metric, "series": self.series, "n_seeds": len(found),
+             "value": float(np.mean([scores[metric] for scores in found])),
+             "std": float(np.std([scores[metric] for scores in found], ddof=1)) if len(found) > 1 else None, **fields}
+            for metric in found[0]
+        ]  # fmt: skip
+
+
+def baselines(judge: Judge, train: np.ndarray, count: int, seeds: int) -> list[dict[str, Any]]:
+    """The floor (training images themselves) and a Gaussian with the training images' mean and covariance, as images (N, S, S, 3)."""
+    flat = train.reshape(len(train), -1).astype(np.float32)
+    mean = flat.mean(0)
+    drawn, real = [], []
+    for seed in range(seeds):
+        rng = np.random.default_rng((seed, 9))
+        real.append(train[rng.choice(len(train), min(count, len(train)), replace=False)])
+        weights = rng.standard_normal((count, len(train)), np.float32) / np.sqrt(
+            len(train) - 1
+        )  # (flat - mean)' w has the sample covariance
+        drawn.append(np.clip(weights @ (flat - mean) + mean, 0, 255).round().astype(np.uint8).reshape(count, *train.shape[1:]))
+    return judge.rows(real, "training images", "as they are") + judge.rows(drawn, "Gaussian", "mean and covariance")
+
+
+def sampled_rows(judges: list[Judge], model: Diffusion, name: str, recipe: str, settings: Iterable[tuple[Sampler, int]], count: int, seeds: int,
+                 bfloat16: bool, **fields: Any) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows of a denoiser for each (sampler, steps); `horizon` is the number of network evaluations."""
+    rows, side = [], judges[0].train.ndim and fields.pop("side")
+    for sampler, steps in settings:
+        start = time.perf_counter()
+        sets = [sample(model, noise_set(seed, count, side), steps, sampler, bfloat16=bfloat16) for seed in range(seeds)]
+        fields["seconds"] = round(time.perf_counter() - start, 2)
+        for judge in judges:
+            rows += judge.rows(sets, name, f"{recipe}, {SAMPLERS[sampler]}", horizon=evaluations(sampler, steps), **fields)
+    return rows
+
+
+def sphere(start: torch.Tensor, end: torch.Tensor, count: int) -> torch.Tensor:
+    """Spherical interpolation (count, C, S, S) between two noises (C, S, S): its variance stays that of noise (Shoemake 1985)."""
+    a, b = start.flatten(), end.flatten()
+    angle = torch.arccos((a @ b / (a.norm() * b.norm())).clamp(-1, 1))
+    share = torch.linspace(0, 1, count)[:, None, None, None]
+    return (torch.sin((1 - share) * angle) * start + torch.sin(share * angle) * end) / torch.sin(angle)
+
+
+def pictures(models: dict[tuple[str, str], Diffusion], side: int, bfloat16: bool, shown: int = 48) -> dict[str, np.ndarray]:
+    """The arrays uint8 that figures are made from: grids of every model, and of the first: steps, trajectory, interpolation."""
+    noises = noise_set(0, shown, side)
+    found = {
+        f"samples | {name} | {recipe}": sample(model, noises, 20, bfloat16=bfloat16)
+        for (name, recipe), model in progress(models.items(), "figures")
+    }
+    first = next(iter(models.values()))
+    counts = (1, 2, 3, 5, 10, 20, 50)
+    found["step_counts"] = np.array(counts)
+    found["steps"] = np.stack([sample(first, noises[:6], count, bfloat16=bfloat16) for count in counts])  # (7, 6, S, S, 3)
+    device, frames = first.mean.device, []
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        for x0 in path(first.denoise, first.schedule, noises[:10].to(device), 25):
+            frames.append((first.denormalise(x0) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+    found["trajectory"] = np.stack(frames)  # (25, 10, S, S, 3)
+    ways = torch.cat([sphere(noises[2 * pair], noises[2 * pair + 1], 9) for pair in range(4)])
+    found["interpolation"] = sample(first, ways, 20, bfloat16=bfloat16).reshape(4, 9, side, side, 3)
+    return found
