@@ -12,8 +12,9 @@ from typing import Any
 
 from assignment5 import data
 from assignment5.features import load_features, train_features
+from assignment5.models import ASSIGNED, build, parameters, variant
 from assignment5.protocols import METRICS_INFO, Judge, sampled_rows
-from assignment5.train import ASSIGNED, HERE, Config, build, train, variant
+from assignment5.train import HERE, Config, train
 from common.cli import entry, parse
 from common.run import Run, choose_device, tensors
 
@@ -71,9 +72,9 @@ def main(config: AblateConfig) -> dict[str, Any]:
             )
             model = build(settings, network).to(device)
             model.load_state_dict(tensors(done["weights"]))
-            params = sum(parameter.numel() for parameter in model.parameters())
+            params = parameters(model)
             rows = run.memo(f"{name} scores", lambda model=model, name=name, network=network, params=params: {"rows": sampled_rows(
-                [judge], model, network, name, [("ddim", 5), ("ddim", 20)], config.samples, config.seeds, bfloat16, side=config.side, params=params)})["rows"]  # fmt: skip
+                [judge], model, network, name, [("ddim", 5), ("ddim", 20)], config.samples, config.seeds, config.side, bfloat16, params=params)})["rows"]  # fmt: skip
             table += rows
             line = {row["horizon"]: f"{row['value']:.4f} ± {row['std'] or 0:.4f}" for row in rows if row["metric"] == "kid"}
             print(f"{network:12s} {name:24s} KID {line}  {done['seconds']:.0f} s", flush=True)

@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 import pooch
 import scipy.io
+import torch
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from assignment5.synthetic import draw_flowers
 from common.cli import InputError, data_folder
@@ -197,3 +199,18 @@ def _label_each(path: Path, names: list[str], table: dict[str, str] | None) -> n
         words = [str(PurePosixPath(name).parent) for name in names]
     kinds, labels = np.unique(words, return_inverse=True)
     return labels.astype(np.int64) if len(kinds) > 1 else None
+
+
+def draws(seed: int, step: int, batch: int, count: int, side: int, device: str) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
+    """What one step of training sees: rows (B,) in 0..count-1, mirrored or not (B,), times (B,), noises (B, 3, S, S).
+
+    Functions of (seed, step) alone, whatever the number of processes and parts, so a resumed or a divided training is the same training;
+    every row comes once in `count` places.
+    """
+    places = step * batch + np.arange(batch)
+    passes = {number: np.random.default_rng((seed, number)).permutation(count) for number in np.unique(places // count)}
+    rows = np.array([passes[place // count][place % count] for place in places])
+    generator = torch.Generator(device).manual_seed(seed * 10_000_019 + step)
+    mirrored = torch.rand(batch, generator=generator, device=device) < 0.5
+    times = torch.rand(batch, generator=generator, device=device)
+    return rows, mirrored, times, torch.randn((batch, 3, side, side), generator=generator, device=device)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from assignment5.diffusion import SAMPLERS, Diffusion, Sampler, evaluations, path
+from assignment5.diffusion import SAMPLERS, Diffusion, Sampler, evaluations, path, separate
+from assignment5.features import to_float
+from assignment5.models import parameters
 from assignment5.quality import kid, nearest, neighbour_scores
 from common.run import progress
 
@@ -49,18 +51,19 @@ def sample(model: Diffusion, noises: torch.Tensor, steps: int, sampler: Sampler 
 class Judge:
     """Scores sets of images against real ones in one space of features, named `series` in the rows."""
 
-    def __init__(self, series: str, describe: Describe, train: np.ndarray, real: np.ndarray, split: str):
-        self.series, self.describe, self.split = series, describe, split
-        self.train, self.real = describe(train), describe(real)
-        self.own = nearest(self.real, self.train)[1]  # how far held-out images are from the training part
+    def __init__(self, series: str, describe: Describe, train: np.ndarray | None, real: np.ndarray, split: str):
+        self.series, self.describe, self.split, self.real = series, describe, split, describe(real)
+        self.train = None if train is None else describe(train)
+        self.own = None if train is None else nearest(self.real, self.train)[1]  # how far held-out images are from the training part
 
     def scores(self, images: np.ndarray) -> dict[str, float]:
         """Every metric of uint8 (M, S, S, 3)."""
         seen = self.describe(images)
+        found = {"kid": kid(self.real, seen), **neighbour_scores(self.real, seen)}
+        if self.train is None:  # the training images are not at hand
+            return found
         away = nearest(seen, self.train)[1]
-        return {
-            "kid": kid(self.real, seen),
-            **neighbour_scores(self.real, seen),
+        return found | {
             "nearest_ratio": float(np.median(away) / np.median(self.own)),
             "copies": float((away < np.quantile(self.own, 0.01)).mean()),
         }
@@ -92,9 +95,9 @@ def baselines(judge: Judge, train: np.ndarray, count: int, seeds: int) -> list[d
 
 
 def sampled_rows(judges: list[Judge], model: Diffusion, name: str, recipe: str, settings: Iterable[tuple[Sampler, int]], count: int, seeds: int,
-                 bfloat16: bool, **fields: Any) -> list[dict[str, Any]]:  # fmt: skip
+                 side: int, bfloat16: bool, **fields: Any) -> list[dict[str, Any]]:  # fmt: skip
     """Rows of a denoiser for each (sampler, steps); `horizon` is the number of network evaluations."""
-    rows, side = [], judges[0].train.ndim and fields.pop("side")
+    rows: list[dict[str, Any]] = []
     for sampler, steps in settings:
         start = time.perf_counter()
         sets = [sample(model, noise_set(seed, count, side), steps, sampler, bfloat16=bfloat16) for seed in range(seeds)]
@@ -131,3 +134,77 @@ def pictures(models: dict[tuple[str, str], Diffusion], side: int, bfloat16: bool
     ways = torch.cat([sphere(noises[2 * pair], noises[2 * pair + 1], 9) for pair in range(4)])
     found["interpolation"] = sample(first, ways, 20, bfloat16=bfloat16).reshape(4, 9, side, side, 3)
     return found
+
+
+@torch.inference_mode()
+def validation_error(model: Diffusion, pixels: np.ndarray, device: str) -> float:
+    """Mean absolute error of the noise in images uint8 (N, S, S, 3), whatever the network predicts: fixed noises, times spread over [0, 1]."""
+    model.eval()
+    generator, each = torch.Generator().manual_seed(0), []
+    for part in torch.from_numpy(pixels).split(256):
+        x0 = model.normalise(to_float(part.to(device)))
+        noises = torch.randn(x0.shape, generator=generator).to(device)
+        signal, noise = model.schedule.rates(torch.rand((len(part), 1, 1, 1), generator=generator).to(device))
+        x = signal * x0 + noise * noises
+        told = separate(model.target, x, model.network(x, noise.flatten() ** 2), signal, noise)[1]
+        each.append((told - noises).abs().mean((1, 2, 3)).cpu())
+    return float(torch.cat(each).mean())
+
+
+def evaluate_all(config: Any, models: dict[tuple[str, str], Diffusion], trained: dict[tuple[str, str], dict[str, Any]], describers: list[tuple[str, Describe]],
+                 pixels: np.ndarray, judged: np.ndarray, unseen: np.ndarray, bfloat16: bool) -> list[dict[str, Any]]:  # fmt: skip
+    """Every row of a run: samplers compared on the validation images, all networks scored on the test images with what was chosen there."""
+    first = next(iter(models))
+    on_validation = [Judge(name, describe, pixels, judged, "validation") for name, describe in describers]
+    settings = [(sampler, (count + 1) // 2 if sampler == "heun" else count) for sampler in SAMPLERS for count in config.sweep]
+    table = sampled_rows(on_validation, models[first], *first, progress(settings, "samplers"), config.samples, config.seeds, config.side, bfloat16,
+                         params=parameters(models[first]))  # fmt: skip
+    on_test = [Judge(name, describe, pixels, unseen, "test") for name, describe in describers]
+    for judge in on_test:
+        table += baselines(judge, pixels, config.samples, config.seeds)
+    for (network, recipe), model in progress(models.items(), "scores"):
+        fields = {"params": parameters(model)}
+        wanted = [("ddim", steps) for steps in config.steps] + [("dpm++", steps) for steps in config.steps]
+        table += sampled_rows(on_test, model, network, recipe, wanted, config.samples, config.seeds, config.side, bfloat16, **fields)
+        start = time.perf_counter()
+        sample(model, noise_set(0, 18, config.side), 20, bfloat16=bfloat16)
+        base = {
+            "model": network,
+            "variant": recipe,
+            "n_seeds": 1,
+            "protocol": "held-out",
+            "seconds": round(trained[network, recipe]["seconds"], 1),
+            **fields,
+        }
+        table.append(base | {"split": "test", "metric": "sampling_seconds", "value": time.perf_counter() - start, "horizon": 20})
+        table.append(
+            base | {"split": "validation", "metric": "noise_error", "value": validation_error(model, judged, str(model.mean.device))}
+        )
+    return table
+
+
+def distances(
+    models: dict[tuple[str, str], Diffusion], describe: Describe, pixels: np.ndarray, unseen: np.ndarray, bfloat16: bool
+) -> dict[str, np.ndarray]:
+    """float32 distances to the nearest training image, in features: of the held-out images, and of as many samples of each network."""
+    train = describe(pixels)
+    found = {"held-out images": nearest(describe(unseen), train)[1].astype(np.float32)}
+    for (network, recipe), model in models.items():
+        drawn = sample(model, noise_set(0, len(unseen), unseen.shape[1]), 20, bfloat16=bfloat16)
+        found[f"{network}, {recipe}"] = nearest(describe(drawn), train)[1].astype(np.float32)
+    return found
+
+
+def print_table(results: dict[str, Any], folder: Any) -> None:
+    """KID, precision and coverage on the test part, the best first."""
+    found: dict[tuple, dict[str, dict]] = {}
+    for row in results["rows"]:
+        if row["split"] == "test" and row["series"]:
+            found.setdefault((row["series"], row["model"], row["variant"], row["horizon"]), {})[row["metric"]] = row
+    print(f"\n{'features':12}{'model':18}{'variant':40}{'evaluations':>12}{'KID':>18}{'precision':>11}{'coverage':>10}")
+    for (series, model, variant, horizon), values in sorted(found.items(), key=lambda item: item[1]["kid"]["value"]):
+        kid_text = f"{values['kid']['value']:.4f} ± {values['kid']['std'] or 0:.4f}"
+        print(
+            f"{series:12}{model:18}{variant:40}{horizon or '-':>12}{kid_text:>18}{values['precision']['value']:>11.3f}{values['coverage']['value']:>10.3f}"
+        )
+    print(f"\nfigures, tables and report.pdf: {folder}")

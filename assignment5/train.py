@@ -11,7 +11,7 @@ Two recipes for each of the two networks: "as assigned" is Keras' example with n
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import sys
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -20,16 +20,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from assignment5.diffusion import Diffusion, Schedule, Target, separate
-from assignment5.dit import DiT
-from assignment5.features import to_float
-from assignment5.unet import UNet
-from common.cli import BaseConfig, InputError
+from assignment5 import data
+from assignment5.diffusion import Diffusion, Target
+from assignment5.features import Inception, load_features, to_float, train_features
+from assignment5.figures import draw_figures
+from assignment5.models import NETWORKS, build, largest_part, save_model, variant
+from assignment5.protocols import METRICS_INFO, distances, evaluate_all, pictures, print_table, validation_error
+from common.cli import BaseConfig, InputError, entry, parse
 from common.parallel import Follower, World
-from common.run import Run, progress, tensors
+from common.report import compile_report
+from common.run import Run, choose_device, plain, progress, tensors, write_arrays
 
 HERE = Path(__file__).resolve().parent
-NETWORKS = ("Transformer", "U-Net")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +104,10 @@ class Config(BaseConfig):
 
     samples: int = 512
     """images sampled for a score, a set of noise"""
+    steps: tuple[int, ...] = (5, 20)
+    """DDIM steps that every network is scored at on the test part"""
+    sweep: tuple[int, ...] = (5, 10)
+    """network evaluations that every sampler is scored at on the validation part"""
     feature_width: int = 32
     """first width of the own feature network"""
     feature_epochs: int = 6
@@ -113,51 +119,9 @@ class Config(BaseConfig):
     def presets(cls) -> dict[str, dict[str, Any]]:
         return {
             "smoke": {"synthetic_images": 160, "side": 16, "width": 48, "unet_widths": (8, 16), "batch": 16, "epochs": 1, "repeats": 2, "warmup": 5, "seeds": 2,
-                      "samples": 24, "feature_width": 8, "feature_epochs": 1, "recipes": ("tuned", "as assigned")},
-            "full": {"side": 64, "width": 384, "epochs": 50, "samples": 1024, "feature_epochs": 30, "recipes": ("tuned", "as assigned")},
+                      "samples": 24, "feature_width": 8, "sweep": (3,), "steps": (2, 3), "feature_epochs": 1, "recipes": ("tuned", "as assigned")},
+            "full": {"side": 64, "width": 384, "epochs": 50, "samples": 1024, "sweep": (3, 5, 7, 10, 15, 20, 50), "feature_epochs": 30, "recipes": ("tuned", "as assigned")},
         }  # fmt: skip
-
-
-# Keras' example (peers: max 0.95, MAE on the noise, AdamW 1e-3 and 1e-4, no augmentation), and a plain ViT as the network
-ASSIGNED = {"conditioning": "token", "skips": False, "ends": "linear", "target": "noise", "error": "mae", "min_snr": 0.0, "min_signal": 0.02, "max_signal": 0.95,
-            "batch": 64, "lr": 1e-3, "weight_decay": 1e-4, "warmup": 0, "decay": False, "flips": False, "ema": 0.999}  # fmt: skip
-
-
-def variant(config: Config, recipe: str) -> Config:
-    """The config that a recipe trains with."""
-    return dataclasses.replace(config, **ASSIGNED) if recipe == "as assigned" else config
-
-
-def build(config: Config, network: str) -> Diffusion:
-    """A fresh "Transformer" or "U-Net" in its diffusion. Raises InputError for sizes that do not fit."""
-    if network == "U-Net":
-        inner: nn.Module = UNet(config.side, config.unet_widths)
-    else:
-        inner = DiT(config.side, config.patch, config.width, config.depth, config.heads, config.conditioning, config.skips, config.ends)
-    return Diffusion(inner, Schedule(config.min_signal, config.max_signal), config.target)
-
-
-def draws(config: Config, step: int, count: int, device: str) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
-    """Rows (B,) in 0..count-1, mirrored or not (B,), times (B,), noises (B, 3, S, S) of one step: functions of (seed, step) alone,
-    whatever the number of processes and parts, so a resumed or a divided training is the same training."""
-    places = step * config.batch + np.arange(config.batch)
-    passes = {number: np.random.default_rng((config.seed, number)).permutation(count) for number in np.unique(places // count)}
-    rows = np.array([passes[place // count][place % count] for place in places])
-    generator = torch.Generator(device).manual_seed(config.seed * 10_000_019 + step)
-    mirrored = (torch.rand(config.batch, generator=generator, device=device) < 0.5) & config.flips
-    times = torch.rand(config.batch, generator=generator, device=device)
-    return rows, mirrored, times, torch.randn((config.batch, 3, config.side, config.side), generator=generator, device=device)
-
-
-def largest_part(attempt: Any, batch: int) -> int:
-    """The largest half, quarter, ... of a batch that `attempt(size)` has the memory for; 0 where none."""
-    for size in itertools.takewhile(bool, (batch >> halving for halving in range(1, batch.bit_length()))):
-        try:
-            attempt(size)
-            return size
-        except torch.OutOfMemoryError:
-            continue
-    return 0
 
 
 def train(config: Config, run: Run | Follower, name: str, network: str, pixels: np.ndarray, judge: np.ndarray, device: str, bfloat16: bool,
@@ -193,7 +157,9 @@ def train(config: Config, run: Run | Follower, name: str, network: str, pixels: 
 
     def backward(rows: Tensor, mirrored: Tensor, times: Tensor, noises: Tensor) -> Tensor:
         shown = to_float(images[rows])
-        shown = torch.where(mirrored[:, None, None, None], shown.flip(3), shown).contiguous(memory_format=torch.channels_last)
+        shown = torch.where((mirrored & config.flips)[:, None, None, None], shown.flip(3), shown).contiguous(
+            memory_format=torch.channels_last
+        )
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             loss = learner(shown, noises, times, config.error, config.min_snr).mean() / config.accumulate
         loss.backward()
@@ -203,7 +169,7 @@ def train(config: Config, run: Run | Follower, name: str, network: str, pixels: 
     with run.stoppable(lambda: save(now)) as stop_here:
         for now in progress(range(first, total), name):
             model.train()
-            rows, *drawn = draws(config, now, len(pixels), device)
+            rows, *drawn = data.draws(config.seed, now, config.batch, len(pixels), config.side, device)
             chosen, loss = torch.from_numpy(rows).to(device), torch.zeros((), device=device)
             fall = (1 + np.cos(np.pi * now / total)) / 2 if config.decay else 1.0
             for group in optimiser.param_groups:
@@ -235,16 +201,73 @@ def train(config: Config, run: Run | Follower, name: str, network: str, pixels: 
     return {"weights": weights, "seconds": before + time.perf_counter() - start, "images": total * config.batch}
 
 
-@torch.inference_mode()
-def validation_error(model: Diffusion, pixels: np.ndarray, device: str) -> float:
-    """Mean absolute error of the noise in images uint8 (N, S, S, 3), whatever the network predicts: fixed noises, times spread over [0, 1]."""
-    model.eval()
-    generator, each = torch.Generator().manual_seed(0), []
-    for part in torch.from_numpy(pixels).split(256):
-        x0 = model.normalise(to_float(part.to(device)))
-        noises = torch.randn(x0.shape, generator=generator).to(device)
-        signal, noise = model.schedule.rates(torch.rand((len(part), 1, 1, 1), generator=generator).to(device))
-        x = signal * x0 + noise * noises
-        told = separate(model.target, x, model.network(x, noise.flatten() ** 2), signal, noise)[1]
-        each.append((told - noises).abs().mean((1, 2, 3)).cpu())
-    return float(torch.cat(each).mean())
+def main(config: Config) -> dict[str, Any]:
+    # data: checked before anything is written
+    images = data.load(config.source, config.data, config.side, config.synthetic_images, config.seed)
+    parts = data.split(len(images), config.seed)
+    if len(parts.train) < config.batch:
+        raise InputError(
+            f"{len(images)} images leave {len(parts.train)} to train on, fewer than --batch {config.batch}; give more images or a smaller batch"
+        )
+    device, can_bfloat16 = choose_device(config.device)
+    bfloat16 = can_bfloat16 if config.precision == "auto" else config.precision == "bfloat16"
+    names = {(network, recipe): f"{network}, {recipe}" for recipe in config.recipes for network in NETWORKS}
+    for network, recipe in names:
+        build(variant(config, recipe), network)  # sizes that do not fit are refused here
+    pixels, judged, unseen = (images.pixels[rows] for rows in (parts.train, parts.validation, parts.test))
+    folder = config.out or HERE / "results" / f"{images.source}-{config.preset}"
+    world = World.join(device)
+    world.share(config.batch, config.accumulate)
+
+    def train_all(run: Run | Follower) -> dict[tuple[str, str], dict[str, Any]]:
+        return {key: run.memo(name, lambda key=key, name=name: train(variant(config, key[1]), run, name, key[0], pixels, judged, device, bfloat16, world))
+                for key, name in names.items()}  # fmt: skip
+
+    if world.rank:  # the first process writes; the others only help it train
+        train_all(Follower(folder))
+        world.leave()
+        return {}
+    inception = [("Inception", Inception(device).describe)] if config.inception else []
+    with Run(config, folder, __file__, images.source, images.provenance) as run:
+        run.note(device=device, bfloat16=bfloat16, processes=world.size, split={name: len(rows) for name, rows in vars(parts).items()})
+        if notice := images.provenance.get("notice"):
+            print(f"notice: {notice}", file=sys.stderr)
+
+        # models: both networks by every recipe, the same images in the same order
+        trained = train_all(run)
+        world.leave()
+        models: dict[tuple[str, str], Diffusion] = {}
+        for key in names:
+            models[key] = build(variant(config, key[1]), key[0]).to(device, memory_format=torch.channels_last)
+            models[key].load_state_dict(tensors(trained[key]["weights"]))
+
+        # evaluation: samplers on validation, then every network on the test part, once
+        state = run.memo("features", lambda: train_features(run, images.pixels, images.labels, parts.train, parts.validation, config.feature_width,
+                                                            config.feature_epochs, config.seed, device, bfloat16))  # fmt: skip
+        run.note(features={key: state[key] for key in ("task", "classes", "accuracy", "width")})
+        describers = [("own network", load_features(tensors(state), device).describe), *inception]
+        table = run.memo("scores", lambda: {"rows": evaluate_all(config, models, trained, describers, pixels, judged, unseen, bfloat16)})[
+            "rows"
+        ]
+        table.append({"protocol": "held-out", "split": "validation", "model": "feature network", "variant": state["task"], "metric": "feature_accuracy",
+                      "value": state["accuracy"], "n_seeds": 1})  # fmt: skip
+
+        # record
+        save_model(
+            folder / "features.safetensors", state["weights"], {key: state[key] for key in ("classes", "width", "side", "task", "accuracy")}
+        )
+        for (network, recipe), model in models.items():
+            if recipe == config.recipes[0]:
+                save_model(folder / f"model.{network}.safetensors", model.state_dict(), {"network": network, "recipe": recipe, "bfloat16": bfloat16,
+                                                                                    "config": plain(variant(config, recipe))}, half=True)  # fmt: skip
+        write_arrays(folder / "pictures.npz", **pictures(models, config.side, bfloat16))
+        write_arrays(folder / "distances.npz", **distances(models, describers[0][1], pixels, unseen, bfloat16))
+        results = run.finish(table, METRICS_INFO)
+        draw_figures(folder)
+        compile_report(folder, HERE / "report.typ", folder / "report.pdf")
+    print_table(results, folder)
+    return results
+
+
+if __name__ == "__main__":
+    entry(lambda: main(parse(Config)))

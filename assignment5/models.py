@@ -1,0 +1,98 @@
+"""The denoisers by name, and their files: safetensors that carry what is needed to build them again."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from assignment5.diffusion import Diffusion, Schedule
+from assignment5.dit import DiT
+from assignment5.features import FeatureNet
+from assignment5.unet import UNet
+from common.cli import InputError
+from common.run import atomic_path
+
+NETWORKS = ("Transformer", "U-Net")
+# Keras' example as it stands: noise, MAE, AdamW 1e-3, no augmentation; the Transformer that takes its U-Net's place is a plain ViT
+ASSIGNED = {"conditioning": "token", "skips": False, "ends": "linear", "target": "noise", "error": "mae", "min_snr": 0.0, "min_signal": 0.02, "max_signal": 0.95,
+            "batch": 64, "lr": 1e-3, "weight_decay": 1e-4, "warmup": 0, "decay": False, "flips": False, "ema": 0.999}  # fmt: skip
+
+
+def variant(config: Any, recipe: str) -> Any:
+    """The train.py config that a recipe trains with."""
+    return dataclasses.replace(config, **ASSIGNED) if recipe == "as assigned" else config
+
+
+def build(config: Any, network: str) -> Diffusion:
+    """A fresh "Transformer" or "U-Net" in its diffusion. Raises InputError for sizes that do not fit."""
+    if network == "U-Net":
+        inner: nn.Module = UNet(config.side, config.unet_widths)
+    else:
+        inner = DiT(config.side, config.patch, config.width, config.depth, config.heads, config.conditioning, config.skips, config.ends)
+    return Diffusion(inner, Schedule(config.min_signal, config.max_signal), config.target)
+
+
+def parameters(model: nn.Module) -> int:
+    """How many trained numbers a network has."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def save_model(path: Path, weights: dict[str, Any], about: dict[str, Any], half: bool = False) -> None:
+    """Writes weights (float16 where `half`) and the JSON values `about` them as one safetensors file, atomically."""
+    kept = {name: torch.as_tensor(value) for name, value in weights.items()}
+    kept = {name: (value.half() if half and value.is_floating_point() else value).cpu().contiguous() for name, value in kept.items()}
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(kept, metadata={"about": json.dumps(about)}))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["about"])  # noqa: SIM118 (no mapping)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; train.py writes it, or name another run with --run") from None
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
+        raise InputError(f"{path} is not a whole model file of assignment 5 ({error}); train again or copy it again") from None
+
+
+def _fill(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> None:
+    try:
+        model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in weights.items()})
+    except RuntimeError as error:
+        raise InputError(f"{path} holds weights of another shape than it says ({str(error).splitlines()[-1].strip()})") from None
+
+
+def load_denoiser(path: Path, device: str) -> tuple[Diffusion, dict[str, Any]]:
+    """A denoiser that `save_model` wrote, and what its file says about it. Raises InputError for a file that is not whole."""
+    weights, about = _read(path)
+    model = build(SimpleNamespace(**about["config"]), about["network"])
+    _fill(path, model, weights)
+    return model.to(device, memory_format=torch.channels_last).eval(), about
+
+
+def load_feature_net(path: Path, device: str) -> tuple[FeatureNet, dict[str, Any]]:
+    """The feature network of a run, and what its file says about it. Raises InputError for a file that is not whole."""
+    weights, about = _read(path)
+    model = FeatureNet(about["classes"], about["width"], about["side"])
+    _fill(path, model, weights)
+    return model.to(device).eval(), about
+
+
+def largest_part(attempt: Any, batch: int) -> int:
+    """The largest half, quarter, ... of a batch that `attempt(size)` has the memory for; 0 where none."""
+    for size in itertools.takewhile(bool, (batch >> halving for halving in range(1, batch.bit_length()))):
+        try:
+            attempt(size)
+            return size
+        except torch.OutOfMemoryError:
+            continue
+    return 0
