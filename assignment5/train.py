@@ -165,8 +165,8 @@ def train(config: Config, run: Run | Follower, name: str, network: str, pixels: 
         loss.backward()
         return loss.detach()
 
-    now = first
-    with run.stoppable(lambda: save(now)) as stop_here:
+    done = first
+    with run.stoppable(lambda: save(done)) as stop_here:
         for now in progress(range(first, total), name):
             model.train()
             rows, *drawn = data.draws(config.seed, now, config.batch, len(pixels), config.side, device)

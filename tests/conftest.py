@@ -91,3 +91,9 @@ def smoke2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smoke3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One unbroken run of assignment 3."""
     return smoke("assignment3", "simulated", tmp_path_factory.mktemp("smoke"))
+
+
+@pytest.fixture(scope="session")
+def smoke5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One unbroken run of assignment 5."""
+    return smoke("assignment5", "synthetic", tmp_path_factory.mktemp("smoke"))
