@@ -86,8 +86,9 @@ def main(config: AblateConfig) -> dict[str, Any]:
                 [judge], model, network, name, [("ddim", 5), ("ddim", 20)], config.samples, config.seeds, config.side, bfloat16, params=params)})["rows"]  # fmt: skip
             table += rows
             line = {row["horizon"]: f"{row['value']:.4f} ± {row['std'] or 0:.4f}" for row in rows if row["metric"] == "kid"}
+            results = run.finish(table, METRICS_INFO)  # after every row, so that a stopped ablation shows what it has
             print(f"{network:12s} {name:24s} KID {line}  {done['seconds']:.0f} s", flush=True)
-        return run.finish(table, METRICS_INFO)
+        return results
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ def read_image(content: bytes, name: str, side: int) -> tuple[np.ndarray, str]:
             width, height = picture.size
             edge = min(width, height)
             left, top = (width - edge) // 2, (height - edge) // 2
-            square = picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC, (left, top, left + edge, top + edge))
+            square = picture.convert("RGB").crop((left, top, left + edge, top + edge)).resize((side, side), Image.Resampling.BICUBIC)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise InputError(f"{name} cannot be read as an image; allowed are {', '.join(sorted(ENDINGS))}") from None
     return np.asarray(square), mode

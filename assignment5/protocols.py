@@ -25,7 +25,6 @@ METRICS_INFO = {
     "copies": {"unit": "share", "better": "lower", "reference": "share of samples nearer to a training image than 99 % of held-out images are; 0.01 is expected"},
     "noise_error": {"unit": "sd of the noise", "better": "lower", "reference": "mean absolute error of the predicted noise; 0.8: no knowledge"},
     "feature_accuracy": {"unit": "share", "better": "higher", "reference": "the feature network's accuracy on validation images; 1.0: all right"},
-    "sampling_seconds": {"unit": "s", "better": "lower", "reference": "wall-clock seconds for 18 images"},
 }  # fmt: skip
 Describe = Callable[[np.ndarray], np.ndarray]
 
@@ -166,8 +165,6 @@ def evaluate_all(config: Any, models: dict[tuple[str, str], Diffusion], trained:
         fields = {"params": parameters(model)}
         wanted = [("ddim", steps) for steps in config.steps] + [("dpm++", steps) for steps in config.steps]
         table += sampled_rows(on_test, model, network, recipe, wanted, config.samples, config.seeds, config.side, bfloat16, **fields)
-        start = time.perf_counter()
-        sample(model, noise_set(0, 18, config.side), 20, bfloat16=bfloat16)
         base = {
             "model": network,
             "variant": recipe,
@@ -176,7 +173,6 @@ def evaluate_all(config: Any, models: dict[tuple[str, str], Diffusion], trained:
             "seconds": round(trained[network, recipe]["seconds"], 1),
             **fields,
         }
-        table.append(base | {"split": "test", "metric": "sampling_seconds", "value": time.perf_counter() - start, "horizon": 20})
         table.append(
             base | {"split": "validation", "metric": "noise_error", "value": validation_error(model, judged, str(model.mean.device))}
         )

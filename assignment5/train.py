@@ -61,16 +61,16 @@ class Config(BaseConfig):
     """its attention heads"""
     conditioning: Literal["adaln", "token"] = "adaln"
     """how it learns the noise level: adaLN-Zero, or one more token"""
-    skips: bool = False
+    skips: bool = True
     """long skips from its first half to its second (U-ViT)"""
-    ends: Literal["linear", "convolution"] = "convolution"
+    ends: Literal["linear", "convolution"] = "linear"
     """its first and last layers: patches by one affine map, or 3 x 3 convolutions around them"""
     unet_widths: tuple[int, ...] = (32, 64, 96, 128)
     """widths of the U-Net's levels"""
 
-    target: Target = "velocity"
+    target: Target = "noise"
     """what the network predicts"""
-    error: Literal["mae", "mse"] = "mse"
+    error: Literal["mae", "mse"] = "mae"
     """of that prediction"""
     min_snr: float = 0.0
     """gamma of Min-SNR weighting; 0: none"""

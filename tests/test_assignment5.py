@@ -540,6 +540,7 @@ def test_the_split_is_disjoint_and_whole():
 
 
 @pytest.mark.realdata
+@pytest.mark.skipif(not os.environ.get("ADL_DATA_DIR"), reason="ADL_DATA_DIR names no data folder")
 def test_the_real_flowers():
     images = data.load("flowers", None, 32)
     assert len(images) == 7182
