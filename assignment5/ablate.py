@@ -11,10 +11,11 @@ import dataclasses
 from typing import Any
 
 from assignment5 import data
+from assignment5.config import ASSIGNED, Config
 from assignment5.features import load_features, train_features
-from assignment5.models import ASSIGNED, build, parameters
+from assignment5.models import filled, parameters
 from assignment5.protocols import METRICS_INFO, Judge, sampled_rows
-from assignment5.train import HERE, Config, train
+from assignment5.train import HERE, train
 from common.cli import entry, parse
 from common.run import Run, choose_device, tensors
 
@@ -79,8 +80,7 @@ def main(config: AblateConfig) -> dict[str, Any]:
                 name,
                 lambda name=name, network=network, settings=settings: train(settings, run, name, network, pixels, judged, device, bfloat16),
             )
-            model = build(settings, network).to(device)
-            model.load_state_dict(tensors(done["weights"]))
+            model = filled(settings, network, tensors(done["weights"]), device)
             params = parameters(model)
             rows = run.memo(f"{name} scores", lambda model=model, name=name, network=network, params=params: {"rows": sampled_rows(
                 [judge], model, network, name, [("ddim", 5), ("ddim", 20)], config.samples, config.seeds, config.side, bfloat16, params=params)})["rows"]  # fmt: skip

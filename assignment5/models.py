@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -22,14 +21,6 @@ from common.cli import InputError
 from common.run import atomic_path
 
 NETWORKS = ("Transformer", "U-Net")
-# Keras' example as it stands: noise, MAE, AdamW 1e-3, no augmentation; the Transformer that takes its U-Net's place is a plain ViT
-ASSIGNED = {"conditioning": "token", "skips": False, "ends": "linear", "target": "noise", "error": "mae", "min_snr": 0.0, "min_signal": 0.02, "max_signal": 0.95,
-            "batch": 64, "lr": 1e-3, "weight_decay": 1e-4, "warmup": 0, "decay": False, "flips": False, "ema": 0.999}  # fmt: skip
-
-
-def variant(config: Any, recipe: str) -> Any:
-    """The train.py config that a recipe trains with."""
-    return dataclasses.replace(config, **ASSIGNED) if recipe == "as assigned" else config
 
 
 def build(config: Any, network: str) -> Diffusion:
@@ -39,6 +30,13 @@ def build(config: Any, network: str) -> Diffusion:
     else:
         inner = DiT(config.side, config.patch, config.width, config.depth, config.heads, config.conditioning, config.skips, config.ends)
     return Diffusion(inner, Schedule(config.min_signal, config.max_signal), config.target)
+
+
+def filled(config: Any, network: str, weights: dict[str, Any], device: str) -> Diffusion:
+    """A denoiser with trained weights on its device."""
+    model = build(config, network)
+    model.load_state_dict(weights)
+    return model.to(device, memory_format=torch.channels_last).eval()
 
 
 def parameters(model: nn.Module) -> int:
@@ -96,3 +94,9 @@ def largest_part(attempt: Any, batch: int) -> int:
         except torch.OutOfMemoryError:
             continue
     return 0
+
+
+def too_large(batch: int, part: int, fits: int, processes: int) -> InputError:
+    """The one line for a device without the memory for `part` images of a batch, where `fits` at once would do."""
+    advice = f"parts of {fits} would fit: --accumulate {batch // fits // processes}" if fits else "not even one image fits"
+    return InputError(f"--batch {batch}: the device has not enough memory for {part} images at once; {advice}")

@@ -179,6 +179,12 @@ def evaluate_all(config: Any, models: dict[tuple[str, str], Diffusion], trained:
     return table
 
 
+def accuracy_row(state: dict[str, Any]) -> dict[str, Any]:
+    """How good the feature network is at what it was trained for."""
+    return {"protocol": "held-out", "split": "validation", "model": "feature network", "variant": state["task"], "metric": "feature_accuracy",
+            "value": state["accuracy"], "n_seeds": 1}  # fmt: skip
+
+
 def distances(
     models: dict[tuple[str, str], Diffusion], describe: Describe, pixels: np.ndarray, unseen: np.ndarray, bfloat16: bool
 ) -> dict[str, np.ndarray]:

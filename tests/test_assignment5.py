@@ -26,14 +26,15 @@ from safetensors.torch import load_file
 
 from assignment5 import data
 from assignment5.ablate import BASE, CHANGES, SECOND
+from assignment5.config import ASSIGNED, Config, variant
 from assignment5.diffusion import Diffusion, Schedule, aim, evaluations, path, separate, snr_weight
 from assignment5.dit import Block, DiT, attention, noise_embedding, positions
 from assignment5.features import FeatureNet, Inception, turned
-from assignment5.models import ASSIGNED, build, largest_part, load_denoiser, parameters, save_model, variant
+from assignment5.models import build, largest_part, load_denoiser, parameters, save_model
 from assignment5.protocols import Judge, baselines, noise_set, sample, sphere
 from assignment5.quality import kid, nearest, neighbour_scores
 from assignment5.synthetic import draw_flowers
-from assignment5.train import Config, train
+from assignment5.train import train
 from assignment5.unet import UNet
 from common.cli import InputError, parse
 from common.parallel import Follower, World

@@ -1,0 +1,109 @@
+"""Every number that affects a result of assignment 5, with its default; the defaults are the tuned recipe, ASSIGNED is Keras' example."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from assignment5.diffusion import Target
+from common.cli import BaseConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(BaseConfig):
+    """Assignment 5: DDIM with a Transformer; the defaults are the tuned recipe."""
+
+    source: Literal["auto", "flowers", "folder", "synthetic"] = "auto"
+    """where the images come from; auto: --data, else flowers in the data folder, else the built-in drawn sample"""
+    seed: int = 0
+    """of the split, the weights and every draw in training"""
+    seeds: int = 5
+    """how many sets of noise are sampled for every score"""
+    synthetic_images: int = 4000
+    """how many flowers the built-in sample has"""
+    side: int = 32
+    """pixels on a side"""
+    recipes: tuple[Literal["tuned", "as assigned"], ...] = ("tuned",)
+    """which recipes are trained, each with both networks"""
+
+    patch: int = 4
+    """pixels on a side of a patch"""
+    width: int = 192
+    """width of the Transformer, a multiple of the heads"""
+    depth: int = 8
+    """its blocks"""
+    heads: int = 12
+    """its attention heads"""
+    conditioning: Literal["adaln", "token"] = "adaln"
+    """how it learns the noise level: adaLN-Zero, or one more token"""
+    skips: bool = True
+    """long skips from its first half to its second (U-ViT)"""
+    ends: Literal["linear", "convolution"] = "linear"
+    """its first and last layers: patches by one affine map, or 3 x 3 convolutions around them"""
+    unet_widths: tuple[int, ...] = (32, 64, 96, 128)
+    """widths of the U-Net's levels"""
+
+    target: Target = "noise"
+    """what the network predicts"""
+    error: Literal["mae", "mse"] = "mae"
+    """of that prediction"""
+    min_snr: float = 0.0
+    """gamma of Min-SNR weighting; 0: none"""
+    min_signal: float = 0.02
+    """signal rate at t = 1"""
+    max_signal: float = 0.95
+    """signal rate at t = 0"""
+
+    batch: int = 64
+    """images in a step, over all processes"""
+    accumulate: int = 1
+    """parts that a step is computed in, for small memories"""
+    epochs: int = 1
+    """an epoch is --repeats passes over the training part"""
+    repeats: int = 5
+    """passes in an epoch"""
+    lr: float = 1e-3
+    """peak learning rate (AdamW)"""
+    weight_decay: float = 1e-4
+    """AdamW's weight decay"""
+    warmup: int = 250
+    """steps of linear warm-up"""
+    decay: bool = True
+    """the learning rate falls to zero on a cosine"""
+    flips: bool = True
+    """mirror half of the images"""
+    ema: float = 0.999
+    """decay of the averaged weights that sample, min(ema, (1 + step) / (10 + step))"""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """arithmetic of training; auto: bfloat16 where the processor has it"""
+
+    samples: int = 512
+    """images sampled for a score, a set of noise"""
+    steps: tuple[int, ...] = (5, 20)
+    """DDIM steps that every network is scored at on the test part"""
+    sweep: tuple[int, ...] = (5, 10)
+    """network evaluations that every sampler is scored at on the validation part"""
+    feature_width: int = 32
+    """first width of the own feature network"""
+    feature_epochs: int = 6
+    """its passes over the training part"""
+    inception: bool = False
+    """score in Inception's features too (pip install torch-fidelity; fetches its weights)"""
+
+    @classmethod
+    def presets(cls) -> dict[str, dict[str, Any]]:
+        return {
+            "smoke": {"synthetic_images": 160, "side": 16, "width": 48, "unet_widths": (8, 16), "batch": 16, "epochs": 1, "repeats": 2, "warmup": 5, "seeds": 2,
+                      "samples": 24, "feature_width": 8, "sweep": (3,), "steps": (2, 3), "feature_epochs": 1, "recipes": ("tuned", "as assigned")},
+            "full": {"side": 64, "width": 384, "epochs": 50, "samples": 1024, "sweep": (3, 5, 7, 10, 15, 20, 50), "feature_epochs": 30, "recipes": ("tuned", "as assigned")},
+        }  # fmt: skip
+
+
+# Keras' example as it stands: noise, MAE, AdamW 1e-3, no augmentation; the Transformer that takes its U-Net's place is a plain ViT
+ASSIGNED = {"conditioning": "token", "skips": False, "ends": "linear", "target": "noise", "error": "mae", "min_snr": 0.0, "min_signal": 0.02, "max_signal": 0.95,
+            "batch": 64, "lr": 1e-3, "weight_decay": 1e-4, "warmup": 0, "decay": False, "flips": False, "ema": 0.999}  # fmt: skip
+
+
+def variant(config: Config, recipe: str) -> Config:
+    """The train.py config that a recipe trains with."""
+    return dataclasses.replace(config, **ASSIGNED) if recipe == "as assigned" else config
