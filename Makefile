@@ -2,9 +2,9 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-N ?= 1 2 3 4
+N ?= 1 2 3 4 5
 ASSIGNMENTS := $(foreach n,$(N),assignment$(n))
-SAMPLE = $(if $(filter assignment1,$(1)),synthetic,simulated)
+SAMPLE = $(if $(filter assignment1 assignment5,$(1)),synthetic,simulated)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint bench readme reports clean

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small wait for a second thread longer than it helps them
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
