@@ -8,7 +8,7 @@ Every row stands in results/<source>-ablation, also those that lost.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from assignment5 import data
 from assignment5.config import ASSIGNED, Config
@@ -16,7 +16,7 @@ from assignment5.features import load_features, train_features
 from assignment5.models import filled, parameters
 from assignment5.protocols import METRICS_INFO, Judge, sampled_rows
 from assignment5.train import HERE, train
-from common.cli import entry, parse
+from common.cli import InputError, entry, parse
 from common.run import Run, choose_device, tensors
 
 BASE: dict[str, Any] = {"conditioning": "adaln", "skips": False, "ends": "linear", "target": "velocity", "error": "mse", "min_snr": 0.0, "max_signal": 0.95,
@@ -54,6 +54,7 @@ SECOND: dict[str, tuple[str, dict[str, Any]]] = {
 class AblateConfig(Config):
     """Assignment 5's ablation: short trainings, scored on validation."""
 
+    script: ClassVar[str] = "ablate.py"
     rows: tuple[str, ...] = ()
     """which changes, by name (default: all)"""
 
@@ -64,12 +65,14 @@ def main(config: AblateConfig) -> dict[str, Any]:
     pixels, judged = images.pixels[parts.train], images.pixels[parts.validation]
     device, bfloat16 = choose_device(config.device)
     folder = config.out or HERE / "results" / f"{images.source}-ablation"
+    every = {name: ("Transformer", change) for name, change in CHANGES.items()} | SECOND
+    if unknown := set(config.rows) - set(every):
+        raise InputError(f"--rows {', '.join(sorted(unknown))}: allowed are {'; '.join(every)}")
     table: list[dict[str, Any]] = []
     with Run(config, folder, __file__, images.source, images.provenance) as run:
         state = run.memo("features", lambda: train_features(run, images.pixels, images.labels, parts.train, parts.validation, config.feature_width,
                                                             config.feature_epochs, config.seed, device, bfloat16))  # fmt: skip
         judge = Judge("own network", load_features(tensors(state), device).describe, pixels, judged, "validation")
-        every = {name: ("Transformer", change) for name, change in CHANGES.items()} | SECOND
         jobs = {
             name: (network, dataclasses.replace(config, **{**BASE, **change}))
             for name, (network, change) in every.items()

@@ -93,6 +93,7 @@ def load_again(record: dict[str, Any]) -> Images:
 
 def download(site: str = SITE) -> Path:
     """The official archive and its labels in the data folder, checked by md5. Raises InputError where that fails."""
+    pooch.get_logger().setLevel("WARNING")  # the bar says that it fetches; a refusal stays one line
     for name, digest in ARCHIVES.items():
         try:
             pooch.retrieve(site + name, digest, fname=name, path=data_folder(), progressbar=name.endswith("tgz"),

@@ -51,7 +51,7 @@ def main(config: Config) -> dict[str, Any]:
         raise InputError(f"--run {folder} holds no run.json; give the folder of a finished run of assignment 5")
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     device, bfloat16 = choose_device(config.device)
-    describers = [("own network", load_feature_net(folder / "features.safetensors", device)[0].describe)]
+    describers = [("own network", load_feature_net(folder / "features.safetensors", device).describe)]
     describers += [("Inception", Inception(device).describe)] if config.inception else []
     saved = {name: load_denoiser(folder / f"model.{name}.safetensors", device) for name in NETWORKS}
     if config.data is None:

@@ -90,12 +90,13 @@ def train_features(run: Run, pixels: np.ndarray, labels: np.ndarray | None, fit:
     classes, side = int(labels.max()) + 1, pixels.shape[1]
     model = FeatureNet(classes, width, side).to(device, memory_format=torch.channels_last)
     batch = min(64, len(fit))
-    total = epochs * -(-len(fit) // batch)
+    per_epoch = -(-len(fit) // batch)
+    total = epochs * per_epoch
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, max(total, 2))
     images, answers = torch.from_numpy(pixels), torch.from_numpy(labels)
     for step in progress(range(total), "feature network"):
-        epoch, place = divmod(step, -(-len(fit) // batch))
+        epoch, place = divmod(step, per_epoch)
         order = np.random.default_rng((seed, epoch, 2)).permutation(fit)
         rows = torch.from_numpy(order[place * batch : (place + 1) * batch])
         rng = np.random.default_rng((seed, step, 3))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from assignment5.diffusion import Diffusion, Schedule
 from assignment5.dit import DiT
-from assignment5.features import FeatureNet
+from assignment5.features import FeatureNet, load_features
 from assignment5.unet import UNet
 from common.cli import InputError
 from common.run import atomic_path
@@ -62,9 +64,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path} is not a whole model file of assignment 5 ({error}); train again or copy it again") from None
 
 
-def _fill(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> None:
+@contextlib.contextmanager
+def _as_said(path: Path) -> Iterator[None]:
+    """Turns torch's refusal of weights of another shape into one line that names the file."""
     try:
-        model.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in weights.items()})
+        yield
     except RuntimeError as error:
         raise InputError(f"{path} holds weights of another shape than it says ({str(error).splitlines()[-1].strip()})") from None
 
@@ -72,17 +76,15 @@ def _fill(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> None:
 def load_denoiser(path: Path, device: str) -> tuple[Diffusion, dict[str, Any]]:
     """A denoiser that `save_model` wrote, and what its file says about it. Raises InputError for a file that is not whole."""
     weights, about = _read(path)
-    model = build(SimpleNamespace(**about["config"]), about["network"])
-    _fill(path, model, weights)
-    return model.to(device, memory_format=torch.channels_last).eval(), about
+    with _as_said(path):
+        return filled(SimpleNamespace(**about["config"]), about["network"], weights, device), about
 
 
-def load_feature_net(path: Path, device: str) -> tuple[FeatureNet, dict[str, Any]]:
-    """The feature network of a run, and what its file says about it. Raises InputError for a file that is not whole."""
+def load_feature_net(path: Path, device: str) -> FeatureNet:
+    """The feature network of a run. Raises InputError for a file that is not whole."""
     weights, about = _read(path)
-    model = FeatureNet(about["classes"], about["width"], about["side"])
-    _fill(path, model, weights)
-    return model.to(device).eval(), about
+    with _as_said(path):
+        return load_features(about | {"weights": weights}, device)
 
 
 def largest_part(attempt: Any, batch: int) -> int:

@@ -34,16 +34,21 @@ def noise_set(seed: int, count: int, side: int) -> torch.Tensor:
     return torch.randn((count, 3, side, side), generator=torch.Generator().manual_seed(1_000_003 + seed))
 
 
+def to_bytes(images: torch.Tensor) -> np.ndarray:
+    """float (B, 3, S, S) in [0, 1] -> uint8 (B, S, S, 3), rounded to 8 bits as a PNG file is."""
+    return (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
 def sample(model: Diffusion, noises: torch.Tensor, steps: int, sampler: Sampler = "ddim", eta: float = 0.0, bfloat16: bool = False, seed: int = 0,
            batch: int = 256) -> np.ndarray:  # fmt: skip
-    """Images uint8 (N, S, S, 3) from noises (N, 3, S, S), rounded to 8 bits as a PNG file is."""
+    """Images uint8 (N, S, S, 3) from noises (N, 3, S, S)."""
     device = model.mean.device
     model.eval()
     generator, found = torch.Generator(device).manual_seed(seed), []
     for part in noises.split(batch):
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             images = model.sample(part.to(device, memory_format=torch.channels_last), steps, sampler, eta, generator)
-        found.append((images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+        found.append(to_bytes(images))
     return np.concatenate(found)
 
 
@@ -128,7 +133,7 @@ def pictures(models: dict[tuple[str, str], Diffusion], side: int, bfloat16: bool
     device, frames = first.mean.device, []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         for x0 in path(first.denoise, first.schedule, noises[:10].to(device), 25):
-            frames.append((first.denormalise(x0) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+            frames.append(to_bytes(first.denormalise(x0)))
     found["trajectory"] = np.stack(frames)  # (25, 10, S, S, 3)
     ways = torch.cat([sphere(noises[2 * pair], noises[2 * pair + 1], 9) for pair in range(4)])
     found["interpolation"] = sample(first, ways, 20, bfloat16=bfloat16).reshape(4, 9, side, side, 3)
@@ -152,7 +157,7 @@ def validation_error(model: Diffusion, pixels: np.ndarray, device: str) -> float
 
 def evaluate_all(config: Any, models: dict[tuple[str, str], Diffusion], trained: dict[tuple[str, str], dict[str, Any]], describers: list[tuple[str, Describe]],
                  pixels: np.ndarray, judged: np.ndarray, unseen: np.ndarray, bfloat16: bool) -> list[dict[str, Any]]:  # fmt: skip
-    """Every row of a run: samplers compared on the validation images, all networks scored on the test images with what was chosen there."""
+    """Every row of a run: samplers compared on the validation images, then every network scored on the test images by DDIM and DPM-Solver++."""
     first = next(iter(models))
     on_validation = [Judge(name, describe, pixels, judged, "validation") for name, describe in describers]
     settings = [(sampler, (count + 1) // 2 if sampler == "heun" else count) for sampler in SAMPLERS for count in config.sweep]
@@ -209,4 +214,4 @@ def print_table(results: dict[str, Any], folder: Any) -> None:
         print(
             f"{series:12}{model:18}{variant:40}{horizon or '-':>12}{kid_text:>18}{values['precision']['value']:>11.3f}{values['coverage']['value']:>10.3f}"
         )
-    print(f"\nfigures, tables and report.pdf: {folder}")
+    print(f"\nwritten: {folder}")

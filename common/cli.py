@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import tyro
 
@@ -33,6 +33,7 @@ class Interrupted(Exception):
 class BaseConfig:
     """The options that `train.py` of every assignment has."""
 
+    script: ClassVar[str] = "train.py"  # which command a run's rows name
     preset: Preset = "default"
     """smoke: under a minute; default: up to ten minutes on two CPU cores; full: the real experiment"""
     data: PathOrNone = None

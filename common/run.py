@@ -245,7 +245,7 @@ class Run:
     @staticmethod
     def _command(config: BaseConfig, assignment: str) -> str:
         """The command that repeats this run from the repository root: its preset and every option that differs from it."""
-        words = ["python", f"{assignment}/train.py", "--preset", config.preset]
+        words = ["python", f"{assignment}/{config.script}", "--preset", config.preset]
         preset = dataclasses.replace(type(config)(), **config.presets().get(config.preset, {}))
         for field in dataclasses.fields(config):
             value = getattr(config, field.name)
