@@ -58,6 +58,10 @@ class AblateConfig(Config):
     rows: tuple[str, ...] = ()
     """which changes, by name (default: all)"""
 
+    @classmethod
+    def presets(cls) -> dict[str, dict[str, Any]]:
+        return {name: change for name, change in super().presets().items() if name != "default"}
+
 
 def main(config: AblateConfig) -> dict[str, Any]:
     images = data.load(config.source, config.data, config.side, config.synthetic_images, config.seed)

@@ -169,8 +169,8 @@ def choose_device(wanted: str) -> tuple[str, bool]:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine shows torch no GPU; use cpu or auto")
     device = "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
-    # a processor without bfloat16 instructions emulates them, far slower than float32
-    return device, torch.cuda.is_bf16_supported() if device == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    # a processor whose bfloat16 products have no tile unit (AMX) is faster in float32
+    return device, torch.cuda.is_bf16_supported() if device == "cuda" else torch.cpu._is_amx_tile_supported()
 
 
 def versions() -> dict[str, str]:
