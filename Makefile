@@ -7,7 +7,7 @@ ASSIGNMENTS := $(foreach n,$(N),assignment$(n))
 SAMPLE = $(if $(filter assignment1 assignment5,$(1)),synthetic,simulated)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench readme reports clean
+.PHONY: help run test lint bench readme reports page browser clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -39,6 +39,12 @@ readme: $(BIN)/.runtime ## make the tables in the README files again from metric
 
 reports: $(BIN)/.runtime ## compile report.pdf of the committed real-data runs
 	$(BIN)/python -m common.report
+
+page: $(BIN)/.dev ## build docs/index.html from the committed runs
+	$(BIN)/python docs/build.py
+
+browser: ## install Chromium from Debian's packages, for the page's test
+	apt-get update && apt-get install -y chromium
 
 clean: ## remove the environment and the runs on built-in data
 	rm -rf $(VENV) *.egg-info assignment*/results/synthetic-* assignment*/results/simulated-*

@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 from assignment5 import data
 from assignment5.config import ASSIGNED, Config
 from assignment5.features import load_features, train_features
-from assignment5.models import filled, parameters
+from assignment5.models import filled
 from assignment5.protocols import METRICS_INFO, Judge, sampled_rows
 from assignment5.train import HERE, train
 from common.cli import InputError, entry, parse
 from common.run import Run, choose_device, tensors
+from common.weights import parameters
 
 BASE: dict[str, Any] = {"conditioning": "adaln", "skips": False, "ends": "linear", "target": "velocity", "error": "mse", "min_snr": 0.0, "max_signal": 0.95,
                         "warmup": 250, "decay": True, "flips": True, "patch": 4, "lr": 1e-3}  # fmt: skip

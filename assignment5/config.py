@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 from assignment5.diffusion import Target
-from common.cli import BaseConfig
+from common.cli import BaseConfig, InputError
+
+ALLOWED: dict[str, tuple[float, float]] = {  # least and most, of train.py, evaluate.py and predict.py
+    **dict.fromkeys(("seeds", "synthetic_images", "patch", "width", "depth", "heads", "unet_widths", "batch", "accumulate", "epochs", "repeats",
+                     "steps", "sweep", "feature_width", "feature_epochs", "n"), (1, math.inf)),
+    **dict.fromkeys(("min_snr", "lr", "weight_decay", "warmup"), (0, math.inf)),
+    "seed": (0, 2**32), "side": (8, math.inf), "samples": (6, math.inf),  # six: five neighbours and the image itself
+    "min_signal": (0.001, 0.999), "max_signal": (0.001, 0.999), "ema": (0, 1),
+}  # fmt: skip
+
+
+def check(config: Any) -> None:
+    """Raises InputError for a number outside ALLOWED, a list without entries, and signal rates in the wrong order."""
+    for name, (least, most) in ALLOWED.items():
+        given, option = getattr(config, name, ()), "--" + name.replace("_", "-")
+        for value in given if isinstance(given, tuple) else (given,):
+            if not least <= value <= most:  # (so that NaN is refused too)
+                raise InputError(f"{option} {value}: allowed are " + (f"{least} and more" if most == math.inf else f"{least} to {most}"))
+    for name in ("recipes", "steps", "sweep", "unet_widths", "sampler"):
+        if getattr(config, name, None) == ():
+            raise InputError(f"--{name.replace('_', '-')}: at least one is needed")
+    if getattr(config, "min_signal", 0) >= getattr(config, "max_signal", 1):
+        raise InputError(f"--min-signal {config.min_signal}: allowed is less than --max-signal {config.max_signal}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +112,9 @@ class Config(BaseConfig):
     """its passes over the training part"""
     inception: bool = False
     """score in Inception's features too (pip install torch-fidelity; fetches its weights)"""
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from assignment5.diffusion import Diffusion, Schedule
 from assignment5.dit import DiT
 from assignment5.features import FeatureNet, load_features
 from assignment5.unet import UNet
 from common.cli import InputError
-from common.run import atomic_path
+from common.weights import as_said, read_model
 
 NETWORKS = ("Transformer", "U-Net")
 
@@ -41,49 +36,17 @@ def filled(config: Any, network: str, weights: dict[str, Any], device: str) -> D
     return model.to(device, memory_format=torch.channels_last).eval()
 
 
-def parameters(model: nn.Module) -> int:
-    """How many trained numbers a network has."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def save_model(path: Path, weights: dict[str, Any], about: dict[str, Any], half: bool = False) -> None:
-    """Writes weights (float16 where `half`) and the JSON values `about` them as one safetensors file, atomically."""
-    kept = {name: torch.as_tensor(value) for name, value in weights.items()}
-    kept = {name: (value.half() if half and value.is_floating_point() else value).cpu().contiguous() for name, value in kept.items()}
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(kept, metadata={"about": json.dumps(about)}))
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["about"])  # noqa: SIM118 (no mapping)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; train.py writes it, or name another run with --run") from None
-    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is not a whole model file of assignment 5 ({error}); train again or copy it again") from None
-
-
-@contextlib.contextmanager
-def _as_said(path: Path) -> Iterator[None]:
-    """Turns torch's refusal of weights of another shape into one line that names the file."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise InputError(f"{path} holds weights of another shape than it says ({str(error).splitlines()[-1].strip()})") from None
-
-
 def load_denoiser(path: Path, device: str) -> tuple[Diffusion, dict[str, Any]]:
     """A denoiser that `save_model` wrote, and what its file says about it. Raises InputError for a file that is not whole."""
-    weights, about = _read(path)
-    with _as_said(path):
+    weights, about = read_model(path)
+    with as_said(path):
         return filled(SimpleNamespace(**about["config"]), about["network"], weights, device), about
 
 
 def load_feature_net(path: Path, device: str) -> FeatureNet:
     """The feature network of a run. Raises InputError for a file that is not whole."""
-    weights, about = _read(path)
-    with _as_said(path):
+    weights, about = read_model(path)
+    with as_said(path):
         return load_features(about | {"weights": weights}, device)
 
 

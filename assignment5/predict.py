@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from assignment5.config import check
 from assignment5.diffusion import Sampler
 from assignment5.figures import tile
 from assignment5.models import load_denoiser
@@ -43,10 +44,11 @@ class Config:
     """of the noise: the same seed gives the same images"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
+    def __post_init__(self) -> None:
+        check(self)
+
 
 def main(config: Config) -> np.ndarray:
-    if config.n < 1:
-        raise InputError(f"--n {config.n}: at least one image is needed")
     device, bfloat16 = choose_device(config.device)
     folder = config.run or newest_run(HERE / "results")
     model, about = load_denoiser(folder / f"model.{config.network}.safetensors", device)

@@ -11,9 +11,10 @@ import torch
 
 from assignment5.diffusion import SAMPLERS, Diffusion, Sampler, evaluations, path, separate
 from assignment5.features import to_float
-from assignment5.models import parameters
 from assignment5.quality import kid, nearest, neighbour_scores
+from common.cli import InputError
 from common.run import progress
+from common.weights import parameters
 
 METRICS_INFO = {
     "kid": {"unit": "squared MMD", "better": "lower", "reference": "kernel inception distance to held-out images, mean and spread over sets of noise; 0: the same distribution"},
@@ -41,15 +42,23 @@ def to_bytes(images: torch.Tensor) -> np.ndarray:
 
 def sample(model: Diffusion, noises: torch.Tensor, steps: int, sampler: Sampler = "ddim", eta: float = 0.0, bfloat16: bool = False, seed: int = 0,
            batch: int = 256) -> np.ndarray:  # fmt: skip
-    """Images uint8 (N, S, S, 3) from noises (N, 3, S, S)."""
+    """Images uint8 (N, S, S, 3) from noises (N, 3, S, S), `batch` at once, or half as many, a quarter ... where the memory is too small for that.
+
+    Raises InputError as `path`, and where there is not even memory for one image.
+    """
     device = model.mean.device
     model.eval()
     generator, found = torch.Generator(device).manual_seed(seed), []
-    for part in noises.split(batch):
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            images = model.sample(part.to(device, memory_format=torch.channels_last), steps, sampler, eta, generator)
-        found.append(to_bytes(images))
-    return np.concatenate(found)
+    try:
+        for part in noises.split(batch):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                images = model.sample(part.to(device, memory_format=torch.channels_last), steps, sampler, eta, generator)
+            found.append(to_bytes(images))
+        return np.concatenate(found)
+    except torch.OutOfMemoryError:
+        if batch == 1:
+            raise InputError("the device has not enough memory to sample even one image; take --device cpu") from None
+    return sample(model, noises, steps, sampler, eta, bfloat16, seed, min(batch, len(noises)) // 2 or 1)
 
 
 class Judge:
@@ -202,11 +211,11 @@ def distances(
     return found
 
 
-def print_table(results: dict[str, Any], folder: Any) -> None:
-    """KID, precision and coverage on the test part, the best first."""
+def print_table(results: dict[str, Any], folder: Any, split: str = "test") -> None:
+    """KID, precision and coverage on one part, the best first."""
     found: dict[tuple, dict[str, dict]] = {}
     for row in results["rows"]:
-        if row["split"] == "test" and row["series"]:
+        if row["split"] == split and row["series"]:
             found.setdefault((row["series"], row["model"], row["variant"], row["horizon"]), {})[row["metric"]] = row
     print(f"\n{'features':12}{'model':18}{'variant':40}{'evaluations':>12}{'KID':>18}{'precision':>11}{'coverage':>10}")
     for (series, model, variant, horizon), values in sorted(found.items(), key=lambda item: item[1]["kid"]["value"]):

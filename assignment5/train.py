@@ -22,12 +22,13 @@ from assignment5 import data
 from assignment5.config import Config, variant
 from assignment5.features import Inception, load_features, to_float, train_features
 from assignment5.figures import draw_figures
-from assignment5.models import NETWORKS, build, filled, largest_part, save_model, too_large
+from assignment5.models import NETWORKS, build, filled, largest_part, too_large
 from assignment5.protocols import METRICS_INFO, accuracy_row, distances, evaluate_all, pictures, print_table, validation_error
 from common.cli import InputError, entry, parse
 from common.parallel import Follower, World
 from common.report import compile_report
 from common.run import Run, choose_device, plain, progress, tensors, write_arrays
+from common.weights import save_model
 
 HERE = Path(__file__).resolve().parent
 ALONE = World()
@@ -111,6 +112,8 @@ def main(config: Config) -> dict[str, Any]:
     parts = data.split(len(images), config.seed)
     if len(parts.train) < config.batch:
         raise InputError(f"{len(images)} images leave {len(parts.train)} to train on, fewer than --batch {config.batch}; give more of them")
+    if (held := min(len(parts.validation), len(parts.test))) < 6:
+        raise InputError(f"{len(images)} images leave {held} to judge by, and six are needed for neighbourhoods; give at least 60 of them")
     device, can = choose_device(config.device)
     bfloat16 = can if config.precision == "auto" else config.precision == "bfloat16"
     names = {(network, recipe): f"{network}, {recipe}" for recipe in config.recipes for network in NETWORKS}

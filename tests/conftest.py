@@ -59,9 +59,9 @@ def smoke(assignment: str, source: str, place: Path, *words: str) -> Path:
     return place / "run"
 
 
-def smoke_after_kill_9(assignment: str, source: str, place: Path, checkpoint: str) -> Path:
+def smoke_after_kill_9(assignment: str, source: str, place: Path, checkpoint: str, *more: str) -> Path:
     """The same, killed as soon as a checkpoint has been written, and resumed."""
-    words = ["--preset", "smoke", "--source", source, "--out", str(place / "run")]
+    words = ["--preset", "smoke", "--source", source, "--out", str(place / "run"), *more]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / assignment / "train.py"), *words], cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -74,7 +74,7 @@ def smoke_after_kill_9(assignment: str, source: str, place: Path, checkpoint: st
     refused = call(f"{assignment}/train.py", *words)
     assert refused.returncode == 2
     assert "--resume" in refused.stderr
-    return smoke(assignment, source, place, "--resume")
+    return smoke(assignment, source, place, "--resume", *more)
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ from assignment5.config import ASSIGNED, Config, variant
 from assignment5.diffusion import Diffusion, Schedule, aim, evaluations, path, separate, snr_weight
 from assignment5.dit import Block, DiT, attention, noise_embedding, positions
 from assignment5.features import FeatureNet, Inception, turned
-from assignment5.models import build, largest_part, load_denoiser, parameters, save_model
+from assignment5.models import build, largest_part, load_denoiser
 from assignment5.protocols import Judge, baselines, noise_set, sample, sphere
 from assignment5.quality import kid, nearest, neighbour_scores
 from assignment5.synthetic import draw_flowers
@@ -38,6 +38,7 @@ from assignment5.train import train
 from assignment5.unet import UNet
 from common.cli import InputError, parse
 from common.parallel import Follower, World
+from common.weights import parameters, save_model
 from tests.conftest import ROOT, assert_refused, call, results, smoke_after_kill_9
 
 TINY = dataclasses.replace(Config(), **Config.presets()["smoke"], preset="smoke", source="synthetic", precision="float32")
@@ -230,6 +231,67 @@ def test_as_assigned_changes_the_recipe_and_nothing_else():
         assert set(change) <= names
 
 
+def test_the_tuned_recipe_is_what_readme_and_report_say():
+    plain = Config()
+    assert (plain.target, plain.error, plain.min_snr, plain.conditioning, plain.skips, plain.ends) == (
+        "noise",
+        "mae",
+        0,
+        "adaln",
+        True,
+        "linear",
+    )
+    assert (plain.batch, plain.lr, plain.weight_decay, plain.warmup, plain.decay, plain.flips, plain.ema) == (
+        64,
+        1e-3,
+        1e-4,
+        250,
+        True,
+        True,
+        0.999,
+    )
+    assert (plain.depth, plain.heads, plain.patch, plain.unet_widths, plain.recipes) == (8, 12, 4, (32, 64, 96, 128), ("tuned",))
+    # it differs from the ablation's best row in nothing that this row set
+    best = BASE | SECOND["noise, MAE; long skips"][1]
+    assert {name: getattr(plain, name) for name in best} == best
+    default, full = (Config.presets()[name] for name in ("default", "full"))
+    assert default == {"repeats": 3, "samples": 128}
+    assert (full["side"], full["epochs"], full["recipes"]) == (64, 50, ("tuned", "as assigned"))
+
+
+def test_the_benchmarks_plain_network_is_ours_and_the_rows_are_whole(tmp_path, monkeypatch, capsys):
+    from benchmarks import diffusion as bench
+
+    torch.manual_seed(0)
+    ours, plain = DiT(16, 4, 48, 2, 12), bench.PlainDiT(16, 4, 48, 2, 12)
+    for parameter in ours.parameters():  # adaLN-Zero would hide everything
+        torch.nn.init.normal_(parameter, std=0.1)
+    names = {"projection": "out", "up": "mlp.0", "down": "mlp.2", "modulation": "modulation.1"}
+    state = {".".join(names.get(word, word) for word in key.split(".")): value for key, value in ours.state_dict().items()}
+    state["embed.weight"] = state["embed.weight"].reshape(48, 4, 4, 3).permute(0, 3, 1, 2)
+    plain.load_state_dict(state | {"positions": ours.positions})
+    x, variance = torch.randn(2, 3, 16, 16), torch.tensor([0.2, 0.9])
+    assert torch.allclose(ours(x, variance), plain(x, variance), atol=0.02)  # their GELU is the tanh form
+    monkeypatch.setitem(sys.modules, "diffusers", None)  # as where it is not installed
+    rows = bench.main({"side": 16, "width": 48, "depth": 1, "batch": 4, "unet_widths": (8, 16)}, 1, tmp_path / "d.json")
+    assert "diffusers is not installed" in capsys.readouterr().err
+    assert json.loads((tmp_path / "d.json").read_text())["rows"] == rows
+    assert all(row["ratio"] > 0 and set(row) == {"case", "ours_seconds", "other", "other_seconds", "ratio", "peak_mb"} for row in rows)
+
+
+def test_the_benchmark_counts_every_product():
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from benchmarks import diffusion as bench
+
+    config = dataclasses.replace(TINY, skips=False)
+    model = DiT(config.side, config.patch, config.width, config.depth, config.heads)
+    with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH), torch.no_grad():  # (the fused one is not counted)
+        model(torch.randn(config.batch, 3, config.side, config.side), torch.rand(config.batch))
+    assert sum(2 * many * n * k * m for many, n, k, m in bench.shapes(config)) == counted.get_total_flops()
+
+
 # ------------------------------------------------------------------------------------------------------------- scores
 
 
@@ -413,6 +475,24 @@ def test_out_of_memory_says_which_part_would_fit(monkeypatch):
     with pytest.raises(InputError, match=r"--batch 16.*--accumulate 4"):
         trained(TINY)
     assert largest_part(functools.partial(forward, build(TINY, "U-Net")), 1) == 0
+
+
+def test_sampling_takes_smaller_parts_where_the_memory_is_too_small(monkeypatch):
+    whole = sample(build(TINY, "U-Net"), noise_set(0, 6, 16), 2)
+    real, sizes, limit = Diffusion.sample, [], [2]
+
+    def small(self, noises, *words):
+        sizes.append(len(noises))
+        if len(noises) > limit[0]:
+            raise torch.OutOfMemoryError("full")
+        return real(self, noises, *words)
+
+    monkeypatch.setattr(Diffusion, "sample", small)
+    assert np.abs(sample(build(TINY, "U-Net"), noise_set(0, 6, 16), 2).astype(int) - whole).max() <= 1
+    assert sizes == [6, 3, 1, 1, 1, 1, 1, 1]
+    limit[0] = 0
+    with pytest.raises(InputError, match="not enough memory to sample even one image"):
+        sample(build(TINY, "U-Net"), noise_set(0, 6, 16), 2)
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -623,6 +703,30 @@ def json_like(state):
     return state.detach().clone().numpy() if hasattr(state, "detach") else state
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["batch 0", "batch -4", "accumulate 0", "epochs 0", "repeats 0", "seeds 0", "seed -1", "samples 5", "steps 0", "steps 5 -20", "sweep 0", "patch 0", "heads 0",
+     "depth 0", "width 0", "side 4", "feature-epochs 0", "warmup -1", "lr -1", "lr nan", "ema 1.5", "min-signal 0", "max-signal 1", "unet-widths 0 8"],
+)  # fmt: skip
+def test_numbers_that_make_no_run_are_refused_before_anything_is_done(words):
+    name, *values = words.split()
+    with pytest.raises(InputError, match=rf"^--{name} \S+: allowed are "):
+        parse(Config, [f"--{name}", *values])
+    dataclasses.replace(Config(), min_snr=0.0, warmup=0, ema=0.0, samples=6, seeds=1)  # the edges are allowed
+    with pytest.raises(InputError, match=r"--min-signal 0.96: allowed is less than --max-signal 0.95"):
+        Config(min_signal=0.96)
+    with pytest.raises(InputError, match="--recipes: at least one"):
+        Config(recipes=())
+
+
+def test_too_few_images_to_judge_by_are_refused_before_training(tmp_path):
+    (tmp_path / "few").mkdir()
+    for number, image in enumerate(draw_flowers(50, 16, 0)[0]):
+        Image.fromarray(image).save(tmp_path / "few" / f"{number:02d}.png")
+    words = ["--preset", "smoke", "--source", "folder", "--data", tmp_path / "few"]
+    assert_refused("assignment5/train.py", words, "50 images leave 5 to judge by", tmp_path)
+
+
 def test_predict_writes_the_same_images_for_the_same_seed(smoke5, tmp_path):
     for name in ("a", "b"):
         done = call("assignment5/predict.py", "--run", smoke5, "--n", 3, "--steps", 2, "--out", tmp_path / name)
@@ -655,6 +759,61 @@ def test_evaluate_scores_new_images(smoke5, tmp_path):
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "e.json").read_text())["rows"]
     assert {(row["model"], row["horizon"]) for row in rows} == {("Transformer", 2), ("U-Net", 2)}
+    assert (tmp_path / "e.png").stat().st_size > 0
+
+
+def test_evaluate_scores_every_sampler_on_the_validation_part_and_draws_all_again(smoke5, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(smoke5, copy)
+    drawn = ("samples.png", "steps.png", "interpolation.png", "trajectory.gif", "kid_by_evaluations.png", "learning_curves.png",
+             "nearest_training_image.png", "report.pdf")  # fmt: skip
+    for name in drawn:
+        (copy / name).unlink()
+    words = ["--run", copy, "--part", "validation", "--sampler", "ddim", "heun", "dpm++", "--steps", 2, 3, "--samples", 8, "--seeds", 2]
+    found = evaluate([str(word) for word in words])["rows"]
+    assert {row["split"] for row in found} == {"validation"}
+    assert {(row["variant"].split(", ")[1], row["horizon"]) for row in found if row["model"] == "U-Net"} == {
+        ("DDIM", 2), ("DDIM", 3), ("Heun", 3), ("Heun", 5), ("DPM-Solver++(2M)", 2), ("DPM-Solver++(2M)", 3)}  # fmt: skip
+    for name in (*drawn, "evaluation-validation.json", "evaluation-validation.png"):
+        assert (copy / name).stat().st_size > 0, name
+    with Image.open(copy / "trajectory.gif") as film:
+        assert film.n_frames > 5
+        film.seek(film.n_frames - 1)
+        assert film.info["duration"] > 1000  # the last frame stays
+
+
+def test_bad_input_of_evaluate(smoke5, tmp_path):
+    for words, message in (
+        (["--steps", "0"], "--steps 0"),
+        (["--samples", "5"], "--samples 5"),
+        (["--seeds", "0"], "--seeds 0"),
+        (["--data", str(tmp_path / "nowhere")], "does not exist"),
+        (["--out", str(tmp_path / "no" / "e.json")], "the folder .* does not exist"),
+        (["--run", str(tmp_path)], "holds no run.json"),
+    ):
+        with pytest.raises(InputError, match=message):
+            evaluate(["--run", str(smoke5), "--samples", "6", "--seeds", "1", "--steps", "1", *words])
+    few = tmp_path / "few"
+    few.mkdir()
+    for number in range(5):
+        (few / f"{number}.png").write_bytes(picture(seed=number))
+    with pytest.raises(InputError, match="few holds 5 images"):
+        evaluate(["--run", str(smoke5), "--data", str(few), "--out", str(tmp_path / "e.json")])
+    broken = tmp_path / "broken"
+    shutil.copytree(smoke5, broken)
+    whole = (broken / "features.safetensors").read_bytes()
+    (broken / "features.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"features.safetensors is not a whole model file"):
+        evaluate(["--run", str(broken)])
+    (broken / "pictures.npz").unlink()
+    with pytest.raises(InputError, match=r"holds no pictures.npz"):
+        evaluate(["--run", str(broken)])
+
+
+def evaluate(words):
+    from assignment5 import evaluate as script
+
+    return script.main(parse(script.Config, words))
 
 
 def test_bad_input_of_the_scripts(smoke5, tmp_path):
@@ -664,8 +823,12 @@ def test_bad_input_of_the_scripts(smoke5, tmp_path):
         (few / f"{number}.png").write_bytes(picture(seed=number))
     assert_refused("assignment5/train.py", ["--preset", "smoke", "--source", "folder", "--data", few], "fewer than --batch 16", tmp_path)
     assert_refused("assignment5/train.py", ["--preset", "smoke", "--source", "synthetic", "--width", "50"], "multiple of 12", tmp_path)
+    assert_refused("assignment5/train.py", ["--preset", "smoke", "--batch", "0"], "--batch 0: allowed are 1 and more", tmp_path)
+    assert_refused("assignment5/predict.py", ["--run", smoke5, "--steps", "0"], "--steps 0: allowed are 1 and more", tmp_path)
     for words, message in (
         (["--steps", "0"], "--steps 0"),
+        (["--steps", "-3"], "--steps -3"),
+        (["--seed", "-1"], "--seed -1"),
         (["--eta", "2"], "--eta 2"),
         (["--eta", "1", "--sampler", "heun"], "deterministic"),
         (["--n", "0"], "--n 0"),

@@ -1,0 +1,1 @@
+"""Final project: State-Exchange Attention (ViT-SEA) on simulated flows."""

@@ -1,0 +1,88 @@
+"""Rollouts of the temporal model, and the losses that make long ones hold.
+
+Shape letters: B trajectories, T frames, G field groups, L latent numbers a group, K parameters. Every loss takes latents z (B, T, G, L) of
+true frames and parameters theta (B, K), and returns a scalar; `temporal.weights` weighs the squared errors.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from common.cli import InputError
+from final_project.sea import Temporal
+
+
+@torch.no_grad()
+def rollout(temporal: Temporal, z0: Tensor, theta: Tensor, steps: int, cached: bool = True) -> Tensor:
+    """The `steps` latents (B, steps, G, L) that follow z0 (B, G, L), without gradient and dropout.
+
+    cached=False feeds the whole prefix again at every step, as the official code does. Raises InputError for steps below 1.
+    """
+    if steps < 1:
+        raise InputError(f"{steps} steps: a rollout needs at least one")
+    training = temporal.training
+    temporal.eval()
+    frames, cache = [z0], None
+    for _ in range(steps):
+        if cached:
+            following, cache = temporal.step(frames[-1], theta, cache)
+        else:
+            following = temporal(torch.stack(frames, dim=1), theta)[:, -1]
+        frames.append(following)
+    temporal.train(training)
+    return torch.stack(frames[1:], dim=1)
+
+
+def weighted_error(temporal: Temporal, predicted: Tensor, truth: Tensor) -> Tensor:
+    """Mean of the weighted squared error of latents (B, T, G, L)."""
+    return (temporal.weights * (predicted - truth).square()).mean()
+
+
+def teacher_forcing(temporal: Temporal, z: Tensor, theta: Tensor) -> Tensor:
+    """Error of the next latent when every frame before it is true (published)."""
+    return weighted_error(temporal, temporal(z[:, :-1], theta), z[:, 1:])
+
+
+def latent_noise(temporal: Temporal, z: Tensor, theta: Tensor, sigma: Tensor | float, generator: torch.Generator | None = None) -> Tensor:
+    """Teacher forcing on frames with normal noise of deviation `sigma`, in units of z, a number or (G, L).
+
+    The target is the clean next latent, so the change asked for is z_(t+1) - (z_t + noise): it takes the noise back out (Pfaff et al. 2021,
+    section A.2.2 with gamma = 1).
+    """
+    noise = torch.randn(z[:, :-1].shape, generator=generator, device=z.device, dtype=z.dtype)
+    return weighted_error(temporal, temporal(z[:, :-1] + sigma * noise, theta), z[:, 1:])
+
+
+def pushforward(temporal: Temporal, z: Tensor, theta: Tensor, passes: int = 1) -> Tensor:
+    """Error when the model reads its own predictions, in one more parallel pass: no loop over time.
+
+    The predictions of a pass, without gradient and shifted by a frame, are the next pass's input; frame 0 stays true and the target is the
+    clean next latent (Brandstetter et al. 2022, section 3.1, for a whole sequence at once).
+    """
+    inputs = z[:, :-1]
+    with torch.no_grad():
+        for _ in range(passes):
+            inputs = torch.cat([z[:, :1], temporal(inputs, theta)[:, :-1]], dim=1)
+    return weighted_error(temporal, temporal(inputs, theta), z[:, 1:])
+
+
+def unrolled(
+    temporal: Temporal, z: Tensor, theta: Tensor, steps: int, context: int = 1, generator: torch.Generator | None = None
+) -> Tensor:
+    """Error of `steps` latents rolled out from `context` true frames at a random time of each trajectory, with gradient through all steps.
+
+    Raises InputError where the trajectories are shorter than context + steps or either is below 1.
+    """
+    spare = z.shape[1] - context - steps
+    if spare < 0 or steps < 1 or context < 1:
+        raise InputError(f"{context} true frames and {steps} steps need as many frames and at least one of each; there are {z.shape[1]}")
+    start = torch.randint(spare + 1, (len(z), 1), generator=generator, device=z.device)
+    rows = torch.arange(len(z), device=z.device)[:, None]
+    window = z[rows, start + torch.arange(context + steps, device=z.device)]  # (B, context + steps, G, L)
+    out, cache = temporal.advance(window[:, :context], theta)
+    predicted = [out[:, -1]]
+    while len(predicted) < steps:
+        following, cache = temporal.step(predicted[-1], theta, cache)
+        predicted.append(following)
+    return weighted_error(temporal, torch.stack(predicted, dim=1), window[:, context:])
