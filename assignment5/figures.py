@@ -88,8 +88,8 @@ def _trajectory(path: Path, frames: np.ndarray) -> None:
 
 
 def _plain_log(axis: Axis) -> None:
-    """A logarithmic axis with plain numbers at 1, 2, 3, 5 and 7 of a decade, or wherever a narrow range needs them."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    """A logarithmic axis with plain numbers at 1, 1.5, 2, 3, 5 and 7 of a decade, or wherever a narrow range needs them."""
+    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_locator(NullLocator())
 

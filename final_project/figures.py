@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.ticker import MaxNLocator
 from matplotlib.tri import Triangulation
 
 from common.figures import MARKERS, PALETTE, STYLE, figure, learning_curve, plt, read_run, source_line
@@ -187,7 +188,7 @@ def _probe(path: Path, record: dict, held: Any) -> None:
 
 def _models(path: Path, record: dict, table: pd.DataFrame) -> None:
     """Squared relative L2 of the whole rollout, a line a model, a panel a part of the test set, with 95 % intervals over trajectories."""
-    part = table[(table.split == "test") & table.series.isna() & table.horizon.isna()]
+    part = table[(table.split == "test") & table.series.isna() & table.horizon.isna() & table.metric.str.startswith("relative_l2_squared")]
     shown = [name for name in PARTS if (part.variant == name).any()]
     values = part.pivot_table(index="model", columns=["metric", "variant"], values="value", sort=False)
     order = values["relative_l2_squared"][shown[0]].sort_values(ascending=False).index
@@ -221,6 +222,8 @@ def _attention(path: Path, record: dict, held: Any) -> None:
             )
             panel.set(title=pair, xlabel="step looked at")
             panel.grid(False)
+            for axis in (panel.xaxis, panel.yaxis):
+                axis.set_major_locator(MaxNLocator(5, integer=True))
         axes[0, 0].set_ylabel("step of the query")
         picture.colorbar(shown, ax=axes[0], label="attention weight")
 
