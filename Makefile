@@ -25,7 +25,7 @@ run: $(BIN)/.runtime ## train on the built-in data and compile the report (N=1 f
 	@$(foreach a,$(ASSIGNMENTS),echo "== $(a)" && $(BIN)/python $(a)/train.py --source $(call SAMPLE,$(a)) --overwrite &&) true
 
 test: $(BIN)/.dev ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(BIN)/.dev ## ruff: lint and format
 	$(BIN)/ruff check .

@@ -128,6 +128,7 @@ def load_codemaps(path: Path) -> Faces:
     if maps.ndim != 3 or maps.shape[1:] != (GRID, GRID) or len(maps) == 0:
         raise InputError(f"{folder / 'codemaps.npy'}: shape {maps.shape}; (N, {GRID}, {GRID}) with N > 0 is needed")
     maps = _integers(maps, folder / "codemaps.npy", 0, CODES - 1)
+    labels = _integers(labels, folder / "labels.npy", 0, len(CLASSES) - 1)
     if labels.ndim == 2:
         if labels.shape[1] != len(CLASSES):
             raise InputError(f"{folder / 'labels.npy'}: shape {labels.shape}; (N, {len(CLASSES)}) one-hot or (N,) is needed")
@@ -135,7 +136,7 @@ def load_codemaps(path: Path) -> Faces:
             row = int(np.flatnonzero((labels.sum(1) != 1) | ~np.isin(labels, (0, 1)).all(1))[0])
             raise InputError(f"{folder / 'labels.npy'}: row {row} is not one-hot (one 1, else 0)")
         labels = labels.argmax(1)
-    labels = _integers(labels, folder / "labels.npy", 0, len(CLASSES) - 1).astype(np.int64)
+    labels = labels.astype(np.int64)
     if labels.shape != (len(maps),):
         raise InputError(f"{folder / 'labels.npy'}: {labels.shape[0] if labels.ndim else 0} labels for {len(maps)} code maps")
     codebook = None
@@ -166,7 +167,7 @@ def read_image(path: Path) -> np.ndarray:
             elif "A" in image.getbands() or "transparency" in image.info:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             return np.array(ImageOps.fit(image.convert("L"), (SIDE, SIDE), Image.Resampling.LANCZOS))
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not a readable image ({error})") from None
 
 
@@ -182,6 +183,8 @@ def _from_csv(path: Path) -> Faces:
     table.columns = [str(name).strip().lower() for name in table.columns]
     if missing := {"emotion", "pixels"} - set(table.columns):
         raise InputError(f"{path}: no column {', '.join(sorted(missing))}; emotion, pixels and Usage are needed")
+    if not table.columns.is_unique:
+        raise InputError(f"{path}: two columns of one name; emotion, pixels and Usage are needed, each once")
     if table.empty:
         raise InputError(f"{path}: no rows")
     pixels = table["pixels"].fillna("").astype(str).str.strip()
@@ -245,18 +248,23 @@ def _faces(path: Path, images: np.ndarray, labels: np.ndarray | None, usage: np.
 def _parts(usage: np.ndarray, path: Path, n: int) -> np.ndarray:
     if np.shape(usage) != (n,):
         raise InputError(f"{path}: usage of shape {np.shape(usage)} for {n} images")
-    known = {str(word): PARTS.get(str(word).lower()) for word in np.unique(np.asarray(usage).astype(str))}
+    try:
+        words = np.asarray(usage).astype(str)
+    except (ValueError, TypeError):
+        raise InputError(f"{path}: usage of type {np.asarray(usage).dtype}; words are needed") from None
+    known = {str(word): PARTS.get(str(word).lower()) for word in np.unique(words)}
     if bad := [word for word, part in known.items() if part is None]:
         raise InputError(f"{path}: usage {bad[0]!r}; allowed are Training, PublicTest, PrivateTest, train, test")
-    return np.array([known[str(word)] for word in usage])
+    return np.array([known[str(word)] for word in words])
 
 
 def _npy(path: Path) -> np.ndarray:
     if not path.exists():
         raise InputError(f"{path} does not exist; codemaps.npy and labels.npy are needed")
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        with open(path, "rb") as stream:
+            array = np.load(stream, allow_pickle=False)
+    except Exception as error:  # numpy raises tokenize's, zipfile's and its own errors on a damaged file
         raise InputError(f"{path}: not a readable npy without pickled objects ({error})") from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: an npz archive under the name of an npy array")

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import lzma
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -120,7 +122,7 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
                     raise InputError(f"{path}: {member.name} points out of the archive; only plain relative files are allowed")
                 if member.isfile() and (name.suffix.lower() in ENDINGS or name.name == "labels.csv"):
                     yield member.name, archive.extractfile(member).read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
         raise InputError(f"{path} is not a readable tar ({error}); allowed are a folder or a tar of images") from None
 
 

@@ -151,7 +151,9 @@ def main(config: Config) -> dict[str, Any]:
         table = [*scores["rows"], accuracy_row(state)]
 
         # record: the first recipe's models, and what the figures are made from
-        save_model(folder / "features.safetensors", state["weights"], {key: value for key, value in state.items() if key != "weights"})
+        save_model(
+            folder / "features.safetensors", state["weights"], {key: value for key, value in state.items() if key != "weights"}, half=True
+        )
         for network in NETWORKS:
             about = {
                 "network": network,

@@ -305,7 +305,12 @@ class Run:
         for name, value in values.items():
             line = io.StringIO()
             csv.writer(line, lineterminator="\n").writerow([step, epoch, split, name, repr(float(value))])
-            os.write(self._csv, line.getvalue().encode())
+            try:
+                os.write(self._csv, line.getvalue().encode())
+            except OSError as error:
+                raise InputError(
+                    f"{self.folder / 'metrics.csv'} cannot be written ({error.strerror}); --resume goes on once it can be"
+                ) from None
             if self._writer is not None:
                 self._writer.add_scalar(f"{split}/{name}", value, step)
 

@@ -6,8 +6,10 @@ Shape letters: N trajectories, T frames, P nodes (cells for OpenFOAM), F fields,
 from __future__ import annotations
 
 import contextlib
+import gzip
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,39 @@ def _official(path: Path) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------------------------- OpenFOAM
 
 
+def _text_list(element: bytes) -> bytes:
+    """Pattern of an ascii list (...) of elements; it takes each sign once and never goes back (possessive quantifiers)."""
+    return rb"\(\s*+(?:" + element + rb"\s*+)*+\)"
+
+
+NUMBER, LABEL = rb"[0-9.+\-eEinfatyINFATY]++", rb"[0-9+\-]++"
+LISTS = {
+    "scalar": _text_list(NUMBER),
+    "label": _text_list(LABEL),
+    "face": _text_list(rb"\d++\(" + LABEL + rb"(?:\s++" + LABEL + rb")*+\s*+\)"),
+}
+LISTS |= {kind: _text_list(rb"\(" + rb"\s++".join([NUMBER] * count) + rb"\s*+\)")
+          for kind, count in (("vector", 3), ("symmTensor", 6), ("tensor", 9))}  # fmt: skip
+MESH = {"points": "vector", "faces": "face", "owner": "label", "neighbour": "label"}
+IN_FIELD = b"|".join(rb"List<" + kind.encode() + rb">\s*+\d*+\s*+" + LISTS[kind] for kind in ("scalar", "vector", "symmTensor", "tensor"))
+
+
+def _check_lists(place: Path) -> None:
+    """Refuses an ascii file whose lists are broken off or hold what is no number: on such lists foamlib's patterns take exponential time."""
+    content = place.read_bytes()
+    content = gzip.decompress(content) if place.suffix == ".gz" else content
+    if re.search(rb"format\s++binary", content[:2000]):
+        return
+    kind = MESH.get(place.name.removesuffix(".gz"))
+    if kind:
+        whole = re.search(rb"\}[^(]*?^\s*+\d++\s*+" + LISTS[kind], content, re.MULTILINE)
+    else:  # without its whole lists, a field file has no list and no long row of numbers
+        rest = re.sub(rb"nonuniform\s++(?:" + IN_FIELD + rb")", b"", content)
+        whole = not re.search(rb"nonuniform\s++List<\w++>\s*+\d*+\s*+\(|[\s0-9.+\-eE()]{1000}", rest)
+    if not whole:
+        raise InputError(f"{place} is damaged: a list in it is broken off or holds something that is no {kind or 'number'}")
+
+
 def _openfoam(path: Path) -> dict[str, Any]:
     """U, alpha.*, p or p_rgh of a two-dimensional case at its cell centres: one trajectory, K = 0."""
     times = FoamCase(path)[:]
@@ -202,6 +237,7 @@ def _openfoam(path: Path) -> dict[str, Any]:
 def _values(file: FoamFieldFile, cells: int, shape: tuple[int, ...]) -> np.ndarray:
     """The internal field (P, *shape), spread where it is uniform."""
     with _readable(file.path):
+        _check_lists(file.path)
         values = np.asarray(file.internal_field, dtype=np.float64)
         if values.shape not in (shape, (cells, *shape)):
             raise InputError(f"{file.path}: internalField has shape {values.shape}; needed is {(cells, *shape)}")
@@ -224,6 +260,8 @@ def _cells(path: Path, times: list[FoamCase.TimeDirectory]) -> tuple[np.ndarray,
         following = np.arange(len(corners)) + 1
         following[first + sizes - 1] = first
         cells = 1 + max(owner.max(), neighbour.max(initial=0))
+        if cells > len(sizes):  # a cell has at least four faces
+            raise InputError(f"{path}: constant/polyMesh names cell {cells - 1}, more than its {len(sizes)} faces allow")
         sides = np.concatenate([np.arange(len(owner)), np.arange(len(neighbour))])  # faces as seen from their one or two cells
         cell = np.concatenate([owner, neighbour])
         outward = np.concatenate([np.ones(len(owner)), -np.ones(len(neighbour))])
@@ -258,6 +296,7 @@ def _mesh_list(path: Path, name: str) -> Any:
     if not place.exists():
         raise InputError(f"{path}: constant/polyMesh/{name} is missing; the mesh belongs to the case")
     with _readable(place):
+        _check_lists(place)
         file = FoamFile(place)
         long = file.format == "binary" and "label=64" in str(file["FoamFile"].get("arch", ""))
         value = file[None]

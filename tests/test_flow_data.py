@@ -479,6 +479,47 @@ def test_openfoam_written_centres_p_and_compressed_files(tmp_path):
         load_flow(path)
 
 
+@pytest.mark.parametrize("name", ["0.1/U", "0.1/p_rgh", "constant/polyMesh/points", "constant/polyMesh/faces", "constant/polyMesh/owner"])
+@pytest.mark.parametrize("damage", ["cut", "letter", "bracket", "keyword"])
+def test_damaged_ascii_lists_are_refused_at_once(tmp_path, name, damage):
+    """Lists so long that a parser which goes back and forth would not end."""
+    path = openfoam(tmp_path / "case", "ascii", block_mesh(20, 20), flow_fields(400))
+    content = bytearray((path / name).read_bytes())
+    place = content.index(b"\n(") + 2000
+    place = next(at for at in range(place, len(content)) if content[at : at + 1].isdigit())
+    if damage == "cut":
+        content = content[:place]
+    elif damage == "keyword":
+        content = content.replace(b"nonuniform List", b"nonunifrom List").replace(b"\n(\n", b"\n[\n")
+    else:
+        content[place] = ord("x" if damage == "letter" else "(")
+    (path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name} is damaged: a list in it is broken off or holds something that is no"):
+        load_flow(path)
+
+
+def test_openfoam_cells_of_any_number_of_corners(tmp_path):
+    """A block of 2 x 2 cells whose left two are joined to one with six corners."""
+    mesh = block_mesh(2, 2)
+    cells = np.array([0, 1, 0, 2])  # the cells 0 and 2 are joined
+    owner, other = cells[mesh["owner"]], np.append(cells[mesh["neighbour"]], np.full(len(mesh["faces"]) - len(mesh["neighbour"]), -1))
+    keep = owner != other
+    faces = [face for face, kept in zip(mesh["faces"], keep, strict=True) if kept]
+    owner, other = owner[keep], other[keep]
+    inner, outer = np.flatnonzero(other >= 0), np.flatnonzero(other < 0)
+    flat = [number for number in outer if len({node // 9 for node in faces[number]}) == 1 and owner[number] == 0]
+    bottom, top = ([0, 3, 6, 7, 4, 1], [10, 13, 16, 15, 12, 9])
+    outer = [number for number in outer if number not in flat]
+    faces = [faces[number] for number in (*inner, *outer)] + [bottom, top]
+    owners = [*owner[inner], *owner[outer], 0, 0]
+    joined = {"points": mesh["points"], "faces": faces, "owner": owners, "neighbour": other[inner]}
+    ring = mesh["points"][[0, 1, 4, 7, 6, 3], :2]
+    for encoding in ("ascii", "binary"):
+        flow = load_flow(openfoam(tmp_path / encoding, encoding, joined, flow_fields(3)))
+        np.testing.assert_allclose(flow.coordinates, [centroid(ring), *mesh["centres"][[1, 3]]], atol=1e-12)
+        assert [sorted(triangle) for triangle in flow.triangles.tolist()] == [[0, 1, 2]]
+
+
 def test_openfoam_refused(tmp_path):
     mesh, fields = block_mesh(3, 2), flow_fields(6)
 
@@ -508,9 +549,13 @@ def test_openfoam_refused(tmp_path):
     foam(path / "constant/polyMesh/owner", "labelList", "owner", b"3\n(0 1 2)", "ascii")
     with pytest.raises(InputError, match="polyMesh has 29 faces, 3 owners and 7 neighbours"):
         load_flow(path)
+    refused(
+        case("cell of nowhere", mesh={**mesh, "owner": [2**31 - 1, *mesh["owner"][1:]]}),
+        "names cell 2147483647, more than its 29 faces allow",
+    )
     path = case("damaged")
     (path / "0.1" / "U").write_text("FoamFile { format ascii; class volVectorField; }\ninternalField nonuniform List<vector> 6((0 0")
-    with pytest.raises(InputError, match=r"0\.1/U cannot be read"):
+    with pytest.raises(InputError, match=r"0\.1/U is damaged"):
         load_flow(path)
     path = case("NaN", fields={**fields, "0.1": {**fields["0.1"], "p_rgh": at(np.zeros(6), 4, np.nan)}})
     refused(path, "fields holds 1 values that are NaN, inf or too large; the first at trajectory 0, frame 1, node 4, field p_rgh")

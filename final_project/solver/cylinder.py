@@ -14,7 +14,7 @@ import ngsolve as ng
 import numpy as np
 
 from final_project.solver import Trajectory, even_draws
-from final_project.solver.navier_stokes import Lattice, NavierStokes, steps_per_frame
+from final_project.solver.navier_stokes import Lattice, NavierStokes, impose, steps_per_frame
 
 LENGTH, HEIGHT = 2.2, 0.41
 CENTRE, RADIUS = (0.2, 0.2), 0.05
@@ -35,22 +35,22 @@ class Settings:
     """edge on the cylinder"""
     grading: float = 0.08
     """how fast edges grow away from the cylinder"""
-    squeeze: float = 0.6
+    squeeze: float = 0.7
     """the layer on the cylinder is thinner by this share: there the flow goes along the wall, so the time step need not be shorter"""
     order: int = 3
     """of the velocity"""
-    step: float = 1e-3
+    step: float = 8.4e-4
     """largest time step"""
     frame: float = 0.0125
     """time between frames: 1 / 26 of a shedding period at Re = 100"""
     frames: int = 200
-    spin_up: float = 4.5
+    spin_up: float = 3.5
     """time before the first frame, to which a random part of up to one shedding period comes"""
 
 
 PRESETS = {
     "smoke": Settings(maxh=0.2, cylinder_h=0.06, grading=0.3, order=2, step=4e-3, frame=0.025, frames=24, spin_up=1.5),
-    "default": Settings(maxh=0.1, cylinder_h=0.026, grading=0.15, step=1.5e-3, frames=100, spin_up=4.0),
+    "default": Settings(maxh=0.1, cylinder_h=0.026, grading=0.15, step=1.25e-3, frames=100, spin_up=3.0),
     "full": Settings(),
 }
 
@@ -89,7 +89,9 @@ def move_cylinder(mesh: ng.Mesh, order: int, offset: float) -> None:
     way = (ng.sqrt((ng.x - CENTRE[0]) ** 2 + (ng.y - CENTRE[1]) ** 2) - RADIUS) / (REACH - RADIUS)
     way = ng.IfPos(way, ng.IfPos(1 - way, way, 1), 0)
     deformation = ng.GridFunction(ng.VectorH1(mesh, order=order))
-    deformation.Set(ng.CF((0, offset * (1 - way) ** 2 * (1 + 2 * way))))  # 1 on the circle, 0 from REACH on, smooth at both
+    deformation.Set(ng.CF((0, offset * (1 - way) ** 2 * (1 + 2 * way))))  # offset on the circle, 0 from REACH on, smooth at both
+    impose(deformation, "cylinder", ng.CF((0, offset)))
+    impose(deformation, "wall|inlet|outlet", ng.CF((0, 0)))
     mesh.SetDeformation(deformation)
 
 
@@ -117,7 +119,7 @@ class Channel:
     def coefficients(self) -> tuple[float, float, float]:
         """Drag coefficient, lift coefficient and the pressure difference between the cylinder's front and back (Schaefer & Turek 1996)."""
         drag, lift = (self.solver.reaction(test) / RADIUS for test in self.tests)  # 2 F / (density U^2 D)
-        front, back = (self.solver.pressure(self.mesh(CENTRE[0] + side * (RADIUS + 1e-5), CENTRE[1])) for side in (-1, 1))
+        front, back = (self.solver.pressure(self.mesh(CENTRE[0] + side * (RADIUS + 1e-4), CENTRE[1])) for side in (-1, 1))
         return drag, lift, front - back
 
     def frame(self) -> np.ndarray:
