@@ -18,15 +18,14 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 
-from common.cli import InputError, PathOrNone, Preset, data_folder, entry, parse
+from common.cli import InputError, Interrupted, PathOrNone, Preset, data_folder, entry, parse
 from common.run import progress, write_arrays
 from final_project.data import Flow, load_flow, write_flow
 
@@ -118,7 +117,7 @@ def outcomes(config: Config, numbers: list[int], folder: Path) -> Iterator[tuple
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        except BrokenProcessPool:
+        except BrokenExecutor:
             raise InputError("a worker was killed (out of memory?); what is finished is kept: --resume, with fewer --workers") from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -141,9 +140,9 @@ def merge(config: Config, out: Path, folder: Path, notice: str | None = None) ->
         "diverged": {str(number): float(arrays["diverged"]) for number, arrays in enumerate(parts) if "diverged" in arrays},
         "hidden_parameters": parameters[:, known:].tolist(), **({"notice": notice} if notice else {}),
     }  # fmt: skip
-    shared = {name: good[0][name] for name in ("coordinates", "triangles", "time")}
     flow = Flow(np.stack([arrays["fields"] for arrays in good]), parameters=parameters[:, :known], field_names=module.FIELD_NAMES,
-                parameter_names=module.PARAMETER_NAMES, provenance=provenance, **shared)  # fmt: skip
+                parameter_names=module.PARAMETER_NAMES, provenance=provenance,
+                **{name: good[0][name] for name in ("coordinates", "triangles", "time")})  # fmt: skip
     write_flow(out, flow)
     return flow
 
@@ -155,28 +154,29 @@ def main(config: Config, notice: str | None = None) -> Path | None:
     match = re.fullmatch(r"(\d+)/(\d+)", config.shard)
     if not match or not int(match[1]) < int(match[2]):
         raise InputError(f"--shard {config.shard}: allowed is i/n with 0 <= i < n")
-    first, shards = int(match[1]), int(match[2])
     out = config.out or data_folder() / f"{config.flow}.h5"
     if out.suffix not in (".h5", ".hdf5", ".npz"):
         raise InputError(f"--out {out}: allowed are .h5, .hdf5, .npz")
     folder = out.with_name(out.stem + ".parts")
-    numbers = list(range(first, config.trajectories, shards))
-    finished = [number for number in numbers if part(folder, number).exists()]
+    numbers = list(range(int(match[1]), config.trajectories, int(match[2])))
+    left = [number for number in numbers if not part(folder, number).exists()]
     if not config.merge:
-        if finished and not config.resume:
-            raise InputError(f"{folder} holds {len(finished)} of these trajectories; use --resume to keep them, or another --out")
-        for number in finished:
+        if left != numbers and not config.resume:
+            raise InputError(f"{folder} holds {len(numbers) - len(left)} of these trajectories; use --resume, or another --out")
+        for number in sorted(set(numbers) - set(left)):
             read_part(folder, number, identity(config))
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--out {out} cannot be written ({error.strerror}); give a writable place") from None
-        left = [number for number in numbers if number not in finished]
-        with contextlib.closing(outcomes(config, left, folder)) as results:
-            for number, diverged in progress(results, f"simulating {config.flow}", len(left)):
-                if diverged is not None:
-                    print(f"trajectory {number} diverged at t = {diverged:.4g} and is left out", file=sys.stderr)
-        if shards > 1:
+        try:
+            with contextlib.closing(outcomes(config, left, folder)) as results:
+                for number, diverged in progress(results, f"simulating {config.flow}", len(left)):
+                    if diverged is not None:
+                        print(f"trajectory {number} diverged at t = {diverged:.4g} and is left out", file=sys.stderr)
+        except KeyboardInterrupt:
+            raise Interrupted(f"finished trajectories are kept in {folder}; the same command with --resume goes on") from None
+        if int(match[2]) > 1:
             print(f"{len(numbers)} of {config.trajectories} trajectories in {folder}; join all shards with --merge")
             return None
     flow = merge(config, out, folder, notice)
@@ -190,9 +190,8 @@ def built_in(flow: str, preset: str, workers: int) -> Flow:
     if preset not in BUILT_IN:
         raise InputError(f"the built-in sample has no preset {preset}; allowed are {', '.join(BUILT_IN)}")
     out = data_folder() / "built-in" / f"{flow}-{preset}.h5"
-    config = Config(flow=flow, trajectories=BUILT_IN[preset], workers=workers, preset=preset, out=out, resume=True)
     if not out.exists():
-        main(config, NOTICE)
+        main(Config(flow=flow, trajectories=BUILT_IN[preset], workers=workers, preset=preset, out=out, resume=True), NOTICE)
         shutil.rmtree(out.with_name(out.stem + ".parts"))
     return load_flow(out)
 

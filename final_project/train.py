@@ -23,11 +23,12 @@ from common.report import compile_report
 from common.run import Run, choose_device, plain, progress, tensors, write_arrays
 from common.weights import parameters
 from final_project.autoencoder import MeshAutoencoder
-from final_project.config import MODELS, Config
+from final_project.config import MODELS, Config, temporal_config
 from final_project.data import Flow, groups_of, load_flow, split
 from final_project.figures import draw_figures
 from final_project.models import build_autoencoder, build_temporal, encode, predict, save_networks
 from final_project.protocols import METRICS_INFO, Judge, attention_maps, coded, fit_and_score, pictures, print_table
+from final_project.sea import count
 from final_project.training import train_autoencoder, train_temporal
 
 HERE = Path(__file__).resolve().parent
@@ -52,9 +53,10 @@ def main(config: Config) -> dict[str, Any]:
     if unknown := set(config.models) - set(MODELS):
         raise InputError(f"--models {', '.join(sorted(unknown))}: allowed are {'; '.join(MODELS)}")
     judge, device = Judge(flow, config.grid, config.frames), choose_device(config.device)[0]
-    _ = [
-        build_autoencoder(config, name == "as published", flow.coordinates, groups) for name in config.models
-    ]  # sizes that do not fit are refused here
+    for name in config.models:  # sizes that do not fit are refused here
+        latents = len(build_autoencoder(config, name == "as published", flow.coordinates, groups).index) * config.latents
+        sizes = len(groups), latents, flow.parameters.shape[1]
+        count(temporal_config(config, name, *sizes), *sizes)
     fields, theta = flow.fields[parts.train, : judge.frames], flow.parameters[parts.train]
     known, known_theta = flow.fields[parts.validation, : judge.frames], flow.parameters[parts.validation]
     folder = config.out or HERE / "results" / f"{source}-{config.preset}"
@@ -100,9 +102,9 @@ def main(config: Config) -> dict[str, Any]:
             for published, (model, seconds) in coders.items()
         }
         scores, table = {}, []
-        for name, (floor, count, seconds) in floors.items():
+        for name, (floor, weights, seconds) in floors.items():
             scores[name] = [run.memo(f"scores {name}", lambda floor=floor: judge.score(floor, parts))]
-            table += judge.rows(name, scores[name], params=count, seconds=round(seconds, 1))
+            table += judge.rows(name, scores[name], params=weights, seconds=round(seconds, 1))
         for name in config.baselines if trained else ():
             kept = run.memo(
                 f"scores {name}", lambda name=name: fit_and_score(config, judge, parts, name, fields, theta, (known, known_theta), device)

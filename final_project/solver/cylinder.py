@@ -49,7 +49,7 @@ class Settings:
 
 
 PRESETS = {
-    "smoke": Settings(maxh=0.2, cylinder_h=0.06, grading=0.3, order=2, step=4e-3, frame=0.025, frames=24, spin_up=1.5),
+    "smoke": Settings(maxh=0.2, cylinder_h=0.06, grading=0.3, squeeze=0.5, step=1.25e-3, frame=0.025, frames=24, spin_up=2.0),
     "default": Settings(maxh=0.1, cylinder_h=0.026, grading=0.15, step=1.25e-3, frames=100, spin_up=3.0),
     "full": Settings(),
 }
