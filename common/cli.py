@@ -108,5 +108,5 @@ def entry(main: Callable[[], object]) -> None:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"interrupted: {stop or 'finished parts are kept; the same command with --resume goes on'}", file=sys.stderr)
+        print(f"interrupted: {str(stop) or 'finished parts are kept; the same command with --resume goes on'}", file=sys.stderr)
         raise SystemExit(130) from None
