@@ -39,19 +39,13 @@ def weighted_error(temporal: Temporal, predicted: Tensor, truth: Tensor) -> Tens
     return (temporal.weights * (predicted - truth).square()).mean()
 
 
-def teacher_forcing(temporal: Temporal, z: Tensor, theta: Tensor) -> Tensor:
-    """Error of the next latent when every frame before it is true (published)."""
-    return weighted_error(temporal, temporal(z[:, :-1], theta), z[:, 1:])
+def teacher_forcing(temporal: Temporal, z: Tensor, theta: Tensor, noise: Tensor | float = 0.0) -> Tensor:
+    """Error of the next latent when every frame before it is true (published), or true plus `noise` (B, T - 1, G, L) in the units of z.
 
-
-def latent_noise(temporal: Temporal, z: Tensor, theta: Tensor, sigma: Tensor | float, generator: torch.Generator | None = None) -> Tensor:
-    """Teacher forcing on frames with normal noise of deviation `sigma`, in units of z, a number or (G, L).
-
-    The target is the clean next latent, so the change asked for is z_(t+1) - (z_t + noise): it takes the noise back out (Pfaff et al. 2021,
+    The target stays the clean next latent, so the change asked for is z_(t+1) - (z_t + noise): it takes the noise back out (Pfaff et al. 2021,
     section A.2.2 with gamma = 1).
     """
-    noise = torch.randn(z[:, :-1].shape, generator=generator, device=z.device, dtype=z.dtype)
-    return weighted_error(temporal, temporal(z[:, :-1] + sigma * noise, theta), z[:, 1:])
+    return weighted_error(temporal, temporal(z[:, :-1] + noise, theta), z[:, 1:])
 
 
 def pushforward(temporal: Temporal, z: Tensor, theta: Tensor, passes: int = 1) -> Tensor:

@@ -8,6 +8,7 @@ E = D / down_ratio width of the exchange, H heads, d numbers a head.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Literal
 
@@ -81,7 +82,7 @@ class Cache:
 
 @dataclasses.dataclass
 class Reading:
-    """What all attentions share in one pass over T new frames: rotary cosines and sines (T, d / 2) by d, mask (T, S), cache."""
+    """What all attentions share in one pass over T new frames: rotary cosines and signed sines (T, d) by d, mask (T, S), cache."""
 
     rotation: dict[int, tuple[Tensor, Tensor]]
     mask: Tensor | None
@@ -92,17 +93,24 @@ class Reading:
 
 
 def rotary(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, d / 2) of integer positions (T,) for heads of `size` numbers (Su et al. 2021)."""
+    """Cosines and signed sines (T, d) of integer positions (T,) for heads of d = `size` numbers (Su et al. 2021)."""
     rates = ROTARY_BASE ** (-torch.arange(0, size, 2, device=positions.device, dtype=torch.float64) / size)
-    angles = positions.double()[:, None] * rates
-    return angles.cos().float(), angles.sin().float()
+    angles = positions.double()[:, None] * rates  # (T, d / 2)
+    cos, sin = angles.cos().float(), angles.sin().float()
+    return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
+
+
+@functools.lru_cache(maxsize=16)
+def rotary_table(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`rotary` of the positions 0 to length - 1: a rollout asks for one position a step."""
+    with torch.inference_mode(False):
+        return rotary(torch.arange(length, device=device), size)
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Turns pairs of numbers of x (B, H, T, d), so that products of two of them depend on the difference of their positions only."""
-    cos, sin = (part.to(x.dtype) for part in rotation)
-    a, b = x.chunk(2, dim=3)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=3)
+    """Turns the pairs (i, i + d / 2) of x (B, H, T, d), so that products of two vectors depend on the difference of their positions only."""
+    cos, sin = rotation
+    return torch.addcmul(x * cos, x.roll(x.shape[3] // 2, 3), sin).to(x.dtype)
 
 
 def visible(time: int, new: int, seen: int, window: int | None, device: torch.device) -> Tensor:
@@ -126,8 +134,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor, reading: Reading) -> Tensor:
         """(B, T, D) of what each of the T new frames of x reads in the new and cached frames of `source` (B, T, D)."""
-        q = rearrange(self.q(x), "b t (h d) -> b h t d", h=self.heads)
-        k, v = rearrange(self.kv(source), "b t (two h d) -> two b h t d", two=2, h=self.heads)
+        q = self.q(x).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, H, T, d)
+        k, v = self.kv(source).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, T, d) each
         q, k = (rotate(each, reading.rotation[q.shape[3]]) for each in (q, k))
         if reading.cache is not None:
             if self.name in reading.cache.past:
@@ -139,7 +147,7 @@ class Attention(nn.Module):
             hidden = ~visible(0, q.shape[2], k.shape[2], reading.window, q.device)
             reading.maps[self.name] = scores.masked_fill(hidden, -torch.inf).softmax(3)  # (B, H, T, S)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=reading.mask, is_causal=reading.causal)
-        return self.out(rearrange(mixed, "b h t d -> b t (h d)"))
+        return self.out(mixed.transpose(1, 2).flatten(2))
 
 
 class Norm(nn.Module):
@@ -277,6 +285,7 @@ class Temporal(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, Attention):
                 module.name = name
+        self.head_sizes = {module.q.out_features // module.heads for module in self.modules() if isinstance(module, Attention)}
         self._initialise()
 
     def _initialise(self) -> None:
@@ -339,10 +348,9 @@ class Temporal(nn.Module):
         seen = new + (time if window is None else min(time, window - 1))
         causal = time == 0 and (window is None or new <= window)
         mask = None if causal or new == 1 else visible(time, new, seen, window, z.device)
-        attentions = (module for module in self.modules() if isinstance(module, Attention))
-        sizes = {module.q.out_features // module.heads for module in attentions}
-        positions = torch.arange(time, time + new, device=z.device)
-        reading = Reading({size: rotary(positions, size) for size in sizes}, mask, causal and new > 1, window, cache, maps)
+        enough = 1 << (time + new - 1).bit_length()  # one table for many lengths
+        turns = {size: tuple(part[time : time + new] for part in rotary_table(enough, size, z.device)) for size in self.head_sizes}
+        reading = Reading(turns, mask, causal and new > 1, window, cache, maps)
 
         theta = (theta.to(z.dtype) - self.theta_mean) / self.theta_std
         h = (z - self.mean) / self.std

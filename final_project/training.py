@@ -20,7 +20,7 @@ from final_project.config import Config, tricks_of
 from final_project.data import Flow
 from final_project.metrics import squared_relative_l2
 from final_project.models import build_autoencoder, build_temporal, decode, encode, predict
-from final_project.rollout import pushforward, unrolled, weighted_error
+from final_project.rollout import pushforward, teacher_forcing, unrolled
 from final_project.sea import Temporal
 
 ALONE = World()
@@ -45,7 +45,7 @@ class StepError(nn.Module):
         self.temporal, self.tricks, self.rollout_steps = temporal, tricks, rollout_steps
 
     def forward(self, z: Tensor, theta: Tensor, noise: Tensor, rolling: bool) -> Tensor:
-        loss = weighted_error(self.temporal, self.temporal(z[:, :-1] + noise, theta), z[:, 1:])  # the target stays clean
+        loss = teacher_forcing(self.temporal, z, theta, noise)
         if "pushforward" in self.tricks:
             loss = loss + pushforward(self.temporal, z, theta)
         if rolling:

@@ -43,7 +43,8 @@ class Settings:
     """largest time step"""
     frame: float = 0.0125
     """time between frames: 1 / 26 of a shedding period at Re = 100"""
-    frames: int = 200
+    frames: int = 300
+    """two thirds for training and the main scores, the rest for the longer horizon"""
     spin_up: float = 3.5
     """time before the first frame, to which a random part of up to one shedding period comes"""
 

@@ -36,7 +36,8 @@ class Settings:
     """largest time step"""
     frame: float = 0.05
     """time between frames"""
-    frames: int = 200
+    frames: int = 300
+    """two thirds for training and the main scores, the rest for the longer horizon"""
     gate_width: float = 0.1
     """alpha = (1 - tanh((x - gate) / gate_width)) / 2 at first"""
 
