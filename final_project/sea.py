@@ -21,6 +21,7 @@ from common.cli import InputError
 
 Exchange = Literal["none", "addition", "sequential", "symmetric"]
 ROTARY_BASE = 10000.0
+PRINCIPAL_FLOOR = 1e-2  # of the largest deviation: what is added to the others before they are divided by
 FLOOR = 1e-3  # no latent number is standardised by less than this share of its group's largest deviation
 
 
@@ -52,6 +53,8 @@ class TemporalConfig:
     """a dense layer without a residual at the end of a block (published)"""
     small_start: bool = True
     """every branch adds nothing at start, and AdaLN has gain 1 (published: gain 2)"""
+    principal: bool = True
+    """`Temporal.fit` starts the embedding and the last layer from the principal components of latents and of their changes; without a width there is no embedding to start"""
     standardise: bool = True
     """`Temporal.fit` sets the scales of latents, changes, parameters and loss; False: raw numbers (published)"""
     joint: bool = False
@@ -69,7 +72,7 @@ class TemporalConfig:
     def published(cls, adaptive: bool = True, exchange: Exchange = "sequential") -> TemporalConfig:
         """The shipped cylinder configuration, or with adaptive=False the multiphase one (87.19 and 201.51 million parameters)."""
         return cls(width=None, blocks=1, mlp_ratio=8.0, exchange=exchange, gated=False, adaptive=adaptive, condition_width=None, delta=False,
-                   final_norm=True, output_projection=True, small_start=False, standardise=False, dropout=0.1 if adaptive else 0.0)  # fmt: skip
+                   principal=False, final_norm=True, output_projection=True, small_start=False, standardise=False, dropout=0.1 if adaptive else 0.0)  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -277,6 +280,10 @@ class Temporal(nn.Module):
             nn.ModuleList(Norm(width, parameters, hidden, config.small_start) for _ in range(streams)) if config.final_norm else None
         )
         self.head = nn.ModuleList(nn.Linear(width, size) for _ in range(streams)) if config.width or config.delta else None
+        self.spread = None
+        if config.principal and config.width:
+            self.head = nn.ModuleList(nn.Linear(width, min(width, size)) for _ in range(streams))
+            self.spread = nn.ModuleList(nn.Linear(min(width, size), size, bias=False) for _ in range(streams))
         for name in ("std", "delta_std", "weights"):
             self.register_buffer(name, torch.ones(groups, latents))
         self.register_buffer("mean", torch.zeros(groups, latents))
@@ -329,8 +336,37 @@ class Temporal(nn.Module):
         self.std.copy_(deviation(z))
         self.delta_std.copy_(deviation(change))
         self.weights.copy_(torch.where(size > 0, 1 / size, 1.0).expand_as(self.weights))
+        if self.spread is not None:
+            self._principal_start(z, change)
         self.theta_mean.copy_(theta.double().mean(0))
         self.theta_std.copy_(torch.where(spread > 0, spread, 1.0))
+
+    def _principal_start(self, z: Tensor, change: Tensor) -> None:
+        """Embedding: whitened principal coefficients of the latents; last layer: back from those of the changes. Both are trained on."""
+
+        def streams(x: Tensor) -> Tensor:
+            """(N, T, G, L) in the loss's units -> (streams, N T, numbers)."""
+            return rearrange(x * self.weights.sqrt(), "n t g l -> 1 (n t) (g l)" if self.config.joint else "n t g l -> g (n t) l").double()
+
+        def principal(x: Tensor) -> tuple[Tensor, Tensor]:
+            """Deviations (components,) and directions (numbers, components) of x (N T, numbers), the largest first."""
+            variance, directions = torch.linalg.eigh(x.T @ x / len(x))
+            return variance.flip(0).clamp(min=0).sqrt(), directions.flip(1)
+
+        def streamed(buffer: Tensor) -> Tensor:
+            return buffer.reshape(len(self.head), -1).double()
+
+        scale = streamed(self.weights.sqrt())
+        for number, (state, moved) in enumerate(zip(streams(z - self.mean), streams(change), strict=True)):
+            deviation, directions = principal(state)
+            kept = min(self.embed[number].out_features, len(deviation))
+            whitened = (directions / (deviation + PRINCIPAL_FLOOR * deviation[0]).clamp(min=1e-30))[:, :kept].T  # (kept, numbers)
+            self.embed[number].weight[:kept] = (whitened * scale[number] * streamed(self.std)[number]).float()
+            deviation, directions = principal(moved)
+            back = (directions * deviation)[:, : self.spread[number].in_features]  # (numbers, kept)
+            self.spread[number].weight.copy_(
+                back / (scale[number] * streamed(self.delta_std if self.config.delta else self.std)[number])[:, None]
+            )
 
     def advance(self, z: Tensor, theta: Tensor, cache: Cache | None = None, keep: bool = True,
                 maps: dict[str, Tensor] | None = None) -> tuple[Tensor, Cache | None]:  # fmt: skip
@@ -365,6 +401,8 @@ class Temporal(nn.Module):
             h = [norm(x, theta) for norm, x in zip(self.norm, h, strict=True)]
         if self.head is not None:
             h = [head(x) for head, x in zip(self.head, h, strict=True)]  # G of (B, T, L)
+        if self.spread is not None:
+            h = [spread(x) for spread, x in zip(self.spread, h, strict=True)]
         out = rearrange(torch.stack(h, dim=2), "b t s (g l) -> b t (s g) l", l=self.latents)  # (B, T, G, L)
         if cache is not None:
             cache.time += new

@@ -49,37 +49,48 @@ class StepError(nn.Module):
         if "pushforward" in self.tricks:
             loss = loss + pushforward(self.temporal, z, theta)
         if rolling:
-            loss = loss + unrolled(self.temporal, z[:, : self.rollout_steps + 1], theta, self.rollout_steps)
+            # errors grow along a rollout: divided by its length they are about as large as the others, so that Adam's scales hold
+            loss = loss + unrolled(self.temporal, z[:, : self.rollout_steps + 1], theta, self.rollout_steps) / self.rollout_steps
         return loss
+
+
+def optimisers_of(network: nn.Module, lr: float, weight_decay: float, muon: bool) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside blocks, with steps as large as AdamW's (Jordan et al. 2024; Liu et al. 2025, section 2.2), AdamW for the rest."""
+    inside = [weight for name, weight in network.named_parameters() if muon and weight.ndim == 2 and name.startswith("blocks.")]
+    others = [weight for weight in network.parameters() if not any(weight is each for each in inside)]
+    adamw = torch.optim.AdamW(others, lr=lr, weight_decay=weight_decay, fused=True)
+    return [adamw, torch.optim.Muon(inside, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")] if inside else [adamw]
 
 
 def optimise(config: Config, run: Run | Follower, name: str, network: nn.Module, objective: nn.Module, total: int, lr: float, constant: bool,
              draw: Callable[[int], tuple], judge: Callable[[], float], world: World) -> dict[str, Any]:  # fmt: skip
-    """The loop of both stages: AdamW on objective(*draw(step)), and the weights with the least `judge()` -> {"weights", "seconds", "error"}."""
+    """The loop of both stages on objective(*draw(step)), and the weights with the least `judge()` -> {"weights", "seconds", "error"}."""
     start, before, done, best, kept = time.perf_counter(), 0.0, 0, np.inf, network.state_dict()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=0.0 if constant else config.weight_decay)
+    optimisers = optimisers_of(network, lr, 0.0 if constant else config.weight_decay, muon=not constant)
     if state := run.load(name):
         done, before, best, kept = state["step"], state["seconds"], state["best"], tensors(state["kept"])
         network.load_state_dict(tensors(state["network"]))
-        optimiser.load_state_dict(tensors(state["optimiser"]))
+        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(tensors(saved))
     learner = nn.parallel.DistributedDataParallel(objective) if world.size > 1 else objective
 
     def save() -> None:
         run.save(name, {"step": done, "seconds": before + time.perf_counter() - start, "best": best, "kept": kept, "network": network.state_dict(),
-                        "optimiser": optimiser.state_dict()})  # fmt: skip
+                        "optimisers": [optimiser.state_dict() for optimiser in optimisers]})  # fmt: skip
 
     every = max(1, total // 8)
     with run.stoppable(save) as stop_here:
         for now in progress(range(done, total), name):
             network.train()
-            for group in optimiser.param_groups:
+            for group in [group for optimiser in optimisers for group in optimiser.param_groups]:
                 group["lr"] = lr if constant else lr * min(1, (now + 1) / config.warmup) * (1 + np.cos(np.pi * now / total)) / 2
             loss = learner(*draw(now))
             loss.backward()
             if not constant:
                 nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad()
+            for optimiser in optimisers:
+                optimiser.step()
+                optimiser.zero_grad()
             done = now + 1
             stop_here(done, loss.item())
             if done % every == 0 or done == total:
@@ -109,7 +120,8 @@ def train_autoencoder(config: Config, run: Run | Follower, published: bool, flow
         return (frames[torch.from_numpy(rows).to(device)],)
 
     def judge() -> float:
-        return float(squared_relative_l2(decode(model, encode(model, judged)), judged).mean())
+        moved = judged[:, 1:]  # a flow that starts from rest has no relative error there
+        return float(squared_relative_l2(decode(model, encode(model, moved)), moved).mean())
 
     steps, lr = (config.published_autoencoder_steps, 1e-4) if published else (config.autoencoder_steps, config.autoencoder_lr)
     name = f"autoencoder error, {'as published' if published else 'own'}"
@@ -132,11 +144,12 @@ def train_temporal(config: Config, run: Run | Follower, name: str, seed: int, au
     def draw(step: int) -> tuple[Tensor, Tensor, Tensor, bool]:
         rng = np.random.default_rng((config.seed, 62, seed, step))
         rows, starts = rng.integers(len(z), size=batch), rng.integers(z.shape[1] - length + 1, size=batch)
+        starts[rng.random(batch) < config.first_share] = 0
         size = config.noise * rng.random((batch, 1, 1, 1), np.float32) if "noise" in tricks else np.zeros((batch, 1, 1, 1), np.float32)
         noise = size * rng.standard_normal((batch, length - 1, *z.shape[2:]), np.float32)
         rows, starts, noise = (torch.from_numpy(value[part]).to(device) for value in (rows, starts, noise))
         window = z[rows[:, None], starts[:, None] + torch.arange(length, device=device)]  # (B, T, G, L)
-        return window, told[rows], noise * model.std, "rollout" in tricks and step >= (1 - config.rollout_share) * steps
+        return window, told[rows], noise * model.delta_std, "rollout" in tricks and step >= (1 - config.rollout_share) * steps
 
     def judge() -> float:
         guess = predict(autoencoder, model, judged[:, 0], judged_theta, judged.shape[1] - 1)

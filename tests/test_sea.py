@@ -86,7 +86,7 @@ def test_counting_without_building_counts_what_is_built():
 
 
 def test_ours_is_below_five_million_parameters():
-    assert count(TemporalConfig.ours(), 2, 512, 3) == 4_252_672
+    assert count(TemporalConfig.ours(), 2, 512, 3) == 4_383_232
 
 
 @pytest.mark.parametrize(
@@ -247,6 +247,7 @@ def tie(model: Temporal) -> Temporal:
             ("0<1", "1<0"),
             ("embed.0.", "embed.1."),
             ("head.0.", "head.1."),
+            ("spread.0.", "spread.1."),
             ("gates.0", "gates.1"),
         ):
             if first in name and (first != "gates.0" or name.endswith("gates.0")):
