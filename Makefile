@@ -2,8 +2,8 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-N ?= 1 2 3 4 5
-ASSIGNMENTS := $(foreach n,$(N),assignment$(n))
+N ?= 1 2 3 4 5 6
+ASSIGNMENTS := $(foreach n,$(N),$(if $(filter 6,$(n)),final_project,assignment$(n)))
 SAMPLE = $(if $(filter assignment1 assignment5,$(1)),synthetic,simulated)
 
 .DEFAULT_GOAL := help
@@ -21,7 +21,7 @@ $(BIN)/.dev: requirements-dev.txt $(BIN)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-run: $(BIN)/.runtime ## train on the built-in data and compile the report (N=1 for one assignment)
+run: $(BIN)/.runtime ## train on the built-in data and compile the report (N=1 for one; 6 is the final project)
 	@$(foreach a,$(ASSIGNMENTS),echo "== $(a)" && $(BIN)/python $(a)/train.py --source $(call SAMPLE,$(a)) --overwrite &&) true
 
 test: $(BIN)/.dev ## run the tests
@@ -47,4 +47,4 @@ browser: ## install Chromium from Debian's packages, for the page's test
 	apt-get update && apt-get install -y chromium
 
 clean: ## remove the environment and the runs on built-in data
-	rm -rf $(VENV) *.egg-info assignment*/results/synthetic-* assignment*/results/simulated-*
+	rm -rf $(VENV) *.egg-info assignment*/results/synthetic-* assignment*/results/simulated-* final_project/results/simulated-*

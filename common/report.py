@@ -20,7 +20,7 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
     """Compiles an assignment's report.typ against a finished run folder.
 
     The document sees `template.typ` (common/report.typ) and everything it may show under `run/`; numbers come from
-    run/metrics.json and run/run.json, and from results/<run>/metrics.json of the assignment's other runs. Raises InputError when the folder holds no finished run.
+    run/metrics.json and run/run.json, and from results/<run>/metrics.json of the assignment's other runs, which sys.inputs.others names beside sys.inputs.run. Raises InputError when the folder holds no finished run.
     """
     if not (Path(folder) / "metrics.json").exists():
         raise InputError(f"{folder} holds no metrics.json; finish the run first")
@@ -33,12 +33,14 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
         for file in Path(folder).iterdir():
             if file.suffix in {".json", ".png"}:
                 shutil.copy(file, stage / "run" / file.name)
-        for file in Path(source).parent.glob("results/**/metrics.json"):  # other runs of the assignment
+        runs = sorted(Path(source).parent.glob("results/**/metrics.json"))  # other runs of the assignment
+        for file in runs:
             place = stage / file.relative_to(Path(source).parent)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, place)
+        names = [file.parent.name for file in runs if file.parent.resolve() != Path(folder).resolve()]
         with atomic_path(Path(out)) as temporary:
-            typst.compile(stage / "report.typ", output=temporary, root=stage)
+            typst.compile(stage / "report.typ", output=temporary, root=stage, sys_inputs={"run": Path(folder).resolve().name, "others": " ".join(names)})
 
 
 def main() -> None:

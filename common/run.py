@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -254,7 +255,7 @@ class Run:
             words.append("--" + field.name.replace("_", "-"))
             if value is not True:
                 words += [str(item) for item in value] if isinstance(value, tuple) else [str(value)]
-        return " ".join(words)
+        return shlex.join(words)
 
     def _take(self, config: BaseConfig, identity: dict[str, Any]) -> dict[str, Any] | None:
         """Makes or takes over the folder and returns the record of the run that goes on; nothing changes before every check has passed."""
