@@ -22,7 +22,7 @@ $(BIN)/.dev: requirements-dev.txt $(BIN)/.runtime
 	@touch $@
 
 run: $(BIN)/.runtime ## train on the built-in data and compile the report (N=1 for one; 6 is the final project)
-	@$(foreach a,$(ASSIGNMENTS),echo "== $(a)" && $(BIN)/python $(a)/train.py --source $(call SAMPLE,$(a)) --overwrite &&) true
+	@$(foreach a,$(ASSIGNMENTS),echo "== $(a)" && $(BIN)/python $(a)/train.py --source $(call SAMPLE,$(a)) --overwrite &&) $(BIN)/python -m common.made $(ASSIGNMENTS)
 
 test: $(BIN)/.dev ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -40,7 +40,12 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
             shutil.copy(file, place)
         names = [file.parent.name for file in runs if file.parent.resolve() != Path(folder).resolve()]
         with atomic_path(Path(out)) as temporary:
-            typst.compile(stage / "report.typ", output=temporary, root=stage, sys_inputs={"run": Path(folder).resolve().name, "others": " ".join(names)})
+            typst.compile(
+                stage / "report.typ",
+                output=temporary,
+                root=stage,
+                sys_inputs={"run": Path(folder).resolve().name, "others": " ".join(names)},
+            )
 
 
 def main() -> None:

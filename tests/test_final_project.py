@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from common.cli import InputError
+from final_project import training
 from final_project.config import MODELS, Config, temporal_config
 from final_project.data import Flow, groups_of, load_flow, split, write_flow
 from final_project.models import build_autoencoder, build_temporal, encode, predict
@@ -211,6 +212,29 @@ def test_the_objective_is_teacher_forcing_without_tricks_and_grows_by_each():
     pushed = StepError(model, ("pushforward",), 3)(z, theta, none, False)
     rolled = StepError(model, ("pushforward",), 3)(z, theta, none, True)
     assert plain < pushed < rolled
+
+
+def test_windows_begin_at_the_first_frame_as_often_as_asked(monkeypatch):
+    flow = waves(6, 40)
+    autoencoder = build_autoencoder(SMALL, False, flow.coordinates, groups_of(flow.field_names))
+    autoencoder.fit_linear(torch.from_numpy(flow.fields.reshape(-1, *flow.fields.shape[2:])))
+    z = encode(autoencoder, flow.fields)
+    drawn = []
+
+    def take(config, run, name, network, objective, total, lr, constant, draw, judge, world):
+        drawn.append([draw(step)[0][:, 0] for step in range(200)])
+
+    monkeypatch.setattr(training, "optimise", take)
+    for share in (0.0, 1.0):
+        config = dataclasses.replace(SMALL, first_share=share)
+        training.train_temporal(
+            config, None, "SEA", 0, autoencoder, flow.fields, flow.parameters, flow.fields[:1], flow.parameters[:1], "cpu"
+        )
+    first = z[:, 0]
+    anywhere, always = (torch.cat(each) for each in drawn)
+    begins = [torch.isclose(each[:, None], first).all(3).all(2).any(1).float().mean().item() for each in (anywhere, always)]
+    assert begins[1] == 1.0
+    assert 0 < begins[0] < 0.1  # one of 28 starts
 
 
 def test_poisoned_test_trajectories_change_neither_codes_nor_scales():

@@ -15,6 +15,7 @@ from final_project.autoencoder import Autoencoder, PublishedAutoencoder
 from final_project.patches import patch_table
 from final_project.rollout import pushforward, rollout, teacher_forcing, unrolled
 from final_project.sea import Norm, Temporal, TemporalConfig, count, matched, rotary, rotate, unused_parameters
+from final_project.training import optimisers_of
 
 PUBLISHED = TemporalConfig.published
 SMALL = dataclasses.replace(TemporalConfig.ours(), width=32, heads=2, mlp_ratio=2.0)
@@ -209,6 +210,43 @@ def test_ours_begins_as_persistence():
     model.fit(z, theta)
     assert torch.equal(model(z, theta), z)
     assert teacher_forcing(model, z, theta).item() == pytest.approx(1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_the_principal_start_embeds_whitened_coefficients_and_spans_the_changes(joint):
+    config = dataclasses.replace(SMALL, joint=joint, exchange="none" if joint else "symmetric")
+    z, theta = latents(40)
+    z = z.cumsum(1) * torch.tensor([1.0, 5.0])[:, None]  # changes are not as large as states, nor one group as the other
+    model = Temporal(config, 2, 6, 2)
+    model.fit(z, theta)
+    h = (z - model.mean) / model.std
+    h = [h.flatten(2)] if joint else list(h.unbind(2))
+    for embed, x in zip(model.embed, h, strict=True):
+        kept = x.shape[2]
+        code = embed(x)[..., :kept].flatten(0, 1)  # (N T, kept): variance lambda / (sqrt(lambda) + floor)^2, no correlation
+        covariance = code.T @ code / len(code)
+        assert torch.allclose(covariance, torch.diag(covariance.diag()), atol=1e-4)
+        assert covariance.diag()[0].item() == pytest.approx(1 / 1.01**2, rel=1e-3)
+        assert (covariance.diag().diff() < 1e-6).all()
+    # coefficients of unit variance come back with the energy of the changes, in the loss's units
+    change = (z[:, 1:] - z[:, :-1]) * model.weights.sqrt()
+    scale = (model.delta_std * model.weights.sqrt()).reshape(len(model.spread), -1)
+    for number, spread in enumerate(model.spread):
+        back = spread.weight * scale[number][:, None]
+        numbers = change.flatten(2) if joint else change[:, :, number]
+        second = numbers.flatten(0, 1).T @ numbers.flatten(0, 1) / (change.shape[0] * change.shape[1])
+        assert torch.allclose(back @ back.T, second, rtol=1e-3, atol=1e-4)
+
+
+def test_muon_takes_the_matrices_inside_blocks_and_adamw_all_others():
+    model = Temporal(SMALL, 2, 6, 2)
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    adamw, muon = ([names[id(weight)] for group in each.param_groups for weight in group["params"]]
+                   for each in optimisers_of(model, 1e-3, 0.0, muon=True))  # fmt: skip
+    assert sorted(adamw + muon) == sorted(names.values())
+    assert all(name.startswith("blocks.") and name.endswith("weight") for name in muon)
+    assert {"embed.0.weight", "head.0.weight", "blocks.0.gates.0<1"} <= set(adamw)
+    assert len(optimisers_of(model, 1e-3, 0.0, muon=False)) == 1  # published: AdamW alone
 
 
 def test_zero_gates_are_no_exchange():
