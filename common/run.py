@@ -297,6 +297,7 @@ class Run:
         if os.fstat(self._csv).st_size == 0:
             os.write(self._csv, CSV_HEADER)
         self._mark = len(CSV_HEADER)  # metrics.csv is good up to here
+        self._part: str | None = None  # under way
         return None if config.overwrite else old
 
     # -- streamed metrics and notes
@@ -331,6 +332,8 @@ class Run:
 
     def load(self, name: str) -> Any | None:
         """The last checkpoint of a part, or None; metrics.csv goes back to where it stood then."""
+        if self._part not in (None, name):  # else memo would have cut off what that checkpoint's metrics.csv still counts on
+            raise ValueError(f'the part "{self._part}" asks for the checkpoint "{name}"; it must bear the part\'s name')
         if not self._checkpoint(name).exists():
             return None
         kept = load_state(self._checkpoint(name))
@@ -341,7 +344,7 @@ class Run:
         """The result of `work`, from disk when this run has finished that part before.
 
         Parts come in the same order in every process; metrics are logged inside parts, so that what a killed part had
-        logged can be taken back.
+        logged can be taken back. Checkpoints inside `work` bear the part's name.
         """
         finished = self._checkpoint(f"done-{name}")
         if finished.exists():
@@ -350,7 +353,9 @@ class Run:
             return kept["state"]
         if not self._checkpoint(name).exists():  # else `work` loads it, and metrics.csv goes back to where that stood
             os.ftruncate(self._csv, self._mark)
+        self._part = name
         self.save(f"done-{name}", work())
+        self._part = None
         self._checkpoint(name).unlink(missing_ok=True)
         # the file is read back, so that an unbroken run goes on with the very values that a resumed one would read
         return self.memo(name, work)

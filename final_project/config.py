@@ -114,12 +114,12 @@ def tricks_of(name: str) -> tuple[str, ...]:
     return MODELS[name].get("tricks", TRICKS)
 
 
-def temporal_config(config: Config, name: str, groups: int, latents: int, parameters: int, adaptive: bool = True) -> TemporalConfig:
+def temporal_config(config: Config, name: str, groups: int, latents: int, parameters: int) -> TemporalConfig:
     """The architecture of a model of MODELS. Raises InputError for a name that is not there."""
     if name not in MODELS:
         raise InputError(f"--models {name}: allowed are {'; '.join(MODELS)}")
     if name == "as published":
-        return TemporalConfig.published(adaptive)
+        return TemporalConfig.published(adaptive=groups < 3)  # of the two published configurations the multiphase one has no AdaLN
     ours = TemporalConfig(width=config.width, blocks=config.blocks, heads=config.heads, window=config.window)
     wanted = dataclasses.replace(ours, **{key: value for key, value in MODELS[name].items() if key != "tricks"})
     if groups == 1:  # nobody to exchange with

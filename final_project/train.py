@@ -66,7 +66,7 @@ def main(config: Config) -> dict[str, Any]:
         """Both stages: {published: autoencoder}, {(model, seed): (autoencoder, temporal model, seconds)}."""
         coders: dict[bool, tuple[MeshAutoencoder, float]] = {}
         for published in sorted({False, *(name == "as published" for name in config.models)}):
-            state = run.memo(f"autoencoder {'published' if published else 'own'}", partial(train_autoencoder, config, run, published, flow, groups, fields, known, device, world))  # fmt: skip
+            state = run.memo(f"autoencoder error, {'as published' if published else 'own'}", partial(train_autoencoder, config, run, published, flow, groups, fields, known, device, world))  # fmt: skip
             model = build_autoencoder(config, published, flow.coordinates, groups)
             model.load_state_dict(tensors(state["weights"]))
             coders[published] = model.to(device).eval(), state["seconds"]
@@ -74,7 +74,7 @@ def main(config: Config) -> dict[str, Any]:
         for name, seed in [(name, seed) for name in config.models for seed in range(config.seeds) if config.stage != "autoencoder"]:
             coder, seconds = coders[name == "as published"]
             state = run.memo(
-                f"{name}, seed {seed}",
+                f"rollout error, {name}, seed {seed}",
                 partial(train_temporal, config, run, name, seed, coder, fields, theta, known, known_theta, device, world),
             )
             model = build_temporal(config, name, *encode(coder, fields[:1, :1]).shape[2:], theta.shape[1])

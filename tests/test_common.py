@@ -149,6 +149,11 @@ def test_a_part_that_loads_its_checkpoint_goes_on_with_what_it_had_logged(tmp_pa
     assert [line.split(",")[0] for line in (tmp_path / "a/metrics.csv").read_text().splitlines()[1:]] == ["9", "0", "1", "2", "3"]
 
 
+def test_a_part_whose_checkpoint_has_another_name_is_a_mistake_of_the_code(tmp_path):
+    with open_run(tmp_path / "a") as run, pytest.raises(ValueError, match='the part "long" asks for the checkpoint "short"'):
+        run.memo("long", lambda: run.load("short"))
+
+
 def test_stoppable_saves_at_the_next_check_and_stops_on_nan(tmp_path):
     import signal
 

@@ -86,8 +86,9 @@ def test_a_run_leaves_everything_that_the_readme_promises(smoke6):
 
 
 def test_kill_9_and_resume_gives_the_same_metrics(smoke6, wave_file, tmp_path):
-    smoke_after_kill_9("final_project", "auto", tmp_path, "done-autoencoder own.safetensors", "--data", str(wave_file))
+    smoke_after_kill_9("final_project", "auto", tmp_path, "rollout error, SEA, seed 0.safetensors", "--data", str(wave_file))
     assert results(tmp_path / "run") == results(smoke6)
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == (smoke6 / "metrics.csv").read_bytes()
 
 
 def test_evaluate_scores_other_trajectories_from_any_frame(smoke6, wave_file, tmp_path):
