@@ -131,9 +131,15 @@ def rows_of(width: int = WIDTH, frames: int = FRAMES, simulated: bool = True) ->
     )
     case = f"training step, published sizes, {BATCH} x {frames} frames ({parameters(published):,} weights; plain: {parameters(plain):,})"
     rows = [{"case": case, "ours_seconds": ours, "other": "the published block, written plainly", "other_seconds": other}]
-    small = Temporal(TemporalConfig(window=64), 2, 512, 3)
+    small = Temporal(TemporalConfig(width=128, window=64), 2, 512, 3)
     start, three = torch.randn(1, 2, 512), torch.rand(1, 3)
-    for name, model, first, told in (("published sizes", published, z[:1, 0], theta[:1]), ("ours", small, start, three)):
+    cases = (
+        ("published sizes", published, z[:1, 0], theta[:1]),
+        ("published sizes, 8 trajectories", published, z[:1, 0].repeat(8, 1, 1), theta[:1].repeat(8, 1)),
+        ("ours", small, start, three),
+        ("ours, 8 trajectories", small, start.repeat(8, 1, 1), three.repeat(8, 1)),
+    )
+    for name, model, first, told in cases:
         cached, whole = best(
             lambda m=model, f=first, t=told: rollout(m, f, t, 400),
             lambda m=model, f=first, t=told: rollout(m, f, t, 400, cached=False),

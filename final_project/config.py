@@ -83,7 +83,7 @@ class Config(BaseConfig):
             "smoke": {"seeds": 1, "frames": 20, "boxes": (4, 4), "latents": 4, "autoencoder_layers": 1, "autoencoder_width": 16, "autoencoder_steps": 20,
                       "width": 32, "blocks": 1, "heads": 4, "steps": 20, "batch": 2, "window": 12, "warmup": 5, "rollout_steps": 3, "baseline_steps": 6,
                       "published_autoencoder_steps": 4, "published_steps": 4, "grid": (12, 24)},
-            "default": {"seeds": 2, "frames": 80, "steps": 400, "autoencoder_steps": 300, "baseline_steps": 100, "width": 128, "published_autoencoder_steps": 100,
+            "default": {"seeds": 2, "frames": 80, "steps": 400, "autoencoder_steps": 300, "baseline_steps": 100, "published_autoencoder_steps": 100,
                         "published_steps": 60},
             "full": {"models": tuple(MODELS)},
         }  # fmt: skip

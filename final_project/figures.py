@@ -18,6 +18,9 @@ MAPS = {"p": "cividis", "alpha": "cividis"}  # velocities change their sign: a d
 PARTS = ("interpolation", "gap", "extrapolation", "longer")
 
 
+MOST = 30  # errors as large as this or larger are drawn here: the rollout has blown up
+
+
 def draw_figures(folder: Path) -> None:
     """Draws every figure of a finished run into its folder."""
     record, table = read_run(folder)
@@ -162,6 +165,7 @@ def _errors(path: Path, record: dict, errors: Any, held: Any) -> None:
             end = min(record["config"]["frames"], len(times)) - 1
             panel.axvline(times[end - 1], color="#888888", lw=0.8, ls=":")
             panel.set(xlabel="time since the given frame", title=name, yscale="log")
+            panel.set_ylim(top=min(panel.get_ylim()[1], MOST))
         axes[0, 0].set_ylabel("squared relative L2 (1: as large as the field)")
         picture.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=7, loc="outside right center")
         picture.suptitle(f"Held-out trajectories ({part}); dotted: end of the horizon that is trained for", fontsize=9)
@@ -198,6 +202,7 @@ def _models(path: Path, record: dict, table: pd.DataFrame) -> None:
                 values[metric][name].reindex(order)
                 for metric in ("relative_l2_squared", "relative_l2_squared_low", "relative_l2_squared_high")
             )
+            mean, low, high = (each.clip(upper=MOST) for each in (mean, low, high))
             panel.errorbar(
                 mean,
                 range(len(order)),
@@ -208,7 +213,8 @@ def _models(path: Path, record: dict, table: pd.DataFrame) -> None:
                 ecolor="#888888",
                 capsize=2,
             )
-            panel.set(xscale="log", title=name, xlabel="squared relative L2", yticks=range(len(order)), yticklabels=order)
+            more = f" (at {MOST}: that or more)" if (mean == MOST).any() else ""
+            panel.set(xscale="log", title=name, xlabel=f"squared relative L2{more}", yticks=range(len(order)), yticklabels=order)
         axes[0, 0].set_ylim(-0.6, len(order) - 0.4)
 
 
