@@ -135,7 +135,6 @@ def rows_of(width: int = WIDTH, frames: int = FRAMES, simulated: bool = True) ->
     start, three = torch.randn(1, 2, 512), torch.rand(1, 3)
     cases = (
         ("published sizes", published, z[:1, 0], theta[:1]),
-        ("published sizes, 8 trajectories", published, z[:1, 0].repeat(8, 1, 1), theta[:1].repeat(8, 1)),
         ("ours", small, start, three),
         ("ours, 8 trajectories", small, start.repeat(8, 1, 1), three.repeat(8, 1)),
     )

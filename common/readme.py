@@ -43,6 +43,8 @@ def table(words: str) -> str:
     def cell(row: dict | None) -> str:
         if row is None:
             return "-"
+        if abs(row["value"]) >= 1e5:  # a rollout that blew up
+            return f"{row['value']:.1e}"
         return f"{row['value']:.{digits}f}" + ("" if row["std"] is None else f" ± {row['std']:.{digits}f}")
 
     titles = " | ".join((name if across == "metric" else f"{names[0]}, {across} {name}").replace("_", " ") for name in columns)
