@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import typst
 
 from common.cli import InputError
-from common.run import atomic_path
+from common.run import atomic_path, finished_runs
 
 TEMPLATE = Path(__file__).resolve().parent / "report.typ"
 REFERENCES = TEMPLATE.with_name("references.yml")
@@ -52,14 +51,10 @@ def main() -> None:
     """Compiles assignmentN/report.pdf from the newest finished run on real data of each assignment."""
     root = TEMPLATE.parents[1]
     for source in sorted(root.glob("*/report.typ")):
-        finished = []
-        for file in source.parent.glob("results/*/run.json"):
-            record = json.loads(file.read_text(encoding="utf-8"))
-            if record["status"] == "finished" and "notice" not in record["data"]:
-                finished.append((record["started"], file.parent))
-        if source.parent != TEMPLATE.parent and finished:
-            compile_report(max(finished)[1], source, source.parent / "report.pdf")
-            print(f"{source.parent.name}/report.pdf from {max(finished)[1].name}")
+        real = [folder for folder, record in finished_runs(source.parent / "results") if "notice" not in record["data"]]
+        if source.parent != TEMPLATE.parent and real:
+            compile_report(real[-1], source, source.parent / "report.pdf")
+            print(f"{source.parent.name}/report.pdf from {real[-1].name}")
 
 
 if __name__ == "__main__":

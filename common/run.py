@@ -422,17 +422,22 @@ class Run:
         self.close("finished" if kind is None else "interrupted" if interrupted else "failed")
 
 
-def newest_run(results: Path) -> Path:
-    """The newest finished run below a results folder. Raises InputError when there is none."""
-    finished = []
+def finished_runs(results: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """(folder, run.json) of the finished runs below a results folder, the newest last."""
+    found = []
     for file in Path(results).glob("*/run.json"):
         with contextlib.suppress(OSError, ValueError):
             record = json.loads(file.read_text(encoding="utf-8"))
             if record.get("status") == "finished" and (file.parent / "metrics.json").exists():
-                finished.append((record["started"], str(file.parent)))
-    if not finished:
+                found.append((file.parent, record))
+    return sorted(found, key=lambda run: (run[1]["started"], str(run[0])))
+
+
+def newest_run(results: Path) -> Path:
+    """The newest finished run below a results folder. Raises InputError when there is none."""
+    if not (found := finished_runs(results)):
         raise InputError(f"no finished run in {results}; make one with train.py, or name one with --run")
-    return Path(max(finished)[1])
+    return found[-1][0]
 
 
 def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:

@@ -12,6 +12,7 @@ def run(folder, started: str, status: str = "finished", notice: bool = True) -> 
     data = {"notice": "built-in sample"} if notice else {}
     record = {"started": started, "seconds": 90.0, "status": status, "data": data}
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    (folder / "metrics.json").touch()
     (folder / "curve.png").touch()
 
 
