@@ -14,7 +14,7 @@ ALLOWED: dict[str, tuple[float, float]] = {  # least and most, of train.py, eval
                      "steps", "sweep", "feature_width", "feature_epochs", "n"), (1, math.inf)),
     **dict.fromkeys(("min_snr", "lr", "weight_decay", "warmup"), (0, math.inf)),
     "seed": (0, 2**32), "side": (8, math.inf), "samples": (6, math.inf),  # six: five neighbours and the image itself
-    "min_signal": (0.001, 0.999), "max_signal": (0.001, 0.999), "ema": (0, 1),
+    "powers": (0.05, 20), "power": (0.05, 20), "min_signal": (0.001, 0.999), "max_signal": (0.001, 0.999), "ema": (0, 1),
 }  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def check(config: Any) -> None:
         for value in given if isinstance(given, tuple) else (given,):
             if not least <= value <= most:  # (so that NaN is refused too)
                 raise InputError(f"{option} {value}: allowed are " + (f"{least} and more" if most == math.inf else f"{least} to {most}"))
-    for name in ("recipes", "steps", "sweep", "unet_widths", "sampler"):
+    for name in ("recipes", "steps", "sweep", "powers", "unet_widths", "sampler"):
         if getattr(config, name, None) == ():
             raise InputError(f"--{name.replace('_', '-')}: at least one is needed")
     if getattr(config, "min_signal", 0) >= getattr(config, "max_signal", 1):
@@ -104,6 +104,8 @@ class Config(BaseConfig):
     """images sampled for a score, a set of noise"""
     steps: tuple[int, ...] = (5, 20)
     """DDIM steps that every network is scored at on the test part"""
+    powers: tuple[float, ...] = (1.0, 0.8, 0.6)
+    """exponents of a sampler's times (1: even; below: the last step is a long one), among which validation chooses for every network and number of steps"""
     sweep: tuple[int, ...] = (5, 10)
     """network evaluations that every sampler is scored at on the validation part"""
     feature_width: int = 32
@@ -120,8 +122,8 @@ class Config(BaseConfig):
     def presets(cls) -> dict[str, dict[str, Any]]:
         return {
             "smoke": {"synthetic_images": 160, "side": 16, "width": 48, "unet_widths": (8, 16), "batch": 16, "epochs": 1, "repeats": 2, "warmup": 5, "seeds": 2,
-                      "samples": 24, "feature_width": 8, "sweep": (3,), "steps": (2, 3), "feature_epochs": 1, "recipes": ("tuned", "as assigned")},
-            "default": {"repeats": 3, "samples": 128},
+                      "samples": 24, "feature_width": 8, "sweep": (3,), "steps": (2, 3), "powers": (1.0, 0.6), "feature_epochs": 1, "recipes": ("tuned", "as assigned")},
+            "default": {"repeats": 3, "samples": 128, "powers": (1.0, 0.6)},
             "full": {"side": 64, "width": 384, "epochs": 50, "samples": 1024, "sweep": (3, 5, 7, 10, 15, 20, 50), "feature_epochs": 30, "recipes": ("tuned", "as assigned")},
         }  # fmt: skip
 

@@ -99,10 +99,11 @@ class Diffusion(nn.Module):
 
     @torch.inference_mode()
     def sample(
-        self, noises: Tensor, steps: int = 20, sampler: Sampler = "ddim", eta: float = 0.0, generator: torch.Generator | None = None
-    ) -> Tensor:
+        self, noises: Tensor, steps: int = 20, sampler: Sampler = "ddim", eta: float = 0.0, generator: torch.Generator | None = None,
+        power: float = 1.0,
+    ) -> Tensor:  # fmt: skip
         """Images float (B, 3, S, S) in [0, 1] from noises (B, 3, S, S) that are standard normal. Raises InputError as `path`."""
-        *_, x0 = path(self.denoise, self.schedule, noises, steps, sampler, eta, generator)
+        *_, x0 = path(self.denoise, self.schedule, noises, steps, sampler, eta, generator, power)
         return self.denormalise(x0)
 
 
@@ -112,22 +113,26 @@ def evaluations(sampler: Sampler, steps: int) -> int:
 
 
 def path(denoise: Callable[[Tensor, float], tuple[Tensor, Tensor]], schedule: Schedule, x: Tensor, steps: int, sampler: Sampler = "ddim",
-         eta: float = 0.0, generator: torch.Generator | None = None) -> Iterator[Tensor]:  # fmt: skip
-    """Yields the predicted x0 (B, C, S, S) of each of K steps from t = 1 down to t = 1 / K; the last one is the sample.
+         eta: float = 0.0, generator: torch.Generator | None = None, power: float = 1.0) -> Iterator[Tensor]:  # fmt: skip
+    """Yields the predicted x0 (B, C, S, S) at each of K times from t = 1 down to (1 / K)^power; the last one is the sample.
+
+    The times are (1 - k / K)^power: power 1 steps evenly, below 1 the steps are short where there is much noise and the last one is long.
 
     ddim: Song et al. 2021, eq. 12 and 16 (eta = 0 deterministic, eta = 1 as noisy as DDPM). heun: Karras et al. 2022, algorithm 1 in
     sigma = n / s, whose last step is Euler's. dpm++: Lu et al. 2022, DPM-Solver++(2M), whose first and last steps are DDIM's.
-    Raises InputError for steps below 1, eta outside [0, 1], eta with another sampler than ddim.
+    Raises InputError for steps below 1, eta outside [0, 1], eta with another sampler than ddim, a power that is not above 0.
     """
     if steps < 1:
         raise InputError(f"--steps {steps}: at least one step is needed")
+    if not 0 < power < math.inf:
+        raise InputError(f"--power {power}: allowed is a number above 0; 1 steps evenly")
     if not 0 <= eta <= 1:
         raise InputError(f"--eta {eta}: allowed are 0 (deterministic) to 1 (as noisy as DDPM)")
     if eta and sampler != "ddim":
         raise InputError(f"--eta {eta}: {SAMPLERS[sampler]} is deterministic; eta belongs to --sampler ddim")
     last = None  # x0 and log(s / n) of the step before
     for k in range(steps):
-        time, following = 1 - k / steps, 1 - (k + 1) / steps
+        time, following = ((1 - step / steps) ** power for step in (k, k + 1))
         s, n = (float(rate) for rate in schedule.rates(torch.tensor(time, dtype=torch.float64)))
         s1, n1 = (float(rate) for rate in schedule.rates(torch.tensor(following, dtype=torch.float64)))
         x0, e = denoise(x, time)

@@ -46,6 +46,8 @@ class Config:
     """one or more"""
     steps: tuple[int, ...] = (5, 20)
     """each sampler's numbers of steps"""
+    power: float = 1.0
+    """exponent of the samplers' times: 1 steps evenly, below 1 the last step is a long one"""
     samples: int = 512
     """images sampled for a score, a set of noise"""
     seeds: int = 5
@@ -87,7 +89,7 @@ def main(config: Config) -> dict[str, Any]:
     table: list[dict[str, Any]] = []
     for name, (model, about) in saved.items():
         table += sampled_rows(judges, model, name, about["recipe"], wanted, config.samples, config.seeds, side, bfloat16 and about["bfloat16"],
-                              params=parameters(model))  # fmt: skip
+                              power=config.power, params=parameters(model))  # fmt: skip
     result = {"run": {"folder": folder.name, "data": images.provenance, "images": len(real)}, "metrics_info": METRICS_INFO, "rows": table}
     write_json(out, result)
     draw_evaluations(out.with_suffix(".png"), record | {"source": images.source, "data": images.provenance}, pd.DataFrame(table))

@@ -23,7 +23,8 @@ def draw_figures(folder: Path) -> None:
     _steps(folder, record, held)
     _interpolation(folder, record, held["interpolation"])
     _trajectory(folder / "trajectory.gif", held["trajectory"])
-    draw_evaluations(folder / "kid_by_evaluations.png", record, table[table.split == "validation"])
+    even = table[(table.split == "validation") & (table.model == table.model.iloc[0]) & ~table.variant.str.contains(", times")]
+    draw_evaluations(folder / "kid_by_evaluations.png", record, even)
     _learning(folder, record, pd.read_csv(folder / "metrics.csv"))
     _distances(folder, record, np.load(folder / "distances.npz", allow_pickle=False))
 
@@ -103,7 +104,7 @@ def draw_evaluations(path: Path, record: dict, part: pd.DataFrame) -> None:
             for number, (name, rows) in enumerate(found.groupby("variant", sort=False)):
                 rows = rows.sort_values("horizon")
                 error = rows["std"].fillna(0) / np.sqrt(rows.n_seeds)
-                sampler = name.split(", ")[1]
+                sampler = name.split(", ", 1)[1]
                 style = {"color": PALETTE[number], "marker": MARKERS[number], "ms": 4, "capsize": 2, "label": sampler}
                 panel.errorbar(rows.horizon, rows.value, error, **style)
                 if sampler == "DDIM" and len(rows) > 1:

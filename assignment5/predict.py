@@ -38,6 +38,8 @@ class Config:
     """how many images"""
     sampler: Sampler = "ddim"
     steps: int = 20
+    power: float = 1.0
+    """exponent of the sampler's times: 1 steps evenly; with few steps less is better, see README.md"""
     eta: float = 0.0
     """noise put back at each DDIM step: 0 none, 1 as much as DDPM"""
     seed: int = 0
@@ -54,7 +56,9 @@ def main(config: Config) -> np.ndarray:
     model, about = load_denoiser(folder / f"model.{config.network}.safetensors", device)
     start = time.perf_counter()
     noises = noise_set(config.seed, config.n, about["config"]["side"])
-    images = sample(model, noises, config.steps, config.sampler, config.eta, bfloat16 and about["bfloat16"], config.seed)
+    images = sample(
+        model, noises, config.steps, config.sampler, config.eta, bfloat16 and about["bfloat16"], config.seed, power=config.power
+    )
     seconds = time.perf_counter() - start
     out = config.out or folder / "samples"
     try:

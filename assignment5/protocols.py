@@ -41,7 +41,7 @@ def to_bytes(images: torch.Tensor) -> np.ndarray:
 
 
 def sample(model: Diffusion, noises: torch.Tensor, steps: int, sampler: Sampler = "ddim", eta: float = 0.0, bfloat16: bool = False, seed: int = 0,
-           batch: int = 256) -> np.ndarray:  # fmt: skip
+           batch: int = 256, power: float = 1.0) -> np.ndarray:  # fmt: skip
     """Images uint8 (N, S, S, 3) from noises (N, 3, S, S), `batch` at once, or half as many, a quarter ... where the memory is too small for that.
 
     Raises InputError as `path`, and where there is not even memory for one image.
@@ -52,13 +52,13 @@ def sample(model: Diffusion, noises: torch.Tensor, steps: int, sampler: Sampler 
     try:
         for part in noises.split(batch):
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                images = model.sample(part.to(device, memory_format=torch.channels_last), steps, sampler, eta, generator)
+                images = model.sample(part.to(device, memory_format=torch.channels_last), steps, sampler, eta, generator, power)
             found.append(to_bytes(images))
         return np.concatenate(found)
     except torch.OutOfMemoryError:
         if batch == 1:
             raise InputError("the device has not enough memory to sample even one image; take --device cpu") from None
-    return sample(model, noises, steps, sampler, eta, bfloat16, seed, min(batch, len(noises)) // 2 or 1)
+    return sample(model, noises, steps, sampler, eta, bfloat16, seed, min(batch, len(noises)) // 2 or 1, power)
 
 
 class Judge:
@@ -107,16 +107,21 @@ def baselines(judge: Judge, train: np.ndarray, count: int, seeds: int) -> list[d
     return judge.rows(real, "training images", "as they are") + judge.rows(drawn, "Gaussian", "mean and covariance")
 
 
+def variant_name(recipe: str, sampler: Sampler, power: float = 1.0) -> str:
+    """How rows name a recipe and its sampler, with the exponent of the sampler's times where they are not even."""
+    return f"{recipe}, {SAMPLERS[sampler]}" + ("" if power == 1 else f", times ^{power:g}")
+
+
 def sampled_rows(judges: list[Judge], model: Diffusion, name: str, recipe: str, settings: Iterable[tuple[Sampler, int]], count: int, seeds: int,
-                 side: int, bfloat16: bool, **fields: Any) -> list[dict[str, Any]]:  # fmt: skip
+                 side: int, bfloat16: bool, power: float = 1.0, **fields: Any) -> list[dict[str, Any]]:  # fmt: skip
     """Rows of a denoiser for each (sampler, steps); `horizon` is the number of network evaluations."""
     rows: list[dict[str, Any]] = []
     for sampler, steps in settings:
         start = time.perf_counter()
-        sets = [sample(model, noise_set(seed, count, side), steps, sampler, bfloat16=bfloat16) for seed in range(seeds)]
+        sets = [sample(model, noise_set(seed, count, side), steps, sampler, bfloat16=bfloat16, power=power) for seed in range(seeds)]
         fields["seconds"] = round(time.perf_counter() - start, 2)
         for judge in judges:
-            rows += judge.rows(sets, name, f"{recipe}, {SAMPLERS[sampler]}", horizon=evaluations(sampler, steps), **fields)
+            rows += judge.rows(sets, name, variant_name(recipe, sampler, power), horizon=evaluations(sampler, steps), **fields)
     return rows
 
 
@@ -190,6 +195,26 @@ def evaluate_all(config: Any, models: dict[tuple[str, str], Diffusion], trained:
         table.append(
             base | {"split": "validation", "metric": "noise_error", "value": validation_error(model, judged, str(model.mean.device))}
         )
+    return table
+
+
+def evaluate_times(config: Any, models: dict[tuple[str, str], Diffusion], describers: list[tuple[str, Describe]],
+                   pixels: np.ndarray, judged: np.ndarray, unseen: np.ndarray, bfloat16: bool) -> list[dict[str, Any]]:  # fmt: skip
+    """How far apart a sampler's times should be: every exponent of config.powers on the validation images, for every network, sampler and number of
+    steps, then the best one on the test images, where it is not 1 (`evaluate_all` has those). All are judged in the first space of features."""
+    on_validation, on_test = (Judge(*describers[0], pixels, real, split) for real, split in ((judged, "validation"), (unseen, "test")))
+    first = next(iter(models))
+    cells = [(key, sampler, steps) for key in models for sampler in ("ddim", "dpm++") for steps in config.steps]
+    table: list[dict[str, Any]] = []
+    for key, sampler, steps in progress(cells, "times"):
+        common = (*key, [(sampler, steps)], config.samples, config.seeds, config.side, bfloat16)
+        fields = {"params": parameters(models[key])}
+        tried = {power: sampled_rows([on_validation], models[key], *common, power=power, **fields) for power in config.powers}
+        seen = key == first and steps in config.sweep  # its even times stand among `evaluate_all`'s rows
+        table += [row for power, rows in tried.items() for row in rows if not (power == 1 and seen)]
+        best = min(config.powers, key=lambda power: next(row["value"] for row in tried[power] if row["metric"] == "kid"))
+        if best != 1:
+            table += sampled_rows([on_test], models[key], *common, power=best, **fields)
     return table
 
 

@@ -23,7 +23,16 @@ from assignment5.config import Config, variant
 from assignment5.features import Inception, load_features, to_float, train_features
 from assignment5.figures import draw_figures
 from assignment5.models import NETWORKS, build, filled, largest_part, too_large
-from assignment5.protocols import METRICS_INFO, accuracy_row, distances, evaluate_all, pictures, print_table, validation_error
+from assignment5.protocols import (
+    METRICS_INFO,
+    accuracy_row,
+    distances,
+    evaluate_all,
+    evaluate_times,
+    pictures,
+    print_table,
+    validation_error,
+)
 from common.cli import InputError, entry, parse
 from common.parallel import Follower, World
 from common.report import compile_report
@@ -148,7 +157,8 @@ def main(config: Config) -> dict[str, Any]:
         run.note(features={key: state[key] for key in ("task", "classes", "accuracy", "width")})
         describers = [("own network", load_features(tensors(state), device).describe), *inception]
         scores = run.memo("scores", lambda: {"rows": evaluate_all(config, models, trained, describers, pixels, judged, unseen, bfloat16)})
-        table = [*scores["rows"], accuracy_row(state)]
+        times = run.memo("times", lambda: {"rows": evaluate_times(config, models, describers, pixels, judged, unseen, bfloat16)})
+        table = [*scores["rows"], *times["rows"], accuracy_row(state)]
 
         # record: the first recipe's models, and what the figures are made from
         save_model(

@@ -80,7 +80,8 @@ def test_min_snr_weighs_every_target_as_the_clipped_error_of_the_image(target):
 
 @pytest.mark.parametrize("sampler", ["ddim", "heun", "dpm++"])
 @pytest.mark.parametrize("steps", [1, 2, 7])
-def test_with_the_true_noise_every_sampler_gives_the_image_back(sampler, steps):
+@pytest.mark.parametrize("power", [1, 0.6])
+def test_with_the_true_noise_every_sampler_gives_the_image_back(sampler, steps, power):
     schedule, (x0, e) = Schedule(), torch.randn(2, 2, 3, 4, 4, dtype=torch.float64)
     calls = []
 
@@ -91,13 +92,14 @@ def test_with_the_true_noise_every_sampler_gives_the_image_back(sampler, steps):
         return x0, e
 
     signal, noise = schedule.rates(torch.tensor(1.0, dtype=torch.float64))
-    *_, found = path(oracle, schedule, signal * x0 + noise * e, steps, sampler)
+    *_, found = path(oracle, schedule, signal * x0 + noise * e, steps, sampler, power=power)
     assert torch.allclose(found, x0)
+    assert math.isclose(min(calls), (1 / steps) ** power)  # the last step is the longer the smaller the power
     assert len(calls) == evaluations(sampler, steps)
 
 
-def gaussian_error(sampler: str, steps: int, deviation: float = 0.5) -> float:
-    """Error of the x0 predicted at t = 1 / K where the data are N(0, deviation^2) and the denoiser is exact: the flow then has a closed form."""
+def gaussian_error(sampler: str, steps: int, power: float, deviation: float = 0.5) -> float:
+    """Error of the x0 predicted at t = (1 / K)^power where the data are N(0, deviation^2) and the denoiser is exact: the flow then has a closed form."""
     schedule, start = Schedule(), torch.tensor([1.0], dtype=torch.float64)
 
     def spread(time):
@@ -108,15 +110,17 @@ def gaussian_error(sampler: str, steps: int, deviation: float = 0.5) -> float:
         signal, noise, total = spread(time)
         return signal * deviation**2 / total**2 * x, noise / total**2 * x
 
-    *_, found = path(exact, schedule, start, steps, sampler)
-    signal, _, total = spread(1 / steps)
+    *_, found = path(exact, schedule, start, steps, sampler, power=power)
+    signal, _, total = spread((1 / steps) ** power)
     return abs(float(found) - signal * deviation**2 / total**2 * total / spread(1.0)[2])
 
 
+@pytest.mark.parametrize("power", [1, 0.8])
 @pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("heun", 2), ("dpm++", 2)])
-def test_samplers_have_their_order_on_gaussian_data(sampler, order):
-    rate = math.log2(gaussian_error(sampler, 80) / gaussian_error(sampler, 160))
-    assert order - 0.25 < rate < order + 0.6
+def test_samplers_have_their_order_on_gaussian_data(sampler, order, power):
+    rate = math.log2(gaussian_error(sampler, 80, power) / gaussian_error(sampler, 160, power))
+    assert rate > order - 0.25
+    assert power != 1 or rate < order + 0.6  # (with uneven times DPM-Solver++'s error happens to cross zero near here)
 
 
 def test_eta_keeps_the_spread_of_gaussian_data_and_zero_is_deterministic():
@@ -255,7 +259,7 @@ def test_the_tuned_recipe_is_what_readme_and_report_say():
     best = BASE | SECOND["noise, MAE; long skips"][1]
     assert {name: getattr(plain, name) for name in best} == best
     default, full = (Config.presets()[name] for name in ("default", "full"))
-    assert default == {"repeats": 3, "samples": 128}
+    assert default == {"repeats": 3, "samples": 128, "powers": (1.0, 0.6)}
     assert (full["side"], full["epochs"], full["recipes"]) == (64, 50, ("tuned", "as assigned"))
 
 
