@@ -191,6 +191,10 @@ class Autoencoder(MeshAutoencoder):
                 x = torch.cat([self.patches(chunk)[..., list(group)].flatten(2) for chunk in fields.split(CHUNK)])  # (B, Q, m)
             code.fit(x)
 
+    def bases(self) -> list[tuple[Tensor, Tensor]]:
+        """For each group the linear parts of its code, (analysis, synthesis), each (Q, m, E) on the processor, in normalised units."""
+        return [tuple(part.detach()[..., : code.latent].cpu() for part in (code.analysis, code.synthesis)) for code in self.codes]
+
     def encode_patches(self, patches: Tensor) -> Tensor:
         """(B, Q, n, F) -> (B, G, L)."""
         parts = [code.encode(part) for code, part in zip(self.codes, self.split(patches), strict=True)]

@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any, Literal
 
 from common.cli import BaseConfig, InputError
-from final_project.sea import TemporalConfig, matched
+from final_project.sea import matched
+from final_project.streams import TemporalConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,14 @@ class Config(BaseConfig):
     weight_decay: float = 1e-2
     warmup: int = 200
     """steps of linear warm-up before a cosine to zero"""
+    patch_width: int = 64
+    """of a stream whose tokens are patches"""
+    patch_steps: int = 2000
+    """training steps of models of patches"""
+    patch_batch: int = 8
+    """windows in a step of theirs"""
+    patch_window: int = 2
+    """frames of a window of theirs, beside the first: they read the present frame alone"""
     noise: float = 0.2
     """largest standard deviation of the noise on input latents, in that of their change in a step"""
     rollout_steps: int = 8
@@ -82,7 +91,7 @@ class Config(BaseConfig):
         return {
             "smoke": {"seeds": 1, "frames": 20, "boxes": (4, 4), "latents": 4, "autoencoder_layers": 1, "autoencoder_width": 16, "autoencoder_steps": 20,
                       "width": 32, "blocks": 1, "heads": 4, "steps": 20, "batch": 2, "window": 12, "warmup": 5, "rollout_steps": 3, "baseline_steps": 6,
-                      "published_autoencoder_steps": 4, "published_steps": 4, "grid": (12, 24)},
+                      "published_autoencoder_steps": 4, "published_steps": 4, "patch_width": 32, "patch_steps": 8, "grid": (12, 24)},
             "default": {"seeds": 2, "frames": 80, "steps": 400, "autoencoder_steps": 300, "baseline_steps": 100, "published_autoencoder_steps": 100,
                         "published_steps": 60},
             "full": {"models": tuple(MODELS)},
@@ -105,6 +114,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "addition": {"exchange": "addition"},
     "joint tokens": {"exchange": "none", "joint": True},
     "SEA without TIPI": {"tipi": False},
+    "patch SEA": {"patches": True},
+    "patches, no exchange, matched": {"patches": True, "exchange": "none"},
+    "patches, addition": {"patches": True, "exchange": "addition"},
+    "patches, joint": {"patches": True, "exchange": "none", "joint": True},
 }
 TRICKS = ("noise", "pushforward")
 
@@ -121,7 +134,9 @@ def temporal_config(config: Config, name: str, groups: int, latents: int, parame
     if name == "as published":
         return TemporalConfig.published(adaptive=groups < 3)  # of the two published configurations the multiphase one has no AdaLN
     ours = TemporalConfig(width=config.width, blocks=config.blocks, heads=config.heads, window=config.window)
-    wanted = dataclasses.replace(ours, **{key: value for key, value in MODELS[name].items() if key != "tricks"})
+    if MODELS[name].get("patches"):
+        ours = dataclasses.replace(ours, width=config.patch_width, patches=latents // config.latents, final_norm=True, principal=False)
+    wanted = dataclasses.replace(ours, **{key: value for key, value in MODELS[name].items() if key not in ("tricks", "patches")})
     if groups == 1:  # nobody to exchange with
         return dataclasses.replace(wanted, exchange="none")
-    return matched(wanted, ours, groups, latents, parameters) if name == "no exchange, matched" else wanted
+    return matched(wanted, ours, groups, latents, parameters) if name.endswith("matched") else wanted

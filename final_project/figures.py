@@ -219,19 +219,28 @@ def _models(path: Path, record: dict, table: pd.DataFrame) -> None:
 
 
 def _attention(path: Path, record: dict, held: Any) -> None:
-    """How far back each stream looks in every other one: attention weights (pairs, T, T), mean over heads and blocks."""
-    maps, pairs = held["attention"].astype(np.float32), [str(name) for name in held["pairs"]]
-    with figure(path, record, (3.4 * len(pairs) + 0.6, 3.5), 1, len(pairs), squeeze=False) as (picture, axes):
-        for panel, weights, pair in zip(axes[0], maps, pairs, strict=True):
-            shown = panel.imshow(
-                np.where(np.tri(*weights.shape), weights, np.nan), cmap="cividis", vmin=0, vmax=float(np.quantile(maps[maps > 0], 0.995))
-            )
-            panel.set(title=pair, xlabel="step looked at")
+    """How far back, or how far away, each stream looks in every other one: attention weights, mean over heads and blocks."""
+    maps, pairs, patches = held["attention"].astype(np.float32), [str(name) for name in held["pairs"]], str(held["tokens"]) == "patches"
+    top = float(maps.max() if patches else np.quantile(maps[maps > 0], 0.995))
+    columns = min(3, len(pairs))
+    lines = -(-len(pairs) // columns)
+    with figure(path, record, (3.4 * columns + 0.6, 3.2 * lines + 0.3), lines, columns, squeeze=False) as (picture, axes):
+        for panel, weights, pair in zip(axes.flat, maps, pairs, strict=False):
+            height, width = weights.shape
+            reach = (-width / 2, width / 2, -height / 2, height / 2) if patches else None
+            shown = panel.imshow(weights if patches else np.where(np.tri(*weights.shape), weights, np.nan), cmap="cividis", vmin=0, vmax=top,
+                                 extent=reach, origin="lower" if patches else "upper")  # fmt: skip
+            panel.set_title(pair)
             panel.grid(False)
             for axis in (panel.xaxis, panel.yaxis):
                 axis.set_major_locator(MaxNLocator(5, integer=True))
-        axes[0, 0].set_ylabel("step of the query")
-        picture.colorbar(shown, ax=axes[0], label="attention weight")
+        for panel in axes[-1]:
+            panel.set_xlabel("columns of patches away" if patches else "step looked at")
+        for panel in axes[:, 0]:
+            panel.set_ylabel("rows of patches away" if patches else "step of the query")
+        for panel in axes.flat[len(pairs) :]:
+            panel.axis("off")
+        picture.colorbar(shown, ax=axes, label="mean attention weight" if patches else "attention weight")
 
 
 def _learning(path: Path, record: dict, log: pd.DataFrame) -> None:

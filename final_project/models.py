@@ -19,9 +19,10 @@ from common.weights import as_said, read_model, save_model
 from final_project.autoencoder import Autoencoder, MeshAutoencoder, PublishedAutoencoder
 from final_project.config import Config, temporal_config
 from final_project.data import Flow
-from final_project.patches import patch_table
+from final_project.patches import Geometry, geometry_of, patch_table
 from final_project.rollout import rollout
-from final_project.sea import Temporal, TemporalConfig
+from final_project.sea import Temporal, build
+from final_project.streams import TemporalConfig
 
 
 def build_autoencoder(config: Config, published: bool, coordinates: np.ndarray, groups: tuple[tuple[int, ...], ...]) -> MeshAutoencoder:
@@ -36,7 +37,14 @@ def build_autoencoder(config: Config, published: bool, coordinates: np.ndarray, 
 
 def build_temporal(config: Config, name: str, groups: int, latents: int, parameters: int) -> Temporal:
     """A fresh temporal model of config.MODELS. Raises InputError for sizes that do not fit."""
-    return Temporal(temporal_config(config, name, groups, latents, parameters), groups, latents, parameters)
+    return build(temporal_config(config, name, groups, latents, parameters), groups, latents, parameters)
+
+
+def geometry(config: Config, autoencoder: MeshAutoencoder, coordinates: np.ndarray) -> Geometry | None:
+    """Where the patches of nodes (P, 2) lie and what their codes have in common; None for the paper's autoencoder, whose codes have no linear part."""
+    if not isinstance(autoencoder, Autoencoder):
+        return None
+    return geometry_of(coordinates, patch_table(coordinates, *config.boxes), *config.boxes, autoencoder.bases())
 
 
 @torch.no_grad()
@@ -90,7 +98,7 @@ def load_networks(folder: Path, flow: Flow, device: str) -> tuple[MeshAutoencode
     groups = tuple(tuple(group) for group in about["groups"])
     config = Config(**{key: tuple(value) if isinstance(value, list) else value for key, value in about["config"].items()})
     autoencoder = build_autoencoder(config, False, mesh, groups)
-    temporal = Temporal(TemporalConfig(**about["temporal"]), *about["shape"], len(about["parameters"]))
+    temporal = build(TemporalConfig(**about["temporal"]), *about["shape"], len(about["parameters"]))
     with as_said(path):
         for name, network in (("autoencoder", autoencoder), ("temporal", temporal)):
             network.load_state_dict(

@@ -18,6 +18,7 @@ from final_project.baselines import FNO, Grid, OneStep, ParameterInterpolation, 
 from final_project.data import Flow, Split, triangulate
 from final_project.metrics import bootstrap, bootstrap_ratio, score, time_to_correlation
 from final_project.models import decode, encode
+from final_project.patches import patch_table, places_of
 from final_project.sea import Temporal
 
 METRICS_INFO = {
@@ -122,8 +123,8 @@ class Judge:
                     add("time_to_correlation", times.mean(-1) if series is None else times[..., column])
         return table
 
-    def exchange_rows(self, ours: list[Scores], control: list[Scores]) -> list[dict[str, Any]]:
-        """The error of SEA over that of its control by field and part, with a paired interval: whether the exchange helps."""
+    def exchange_rows(self, name: str, ours: list[Scores], control: list[Scores]) -> list[dict[str, Any]]:
+        """The error of SEA over that of its control by field and part, with a paired interval, as model `name`: whether the exchange helps."""
         table = []
         for part in ours[0]:
             for column, series in enumerate((*self.flow.field_names, None)):
@@ -135,7 +136,7 @@ class Judge:
                 base = {
                     "protocol": "held-out",
                     "split": "test",
-                    "model": "SEA over no exchange, matched",
+                    "model": name,
                     "variant": part,
                     "series": series,
                     "n_seeds": len(ours),
@@ -200,19 +201,31 @@ def pictures(judge: Judge, parts: Split, predicts: dict[str, Predict], errors: n
     return found
 
 
-def attention_maps(
-    judge: Judge, row: int, autoencoder: Any, temporal: Temporal, groups: tuple[tuple[int, ...], ...]
-) -> dict[str, np.ndarray]:
-    """Exchange attention float16 (pairs, T, T) on a true trajectory, mean over heads and blocks; nothing where there is no exchange."""
+def attention_maps(judge: Judge, row: int, autoencoder: MeshAutoencoder, temporal: Temporal, groups: tuple[tuple[int, ...], ...],
+                   boxes: tuple[int, int]) -> dict[str, np.ndarray]:  # fmt: skip
+    """Exchange attention on a true trajectory, mean over heads and blocks, float16; nothing where there is no exchange.
+
+    Tokens are frames: (pairs, T, T). Tokens are patches: (pairs, 2 rows - 1, 2 columns - 1), the mean weight on a patch so far away, over frames too.
+    """
     z = encode(autoencoder, judge.flow.fields[[row], : judge.frames - 1])
     theta = torch.from_numpy(judge.flow.parameters[[row]]).float().to(z.device)
     found: dict[tuple[int, int], list[np.ndarray]] = {}
     for (_, reader, source), weights in temporal.exchange_maps(z, theta).items():
-        found.setdefault((reader, source), []).append(weights[0].mean(0).cpu().numpy())
+        found.setdefault((reader, source), []).append(weights.flatten(0, 1).mean(0).cpu().numpy())
     if not found:
         return {}
+    maps = np.stack([np.mean(each, 0) for each in found.values()])
+    if temporal.config.patches:
+        coordinates = judge.flow.coordinates
+        places = places_of(coordinates, patch_table(coordinates, *boxes), *boxes).astype(int)  # (Q, 2)
+        column, row_ = np.moveaxis(places[None] - places[:, None] + np.array(boxes) - 1, 2, 0)  # (Q, Q) each: how far away
+        sums, counts = np.zeros((len(maps), 2 * boxes[1] - 1, 2 * boxes[0] - 1)), np.zeros((2 * boxes[1] - 1, 2 * boxes[0] - 1))
+        np.add.at(counts, (row_, column), 1)
+        for total, weights in zip(sums, maps, strict=True):
+            np.add.at(total, (row_, column), weights)
+        maps = sums / np.maximum(counts, 1)
     names = ["".join(judge.flow.field_names[field] + " " for field in group).strip().replace(" ", ", ") for group in groups]
-    return {"attention": np.stack([np.mean(each, 0) for each in found.values()]).astype(np.float16),
+    return {"attention": maps.astype(np.float16), "tokens": np.array("patches" if temporal.config.patches else "frames"),
             "pairs": np.array([f"({names[reader]}) looks at ({names[source]})" for reader, source in found])}  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from final_project.sea import count
 from final_project.training import train_autoencoder, train_temporal
 
 HERE = Path(__file__).resolve().parent
+EXCHANGES = (("patch SEA", "patches, no exchange, matched"), ("SEA", "no exchange, matched"))  # each with its control
 
 
 def load(config: Config) -> tuple[Flow, str]:
@@ -75,7 +76,7 @@ def main(config: Config) -> dict[str, Any]:
             coder, seconds = coders[name == "as published"]
             state = run.memo(
                 f"rollout error, {name}, seed {seed}",
-                partial(train_temporal, config, run, name, seed, coder, fields, theta, known, known_theta, device, world),
+                partial(train_temporal, config, run, name, seed, coder, flow.coordinates, fields, theta, known, known_theta, device, world),
             )
             model = build_temporal(config, name, *encode(coder, fields[:1, :1]).shape[2:], theta.shape[1])
             model.load_state_dict(tensors(state["weights"]))
@@ -123,8 +124,9 @@ def main(config: Config) -> dict[str, Any]:
                 params=sum(parameters(each) for each in runs[0][:2]),
                 seconds=round(float(np.mean([each[2] for each in runs.values()])), 1),
             )
-        if {"SEA", "no exchange, matched"} <= set(scores):
-            table += judge.exchange_rows(scores["SEA"], scores["no exchange, matched"])
+        for ours, control in EXCHANGES:
+            if {ours, control} <= set(scores):
+                table += judge.exchange_rows(f"{ours} over {control}", scores[ours], scores[control])
 
         # record: the first model, and what the figures are made from
         write_arrays(folder / "mesh.npz", coordinates=flow.coordinates, triangles=judge.triangles)
@@ -148,7 +150,7 @@ def main(config: Config) -> dict[str, Any]:
                 {name: partial(predict, *trained[name, 0][:2]) for name in config.models[:3]},
                 errors[f"{first} | interpolation"].mean((1, 2)),
             )
-            shown |= attention_maps(judge, int(parts.interpolation[0]), *trained[first, 0][:2], groups)
+            shown |= attention_maps(judge, int(parts.interpolation[0]), *trained[first, 0][:2], groups, config.boxes)
             write_arrays(folder / "pictures.npz", **shown)
             draw_figures(folder)
             compile_report(folder, HERE / "report.typ", folder / "report.pdf")

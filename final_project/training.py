@@ -19,7 +19,7 @@ from final_project.autoencoder import MeshAutoencoder
 from final_project.config import Config, tricks_of
 from final_project.data import Flow
 from final_project.metrics import squared_relative_l2
-from final_project.models import build_autoencoder, build_temporal, decode, encode, predict
+from final_project.models import build_autoencoder, build_temporal, decode, encode, geometry, predict
 from final_project.rollout import pushforward, teacher_forcing, unrolled
 from final_project.sea import Temporal
 
@@ -128,16 +128,20 @@ def train_autoencoder(config: Config, run: Run | Follower, published: bool, flow
     return optimise(config, run, name, model, CodeError(model), steps, lr, published, draw, judge, world)
 
 
-def train_temporal(config: Config, run: Run | Follower, name: str, seed: int, autoencoder: MeshAutoencoder, fields: np.ndarray, theta: np.ndarray,
+def train_temporal(config: Config, run: Run | Follower, name: str, seed: int, autoencoder: MeshAutoencoder, coordinates: np.ndarray, fields: np.ndarray, theta: np.ndarray,
                    judged: np.ndarray, judged_theta: np.ndarray, device: str, world: World = ALONE) -> dict[str, Any]:  # fmt: skip
-    """Stage two on the frozen codes of training trajectories (N, T, P, F) with parameters (N, K)."""
+    """Stage two on the frozen codes of training trajectories (N, T, P, F) with parameters (N, K) on nodes (P, 2)."""
     published, tricks = name == "as published", tricks_of(name)
     z, told = encode(autoencoder, fields), torch.from_numpy(theta).float().to(device)  # (N, T, G, L), (N, K)
     torch.manual_seed(1000 * config.seed + seed)
     model = build_temporal(config, name, *z.shape[2:], theta.shape[1]).to(device)
-    model.fit(z, told)
-    steps, lr, batch = (config.published_steps, 1e-4, min(2, len(z))) if published else (config.steps, config.lr, config.batch)
-    length = min(z.shape[1], 10**9 if published else config.window + 1)
+    model.fit(z, told, geometry(config, autoencoder, coordinates))
+    steps, lr, batch, window = config.steps, config.lr, config.batch, config.window
+    if published:
+        steps, lr, batch, window = config.published_steps, 1e-4, min(2, len(z)), z.shape[1]
+    elif model.config.patches:
+        steps, batch, window = config.patch_steps, config.patch_batch, config.patch_window
+    length = min(z.shape[1], window + 1)
     rollout_steps = min(config.rollout_steps, length - 1)
     (part,) = world.share(batch, 1)
 

@@ -229,7 +229,7 @@ def test_windows_begin_at_the_first_frame_as_often_as_asked(monkeypatch):
     for share in (0.0, 1.0):
         config = dataclasses.replace(SMALL, first_share=share)
         training.train_temporal(
-            config, None, "SEA", 0, autoencoder, flow.fields, flow.parameters, flow.fields[:1], flow.parameters[:1], "cpu"
+            config, None, "SEA", 0, autoencoder, flow.coordinates, flow.fields, flow.parameters, flow.fields[:1], flow.parameters[:1], "cpu"
         )
     first = z[:, 0]
     anywhere, always = (torch.cat(each) for each in drawn)
@@ -269,10 +269,10 @@ def test_judge_scores_persistence_as_by_hand_and_pairs_the_exchange():
     scores = judge.score(lambda first, theta, steps: np.repeat(first[:, None], steps, 1), parts)
     assert scores["interpolation"]["squared_relative_l2"].shape == (len(parts.interpolation), 19, 3)
     assert scores["longer"]["squared_relative_l2"].shape == (len(parts.interpolation), 10, 3)
-    rows = {(row["variant"], row["series"], row["metric"]): row["value"] for row in judge.exchange_rows([scores], [scores])}
+    rows = {(row["variant"], row["series"], row["metric"]): row["value"] for row in judge.exchange_rows("SEA over control", [scores], [scores])}
     assert rows["gap", "v", "exchange_ratio"] == pytest.approx(1)
     halved = {part: {name: values / 2 for name, values in found.items()} for part, found in scores.items()}
-    rows = {(row["variant"], row["series"], row["metric"]): row["value"] for row in judge.exchange_rows([halved], [scores])}
+    rows = {(row["variant"], row["series"], row["metric"]): row["value"] for row in judge.exchange_rows("SEA over control", [halved], [scores])}
     assert rows["interpolation", None, "exchange_ratio_low"] == pytest.approx(0.5, rel=1e-5)
     blown = judge.score(lambda first, theta, steps: np.full((len(first), steps, *first.shape[1:]), np.inf), parts)
     assert all(np.isfinite(row["value"]) for row in judge.rows("blown up", [blown]))

@@ -12,12 +12,14 @@ from torch import nn
 
 from common.cli import InputError
 from final_project.autoencoder import Autoencoder, PublishedAutoencoder
-from final_project.patches import patch_table
+from final_project.patches import geometry_of, patch_table, polynomials
 from final_project.rollout import pushforward, rollout, teacher_forcing, unrolled
-from final_project.sea import Norm, Temporal, TemporalConfig, count, matched, rotary, rotate, unused_parameters
+from final_project.sea import PatchTemporal, Temporal, build, count, matched, unused_parameters
+from final_project.streams import Norm, PatchAttention, TemporalConfig, rotary, rotate
 from final_project.training import optimisers_of
 
 PUBLISHED = TemporalConfig.published
+PATCHES = TemporalConfig(width=64, patches=64, final_norm=True, principal=False)
 SMALL = dataclasses.replace(TemporalConfig.ours(), width=32, heads=2, mlp_ratio=2.0)
 GROUPS = ((0, 1), (2,))
 EXCHANGES = ("none", "addition", "sequential", "symmetric")
@@ -39,7 +41,7 @@ def shaken(model: nn.Module, size: float = 0.3, seed: int = 0) -> nn.Module:
 
 def small(groups: int = 2, latents: int = 6, parameters: int = 2, **changes) -> Temporal:
     """A shaken model with scales that are not 1."""
-    model = shaken(Temporal(dataclasses.replace(SMALL, **changes), groups, latents, parameters), 0.1)
+    model = shaken(build(dataclasses.replace(SMALL, **changes), groups, latents, parameters), 0.1)
     generator = torch.Generator().manual_seed(1)
     model.fit(torch.randn(5, 9, groups, latents, generator=generator).cumsum(1), torch.randn(5, parameters, generator=generator))
     return model
@@ -97,6 +99,8 @@ def test_ours_is_below_five_million_parameters():
         (TemporalConfig.ours(), {"exchange": "none", "joint": True}),
         (TemporalConfig.ours(), {"exchange": "addition"}),
         (TemporalConfig.ours(), {"exchange": "none", "tipi": False}),
+        (PATCHES, {"exchange": "none"}),
+        (PATCHES, {"exchange": "none", "joint": True}),
         (PUBLISHED(), {"exchange": "none"}),
         (PUBLISHED(), {"exchange": "addition"}),
     ],
@@ -118,6 +122,8 @@ def variants() -> list[dict]:
     return [{"exchange": exchange} for exchange in EXCHANGES] + [
         {"exchange": "none", "joint": True},
         {"adaptive": True},
+        {"patches": 2},
+        {"patches": 4, "exchange": "none", "joint": True, "final_norm": True},
         {"width": None, "heads": 1, "delta": False, "final_norm": True, "output_projection": True, "small_start": False, "gated": False},
     ]
 
@@ -210,6 +216,37 @@ def test_ours_begins_as_persistence():
     model.fit(z, theta)
     assert torch.equal(model(z, theta), z)
     assert teacher_forcing(model, z, theta).item() == pytest.approx(1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("change", [{}, {"exchange": "none", "joint": True}])
+def test_patches_begin_as_persistence_and_read_the_present_alone(change):
+    config = dataclasses.replace(SMALL, patches=9, final_norm=True, principal=False, **change)
+    mesh = np.random.default_rng(0).random((200, 2))
+    table = patch_table(mesh, 3, 3)
+    autoencoder = Autoencoder(table, ((0, 1), (2,)), 4, 8, 16, 0)
+    autoencoder.fit_linear(torch.randn(40, 200, 3, generator=torch.Generator().manual_seed(3)))
+    model = PatchTemporal(config, 2, 36, 2)
+    z, theta = latents(20, size=36)
+    model.fit(z, theta, geometry_of(mesh, table, 3, 3, autoencoder.bases()))
+    assert torch.equal(model(z, theta), z)
+    assert teacher_forcing(model, z, theta).item() == pytest.approx(1.0, rel=1e-5)
+    shaken(model)
+    moved = z.clone()
+    moved[:, 4] += 1.0
+    with torch.no_grad():
+        same = torch.isclose(model(z, theta), model(moved, theta), atol=1e-6).all(3).all(2).all(0)
+    assert same.tolist() == [time != 4 for time in range(20)]
+
+
+def test_heads_look_at_the_patch_and_its_neighbours_first():
+    places = torch.tensor([(column, row) for row in range(3) for column in range(4)]).double()
+    attention = PatchAttention(16, 8, 12)
+    attention.look_nearby(places)
+    first = attention.bias.argmax(2)  # (8, 12): the patch that each head likes best
+    inner = 5  # column 1, row 1
+    assert first[:5, inner].tolist() == [inner, inner + 1, inner - 1, inner + 4, inner - 4]
+    assert (attention.bias.amax(2)[:, inner] == 0).all()
+    assert not attention.bias[7].any()  # the last head sees all places alike
 
 
 @pytest.mark.parametrize("joint", [False, True])
@@ -548,6 +585,31 @@ def ours(**changes) -> Autoencoder:
     model = Autoencoder(patch_table(cloud(), 5, 5), GROUPS, **{"latent": 2, "components": 4, "width": 16, "heads": 2, **changes})
     model.fit_linear(frames())
     return model.eval()
+
+
+def test_codes_of_all_patches_are_read_and_written_in_the_same_functions():
+    mesh = np.random.default_rng(1).random((900, 2)) * (2, 1)
+    table = patch_table(mesh, 4, 2)
+    fields, weights = [], np.random.default_rng(2).standard_normal((60, 8, 2, 10))  # frames, patches, fields, terms up to degree 3
+    for patch in range(8):
+        nodes = table[patch][table[patch] >= 0]
+        local = 2 * ((mesh[nodes] - mesh.min(0)) / (np.ptp(mesh, 0) / (4, 2)) - (patch % 4, patch // 4)) - 1
+        fields.append(np.einsum("nt,bft->bnf", polynomials(local, 3), weights[:, patch]))
+    whole = np.zeros((60, 900, 2))
+    for patch in range(8):
+        whole[:, table[patch][table[patch] >= 0]] = fields[patch]
+    autoencoder = Autoencoder(table, ((0, 1),), 20, 20, 16, 0)
+    autoencoder.fit_linear(torch.from_numpy(whole).float())
+    geometry = geometry_of(mesh, table, 4, 2, autoencoder.bases())
+    assert geometry.places.tolist() == [[patch % 4, patch // 4] for patch in range(8)]
+    with torch.no_grad():
+        code = autoencoder.encode(torch.from_numpy(whole).float()).reshape(60, 8, 20).double()
+    change = code[1:] - code[:-1]  # (a code stands for what differs from a patch's mean)
+    seen = torch.einsum("bqe,qec->bqc", change, geometry.analysis[0]).reshape(59, 8, 10, 2)
+    truth = torch.from_numpy(np.diff(weights, axis=0)).transpose(2, 3) / autoencoder.std.double()
+    assert torch.allclose(seen, truth, rtol=0.03, atol=0.05)  # (the ridge of 1e-3)
+    written = torch.einsum("bqc,qce->bqe", seen.flatten(2), geometry.synthesis[0])
+    assert torch.allclose(written, change, atol=0.03 * change.abs().max().item())
 
 
 def test_before_training_ours_is_the_principal_components_of_each_patch():
