@@ -65,12 +65,14 @@ class Config(BaseConfig):
     """steps of linear warm-up before a cosine to zero"""
     patch_width: int = 64
     """of a stream whose tokens are patches"""
-    patch_steps: int = 2000
+    patch_steps: int = 1500
     """training steps of models of patches"""
-    patch_batch: int = 8
-    """windows in a step of theirs"""
-    patch_window: int = 2
-    """frames of a window of theirs, beside the first: they read the present frame alone"""
+    patch_batch: int = 16
+    """frames in a step of theirs"""
+    patch_ahead: int = 1
+    """their inputs are up to so many of their own steps away from the data, without gradient"""
+    patch_first_share: float = 0.1
+    """as first_share, of theirs"""
     noise: float = 0.2
     """largest standard deviation of the noise on input latents, in that of their change in a step"""
     rollout_steps: int = 8
@@ -114,7 +116,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "addition": {"exchange": "addition"},
     "joint tokens": {"exchange": "none", "joint": True},
     "SEA without TIPI": {"tipi": False},
-    "patch SEA": {"patches": True},
+    "patch SEA": {"patches": True},  # PatchTemporal: tokens are patches
     "patches, no exchange, matched": {"patches": True, "exchange": "none"},
     "patches, addition": {"patches": True, "exchange": "addition"},
     "patches, joint": {"patches": True, "exchange": "none", "joint": True},
@@ -135,7 +137,9 @@ def temporal_config(config: Config, name: str, groups: int, latents: int, parame
         return TemporalConfig.published(adaptive=groups < 3)  # of the two published configurations the multiphase one has no AdaLN
     ours = TemporalConfig(width=config.width, blocks=config.blocks, heads=config.heads, window=config.window)
     if MODELS[name].get("patches"):
-        ours = dataclasses.replace(ours, width=config.patch_width, patches=latents // config.latents, final_norm=True, principal=False)
+        ours = dataclasses.replace(
+            ours, width=config.patch_width, patches=latents // config.latents, down_ratio=1, gated=False, final_norm=True, principal=False
+        )
     wanted = dataclasses.replace(ours, **{key: value for key, value in MODELS[name].items() if key not in ("tricks", "patches")})
     if groups == 1:  # nobody to exchange with
         return dataclasses.replace(wanted, exchange="none")

@@ -61,6 +61,20 @@ def pushforward(temporal: Temporal, z: Tensor, theta: Tensor, passes: int = 1) -
     return weighted_error(temporal, temporal(inputs, theta), z[:, 1:])
 
 
+def after_own_steps(temporal: Temporal, z: Tensor, theta: Tensor, noise: Tensor, ahead: int) -> Tensor:
+    """Error of the next latent from frames that are `ahead` of the model's own steps away from noisy true ones: for models that read one frame.
+
+    z (B, T, G, L) with T > ahead + 1: the first T - ahead - 1 frames, plus noise (B, T - 1, G, L) of which the first are taken, are stepped
+    without gradient; the target is the clean latent (Brandstetter et al. 2022, section 3.1).
+    """
+    z_now, noise = z[:, : z.shape[1] - ahead - 1], noise[:, : z.shape[1] - ahead - 1]
+    z_now = z_now + noise
+    with torch.no_grad():
+        for _ in range(ahead):
+            z_now = temporal(z_now, theta)
+    return weighted_error(temporal, temporal(z_now, theta), z[:, ahead + 1 :])
+
+
 def unrolled(
     temporal: Temporal, z: Tensor, theta: Tensor, steps: int, context: int = 1, generator: torch.Generator | None = None
 ) -> Tensor:

@@ -46,12 +46,13 @@ class Temporal(nn.Module):
                 f"width {width} does not fit {config.heads} heads; take a multiple of {2 * config.heads * config.down_ratio}, "
                 "so that every head has an even size in streams and exchange"
             )
+        self._first(streams, size, width)
         self.blocks = nn.ModuleList(Block(streams, width, parameters, config) for _ in range(config.blocks))
         hidden = (config.condition_width or 2 * width) if config.adaptive else None
         self.norm = (
             nn.ModuleList(Norm(width, parameters, hidden, config.small_start) for _ in range(streams)) if config.final_norm else None
         )
-        self._ends(streams, size, width)
+        self._last(streams, size, width)
         for name in ("std", "delta_std", "weights"):
             self.register_buffer(name, torch.ones(groups, latents))
         self.register_buffer("mean", torch.zeros(groups, latents))
@@ -63,10 +64,13 @@ class Temporal(nn.Module):
         self.head_sizes = {module.q.out_features // module.heads for module in self.modules() if isinstance(module, Attention)}
         self._initialise()
 
-    def _ends(self, streams: int, size: int, width: int) -> None:
-        """What leads from `size` latent numbers to streams of `width`, and back."""
+    def _first(self, streams: int, size: int, width: int) -> None:
+        """What leads from `size` latent numbers to streams of `width`."""
+        self.embed = nn.ModuleList(nn.Linear(size, width) for _ in range(streams)) if self.config.width else None
+
+    def _last(self, streams: int, size: int, width: int) -> None:
+        """What leads back."""
         config = self.config
-        self.embed = nn.ModuleList(nn.Linear(size, width) for _ in range(streams)) if config.width else None
         self.head = nn.ModuleList(nn.Linear(width, size) for _ in range(streams)) if config.width or config.delta else None
         self.spread = None
         if config.principal and config.width:
@@ -212,13 +216,17 @@ class PatchTemporal(Temporal):
     block learns in one place then holds in all. C = COMMON numbers a group. Raises InputError as `Temporal`.
     """
 
-    def _ends(self, streams: int, size: int, width: int) -> None:
+    def _first(self, streams: int, size: int, width: int) -> None:
         patches = self.config.patches
         if size % patches:
             raise InputError(f"{size} latent numbers in a stream cannot be shared by {patches} patches")
-        codes, common = size // patches, COMMON * (self.groups // streams)
+        codes = size // patches
         self.embed = nn.ParameterList(torch.randn(patches, codes, width) / math.sqrt(codes) for _ in range(streams))
         self.place = nn.ParameterList(0.1 * torch.randn(patches, width) for _ in range(streams))
+
+    def _last(self, streams: int, size: int, width: int) -> None:
+        patches, common = self.config.patches, COMMON * (self.groups // streams)
+        codes = size // patches
         self.head = nn.ModuleList(nn.Linear(width, common) for _ in range(streams))
         self.spread = nn.ParameterList(torch.randn(patches, common, codes) / math.sqrt(common) for _ in range(streams))
 

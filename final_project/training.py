@@ -20,7 +20,7 @@ from final_project.config import Config, tricks_of
 from final_project.data import Flow
 from final_project.metrics import squared_relative_l2
 from final_project.models import build_autoencoder, build_temporal, decode, encode, geometry, predict
-from final_project.rollout import pushforward, teacher_forcing, unrolled
+from final_project.rollout import after_own_steps, pushforward, teacher_forcing, unrolled
 from final_project.sea import Temporal
 
 ALONE = World()
@@ -52,6 +52,17 @@ class StepError(nn.Module):
             # errors grow along a rollout: divided by its length they are about as large as the others, so that Adam's scales hold
             loss = loss + unrolled(self.temporal, z[:, : self.rollout_steps + 1], theta, self.rollout_steps) / self.rollout_steps
         return loss
+
+
+class OwnStepError(nn.Module):
+    """Stage two's objective of models that read one frame: the next latent, `ahead` own steps after noisy true ones."""
+
+    def __init__(self, temporal: Temporal):
+        super().__init__()
+        self.temporal = temporal
+
+    def forward(self, z: Tensor, theta: Tensor, noise: Tensor, ahead: int) -> Tensor:
+        return after_own_steps(self.temporal, z, theta, noise, ahead)
 
 
 def optimisers_of(network: nn.Module, lr: float, weight_decay: float, muon: bool) -> list[torch.optim.Optimizer]:
@@ -136,24 +147,28 @@ def train_temporal(config: Config, run: Run | Follower, name: str, seed: int, au
     torch.manual_seed(1000 * config.seed + seed)
     model = build_temporal(config, name, *z.shape[2:], theta.shape[1]).to(device)
     model.fit(z, told, geometry(config, autoencoder, coordinates))
-    steps, lr, batch, window = config.steps, config.lr, config.batch, config.window
+    steps, lr, batch, window, first_share = config.steps, config.lr, config.batch, config.window, config.first_share
     if published:
         steps, lr, batch, window = config.published_steps, 1e-4, min(2, len(z)), z.shape[1]
     elif model.config.patches:
-        steps, batch, window = config.patch_steps, config.patch_batch, config.patch_window
+        steps, batch, window, first_share = config.patch_steps, config.patch_batch, 1 + config.patch_ahead, config.patch_first_share
     length = min(z.shape[1], window + 1)
     rollout_steps = min(config.rollout_steps, length - 1)
     (part,) = world.share(batch, 1)
 
-    def draw(step: int) -> tuple[Tensor, Tensor, Tensor, bool]:
+    def draw(step: int) -> tuple[Tensor, Tensor, Tensor, bool | int]:
         rng = np.random.default_rng((config.seed, 62, seed, step))
         rows, starts = rng.integers(len(z), size=batch), rng.integers(z.shape[1] - length + 1, size=batch)
-        starts[rng.random(batch) < config.first_share] = 0
+        starts[rng.random(batch) < first_share] = 0
         size = config.noise * rng.random((batch, 1, 1, 1), np.float32) if "noise" in tricks else np.zeros((batch, 1, 1, 1), np.float32)
         noise = size * rng.standard_normal((batch, length - 1, *z.shape[2:]), np.float32)
         rows, starts, noise = (torch.from_numpy(value[part]).to(device) for value in (rows, starts, noise))
         window = z[rows[:, None], starts[:, None] + torch.arange(length, device=device)]  # (B, T, G, L)
-        return window, told[rows], noise * model.delta_std, "rollout" in tricks and step >= (1 - config.rollout_share) * steps
+        told_here, noise = told[rows], noise * model.delta_std
+        if model.config.patches:
+            ahead = int(rng.integers(length - 1))
+            return window[:, : ahead + 2], told_here, noise, ahead
+        return window, told_here, noise, "rollout" in tricks and step >= (1 - config.rollout_share) * steps
 
     def judge() -> float:
         guess = predict(autoencoder, model, judged[:, 0], judged_theta, judged.shape[1] - 1)
@@ -164,7 +179,7 @@ def train_temporal(config: Config, run: Run | Follower, name: str, seed: int, au
         run,
         f"rollout error, {name}, seed {seed}",
         model,
-        StepError(model, tricks, rollout_steps),
+        OwnStepError(model) if model.config.patches else StepError(model, tricks, rollout_steps),
         steps,
         lr,
         published,
