@@ -31,8 +31,9 @@ lint: $(BIN)/.dev ## ruff: lint and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(BIN)/.dev ## measure against peers and the hardware floor
-	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit $$?; done
+bench: $(BIN)/.dev ## measure against peers and the hardware floor, and write the table in the README again
+	@for script in $(filter-out benchmarks/table.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit $$?; done
+	$(BIN)/python benchmarks/table.py
 
 readme: $(BIN)/.runtime ## make the tables in the README files again from metrics.json
 	$(BIN)/python -m common.readme

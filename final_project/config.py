@@ -28,7 +28,7 @@ class Config(BaseConfig):
     """how often each temporal model is trained"""
     frames: int = 200
     """training and the main scores use so many frames of a trajectory; the rest is the longer horizon"""
-    models: tuple[str, ...] = ("SEA", "no exchange, matched", "as published")
+    models: tuple[str, ...] = ("SEA", "patch SEA", "no exchange, matched", "as published")
     """which temporal models are trained, by name (config.py lists them)"""
     baselines: tuple[Literal["persistence", "parameter interpolation", "POD + linear", "FNO", "U-Net"], ...] = (
         "persistence", "parameter interpolation", "POD + linear", "FNO", "U-Net")  # fmt: skip
@@ -94,7 +94,7 @@ class Config(BaseConfig):
             "smoke": {"seeds": 1, "frames": 20, "boxes": (4, 4), "latents": 4, "autoencoder_layers": 1, "autoencoder_width": 16, "autoencoder_steps": 20,
                       "width": 32, "blocks": 1, "heads": 4, "steps": 20, "batch": 2, "window": 12, "warmup": 5, "rollout_steps": 3, "baseline_steps": 6,
                       "published_autoencoder_steps": 4, "published_steps": 4, "patch_width": 32, "patch_steps": 8, "grid": (12, 24)},
-            "default": {"seeds": 2, "frames": 80, "steps": 400, "autoencoder_steps": 300, "baseline_steps": 100, "published_autoencoder_steps": 100,
+            "default": {"seeds": 2, "frames": 80, "steps": 400, "patch_steps": 300, "autoencoder_steps": 300, "baseline_steps": 100, "published_autoencoder_steps": 100,
                         "published_steps": 60},
             "full": {"models": tuple(MODELS)},
         }  # fmt: skip

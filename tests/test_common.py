@@ -59,6 +59,28 @@ def open_run(folder: Path, **changes) -> Run:
     return Run(Config(**changes), folder, __file__, "simulated", {"generator": "none"})
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_events_are_the_streamed_metrics(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with open_run(tmp_path / "run", tensorboard=True) as run:
+        for step in (1, 2, 3):
+            run.log(step, 0, "train", loss=1.0 / step)
+        run.finish([], {})
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
+    with open_run(tmp_path / "plain") as run:
+        run.finish([], {})
+    assert not (tmp_path / "plain" / "tensorboard").exists()
+
+
+@pytest.mark.parametrize("folder", ["assignment1", "assignment2", "assignment3", "assignment4", "assignment5", "final_project", "template"])
+def test_every_train_script_has_tensorboard(folder):
+    from tests.test_readme import config_of
+
+    assert issubclass(config_of(f"{folder}.train"), BaseConfig)  # whose --tensorboard every Run obeys
+
+
 def test_a_finished_run_is_not_overwritten_and_identity_comes_first(tmp_path):
     with open_run(tmp_path / "a") as run:
         record = json.loads((tmp_path / "a/run.json").read_text())

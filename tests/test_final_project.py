@@ -194,6 +194,10 @@ def test_the_control_without_exchange_has_as_many_weights():
     assert abs(matched - with_exchange) < 0.01 * with_exchange
     assert plain < 0.95 * with_exchange
     assert with_exchange < 5e6  # the aim
+    patches, without = (
+        count(temporal_config(config, name, 3, 512, 2), 3, 512, 2) for name in ("patch SEA", "patches, no exchange, matched")
+    )
+    assert abs(without - patches) < 0.01 * patches < 0.02e6
     for name in MODELS:
         assert count(temporal_config(config, name, 3, 512, 2), 3, 512, 2) > 0
 
@@ -215,7 +219,8 @@ def test_the_objective_is_teacher_forcing_without_tricks_and_grows_by_each():
     assert plain < pushed < rolled
 
 
-def test_windows_begin_at_the_first_frame_as_often_as_asked(monkeypatch):
+@pytest.mark.parametrize(("name", "option"), [("SEA", "first_share"), ("patch SEA", "patch_first_share")])
+def test_windows_begin_at_the_first_frame_as_often_as_asked(monkeypatch, name, option):
     flow = waves(6, 40)
     autoencoder = build_autoencoder(SMALL, False, flow.coordinates, groups_of(flow.field_names))
     autoencoder.fit_linear(torch.from_numpy(flow.fields.reshape(-1, *flow.fields.shape[2:])))
@@ -227,9 +232,9 @@ def test_windows_begin_at_the_first_frame_as_often_as_asked(monkeypatch):
 
     monkeypatch.setattr(training, "optimise", take)
     for share in (0.0, 1.0):
-        config = dataclasses.replace(SMALL, first_share=share)
+        config = dataclasses.replace(SMALL, **{option: share})
         training.train_temporal(
-            config, None, "SEA", 0, autoencoder, flow.coordinates, flow.fields, flow.parameters, flow.fields[:1], flow.parameters[:1], "cpu"
+            config, None, name, 0, autoencoder, flow.coordinates, flow.fields, flow.parameters, flow.fields[:1], flow.parameters[:1], "cpu"
         )
     first = z[:, 0]
     anywhere, always = (torch.cat(each) for each in drawn)
@@ -269,10 +274,14 @@ def test_judge_scores_persistence_as_by_hand_and_pairs_the_exchange():
     scores = judge.score(lambda first, theta, steps: np.repeat(first[:, None], steps, 1), parts)
     assert scores["interpolation"]["squared_relative_l2"].shape == (len(parts.interpolation), 19, 3)
     assert scores["longer"]["squared_relative_l2"].shape == (len(parts.interpolation), 10, 3)
-    rows = {(row["variant"], row["series"], row["metric"]): row["value"] for row in judge.exchange_rows("SEA over control", [scores], [scores])}
+    rows = {
+        (row["variant"], row["series"], row["metric"]): row["value"] for row in judge.exchange_rows("SEA over control", [scores], [scores])
+    }
     assert rows["gap", "v", "exchange_ratio"] == pytest.approx(1)
     halved = {part: {name: values / 2 for name, values in found.items()} for part, found in scores.items()}
-    rows = {(row["variant"], row["series"], row["metric"]): row["value"] for row in judge.exchange_rows("SEA over control", [halved], [scores])}
+    rows = {
+        (row["variant"], row["series"], row["metric"]): row["value"] for row in judge.exchange_rows("SEA over control", [halved], [scores])
+    }
     assert rows["interpolation", None, "exchange_ratio_low"] == pytest.approx(0.5, rel=1e-5)
     blown = judge.score(lambda first, theta, steps: np.full((len(first), steps, *first.shape[1:]), np.inf), parts)
     assert all(np.isfinite(row["value"]) for row in judge.rows("blown up", [blown]))

@@ -13,7 +13,7 @@ from torch import nn
 from common.cli import InputError
 from final_project.autoencoder import Autoencoder, PublishedAutoencoder
 from final_project.patches import geometry_of, patch_table, polynomials
-from final_project.rollout import pushforward, rollout, teacher_forcing, unrolled
+from final_project.rollout import after_own_steps, pushforward, rollout, teacher_forcing, unrolled
 from final_project.sea import PatchTemporal, Temporal, build, count, matched, unused_parameters
 from final_project.streams import Norm, PatchAttention, TemporalConfig, rotary, rotate
 from final_project.training import optimisers_of
@@ -481,6 +481,7 @@ def test_a_perfect_model_costs_nothing():
         pushforward(model, z, theta),
         pushforward(model, z, theta, 3),
         unrolled(model, z, theta, 4, 2),
+        *(after_own_steps(model, z, theta, torch.zeros_like(z[:, :-1]), ahead) for ahead in (0, 1, 3)),
     ):
         assert loss.item() == pytest.approx(0.0, abs=1e-10)
 
@@ -500,6 +501,11 @@ def test_errors_add_up_over_passes_and_steps():
     assert loss.item() == pytest.approx((0.01 + 0.04 + 0.09) / 3, rel=1e-3)
     loss.backward()
     assert model.bend.grad.item() == pytest.approx(2 * (0.1 + 2 * 0.2 + 3 * 0.3) / 3, rel=1e-3)  # through all steps
+    model.bend.grad = None
+    loss = after_own_steps(model, z, theta, torch.zeros_like(z[:, :-1]), 2)
+    assert loss.item() == pytest.approx(0.09, rel=1e-3)  # two own steps and the one that learns
+    loss.backward()
+    assert model.bend.grad.item() == pytest.approx(2 * 0.3, rel=1e-3)
 
 
 def test_noise_on_the_input_is_taken_back_out_by_the_target():
@@ -510,6 +516,7 @@ def test_noise_on_the_input_is_taken_back_out_by_the_target():
     # the head is zero: the change it should have predicted is z_(t+1) - (z_t + noise)
     by_hand = (model.weights * (z[:, 1:] - (z[:, :-1] + noise)) ** 2).mean()
     assert teacher_forcing(model, z, theta, noise).item() == pytest.approx(by_hand.item(), rel=1e-5)
+    assert after_own_steps(model, z, theta, noise, 0).item() == pytest.approx(by_hand.item(), rel=1e-5)
 
 
 def test_unrolled_with_the_whole_trajectory_is_a_rollout():
