@@ -27,9 +27,10 @@ run: $(BIN)/.runtime ## train on the built-in data and compile the report (N=1 f
 test: $(BIN)/.dev ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(BIN)/.dev ## ruff: lint and format
+lint: $(BIN)/.dev ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy common assignment1 assignment2 assignment3 assignment4 assignment5 final_project
 
 bench: $(BIN)/.dev ## measure against peers and the hardware floor, and write the table in the README again
 	@for script in $(filter-out benchmarks/table.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit $$?; done

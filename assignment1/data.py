@@ -54,6 +54,21 @@ class Faces:
     def __len__(self) -> int:
         return len(self.part)
 
+    @property
+    def given(self) -> np.ndarray:
+        """The images, or else the code maps."""
+        rows = self.codemaps if self.images is None else self.images
+        if rows is None:
+            raise InputError(f"{self.source}: images or code maps are needed")
+        return rows
+
+    @property
+    def truth(self) -> np.ndarray:
+        """The labels, where there must be some."""
+        if self.labels is None:
+            raise InputError(f"{self.source}: labels are needed")
+        return self.labels
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
@@ -93,7 +108,7 @@ def load(source: str, path: Path | None, synthetic_faces: int = 6000, seed: int 
             raise InputError(f"--source {source}: none of {', '.join(names)} in {data_folder()}; give the place with --data")
     faces = load_codemaps(Path(path)) if source == "codemaps" else load_images(Path(path), labelled=True)
     for name in ("train", "test"):
-        present = np.unique(faces.labels[faces.part == name])
+        present = np.unique(faces.truth[faces.part == name])
         if (name == "train" or (faces.part == name).any()) and len(present) < 2:
             raise InputError(f"{path}: the {name} part has {len(present)} of the classes 0..6; at least two are needed")
     return faces
@@ -158,8 +173,8 @@ def load_codemaps(path: Path) -> Faces:
 def read_image(path: Path) -> np.ndarray:
     """Any image file -> uint8 (48, 48): upright, grey, centre-cropped to a square, reduced with antialiasing."""
     try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
             if image.mode in ("I;16", "I", "F"):  # 16-bit and float greys, which "L" would clip
                 levels = np.asarray(image, dtype=np.float64)
                 span = levels.max() - levels.min()
@@ -334,7 +349,7 @@ def audit(faces: Faces) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
 
     Unfit are constant images and all members of a group whose labels disagree.
     """
-    rows = faces.images if faces.images is not None else faces.codemaps
+    rows = faces.given
     n = len(rows)
     _, exact = np.unique(fingerprints(rows), return_inverse=True)
     constant = rows.reshape(n, -1).min(1) == rows.reshape(n, -1).max(1)
@@ -347,13 +362,13 @@ def audit(faces: Faces) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
 
     def disagree(group: np.ndarray) -> np.ndarray:
         low, high = np.full(group.max() + 1, 99), np.full(group.max() + 1, -1)
-        np.minimum.at(low, group, faces.labels)
-        np.maximum.at(high, group, faces.labels)
+        np.minimum.at(low, group, faces.truth)
+        np.maximum.at(high, group, faces.truth)
         return low < high
 
     def across(group: np.ndarray) -> int:
         table = {name: np.isin(group, group[faces.part == name]) for name in np.unique(faces.part)}
-        return int((sum(table.values()) > 1)[faces.part == "train"].sum())
+        return int((np.sum(list(table.values()), axis=0) > 1)[faces.part == "train"].sum())
 
     counts = {
         "rows": n,
@@ -377,12 +392,12 @@ def held_out_split(faces: Faces, groups: np.ndarray, unfit: np.ndarray, seed: in
     test = faces.part == "test"
     pool = (faces.part == "train") & ~unfit
     if not test.any():
-        test = _draw(groups, faces.labels, np.flatnonzero(pool), 1 / 7, rng)
+        test = _draw(groups, faces.truth, np.flatnonzero(pool), 1 / 7, rng)
     pool &= ~np.isin(groups, groups[test | (faces.part == "private")])
-    chosen = _draw(groups, faces.labels, np.flatnonzero(pool), validation, rng)
+    chosen = _draw(groups, faces.truth, np.flatnonzero(pool), validation, rng)
     split = Split(np.flatnonzero(pool & ~chosen), np.flatnonzero(chosen), np.flatnonzero(test))
     for name, rows in vars(split).items():
-        if len(present := np.unique(faces.labels[rows])) < 2:
+        if len(present := np.unique(faces.truth[rows])) < 2:
             raise InputError(
                 f"the {name} part ends with {len(present)} classes in {len(rows)} rows; at least two are needed: give more data"
             )

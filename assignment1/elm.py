@@ -63,7 +63,8 @@ class Moments:
         Where a unit's mean is large beside its deviation, rows are shifted by the first block's mean before they are
         multiplied, so that float32 does not cancel. H_block may be overwritten.
         """
-        n, gram = 0, None
+        n = 0
+        gram: Any = None  # made to the measure of the first block
         for hidden, target in blocks:
             if gram is None:
                 units, kind = hidden.shape[1], hidden.dtype
@@ -116,7 +117,7 @@ class Moments:
         """Eigenvalues (L,) ascending and vectors (L, L) of the Gram matrix, float64."""
         return eigh(self.gram.astype(np.float64), overwrite_a=True, check_finite=False)
 
-    def ridge_path(self, alphas: Sequence[float], eigen: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+    def ridge_path(self, alphas: Sequence[float] | np.ndarray, eigen: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
         """Ridge solutions (A, L, k) for many alphas from one eigendecomposition; alpha = 0 is the minimum-norm solution."""
         values, vectors = eigen or self.eigen()
         rotated = vectors.T @ self.cross  # (L, k)
@@ -133,7 +134,7 @@ class Moments:
         """The least-squares solution of minimum norm (L, k), pinv(H) Y."""
         return self.ridge_path([0.0])[0]
 
-    def elastic_net_path(self, alphas: Sequence[float], l1_ratio: float, eigen: tuple[np.ndarray, np.ndarray] | None = None,
+    def elastic_net_path(self, alphas: Sequence[float] | np.ndarray, l1_ratio: float, eigen: tuple[np.ndarray, np.ndarray] | None = None,
                          tolerance: float = 1e-3, max_rounds: int = 3000) -> np.ndarray:  # fmt: skip
         """argmin |H beta - Y|^2 / 2n + alpha (l1_ratio |beta|_1 + (1 - l1_ratio) |beta|^2 / 2) for many alphas: (A, L, k).
 
@@ -181,9 +182,8 @@ class Moments:
             solution[:, open_columns] = split
         return solution.reshape(len(values), len(alphas), outputs).transpose(1, 0, 2)
 
-    def path(
-        self, penalty: Penalty, alphas: Sequence[float], l1_ratio: float = 0.5, eigen: tuple[np.ndarray, np.ndarray] | None = None
-    ) -> np.ndarray:
+    def path(self, penalty: Penalty, alphas: Sequence[float] | np.ndarray, l1_ratio: float = 0.5,
+             eigen: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:  # fmt: skip
         """Output weights (A, L, k) of one penalty along `alphas` (no penalty: one entry, whatever they are)."""
         if penalty is None:
             return self.ridge_path([0.0], eigen)
@@ -280,7 +280,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         self._draw(self._inputs(X[:1]).shape[1])
         one_hot = np.eye(len(self.classes_))
 
-        def moments(kind: type) -> Moments:
+        def moments(kind: type[np.floating]) -> Moments:
             blocks = ((hidden.astype(kind, copy=False), one_hot[target[rows]]) for rows, hidden in self._blocks(X))
             return Moments.accumulate(blocks, self.fit_intercept)
 

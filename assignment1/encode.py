@@ -45,8 +45,8 @@ def main(config: Config) -> dict[str, np.ndarray]:
     else:
         faces = data.load_images(config.data, labelled=True)
     arrays = {
-        "codemaps": vqvae.encode(faces.images),
-        "labels": np.eye(len(faces.classes), dtype=np.uint8)[faces.labels],
+        "codemaps": vqvae.encode(faces.given),
+        "labels": np.eye(len(faces.classes), dtype=np.uint8)[faces.truth],
         "codebook": vqvae.codebook.vectors.cpu().numpy(),
         "usage": faces.part,
     }

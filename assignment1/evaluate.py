@@ -57,9 +57,9 @@ def main(config: Config) -> dict[str, Any]:
     seen = np.zeros(len(chosen), bool)
     if config.data is not None and (folder / "training_faces.npz").exists():
         with np.load(folder / "training_faces.npz", allow_pickle=False) as held:
-            seen = np.isin(data.fingerprints(faces.images[chosen]), held["fingerprints"])
-    codemaps = faces.codemaps[chosen] if vqvae is None else vqvae.encode(faces.images[chosen])
-    X, labels = code_views(codemaps, vqvae), faces.labels[chosen]
+            seen = np.isin(data.fingerprints(faces.given[chosen]), held["fingerprints"])
+    codemaps = faces.given[chosen] if vqvae is None else vqvae.encode(faces.given[chosen])
+    X, labels = code_views(codemaps, vqvae), faces.truth[chosen]
     unseen = ~seen if (~seen).any() else np.ones(len(seen), bool)
 
     table = []

@@ -5,6 +5,7 @@ Shape letters: n rows, S side of a map, c channels, F maps, r side of a receptiv
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +34,9 @@ def principal_codes(codebook: np.ndarray, codes: np.ndarray, components: int | N
 class Saved:
     """Writes a fitted transformer as plain arrays and settings, and reads it back (no pickle)."""
 
+    n_features_in_: int  # of scikit-learn, as get_params
+    get_params: Callable[..., dict[str, Any]]
+
     def arrays(self) -> dict[str, Any]:
         """{"settings": JSON values, name: array ...}: enough for `from_arrays`."""
         settings = {name: value for name, value in self.get_params(deep=False).items() if not isinstance(value, np.ndarray)}
@@ -47,7 +51,7 @@ class Saved:
     @classmethod
     def from_arrays(cls, held: dict[str, Any]) -> Any:
         """The fitted transformer again."""
-        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in held["settings"].items()}
+        settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in held["settings"].items()}
         columns = settings.pop("columns")
         model = cls(**settings, **({"codebook": held["table_"]} if "table_" in held else {}))
         model.n_features_in_ = columns
@@ -118,6 +122,8 @@ class CodebookLookup(Saved, TransformerMixin, BaseEstimator):
         self.power = power
 
     def fit(self, X: np.ndarray, y: Any = None) -> CodebookLookup:
+        if self.codebook is None:
+            raise ValueError("codebook=None; the vectors that the codes stand for are needed")
         X = check_codes(self, X, len(self.codebook))
         self.table_ = principal_codes(self.codebook, X, self.components, self.power)
         return self
@@ -232,7 +238,7 @@ class RandomReceptiveFields(Saved, TransformerMixin, BaseEstimator):
 
     @torch.no_grad()
     def _features(self, X: np.ndarray) -> np.ndarray:
-        total = 0
+        total = torch.zeros(())
         views = self._maps(X)
         for view in views:
             pooled = []
@@ -261,7 +267,7 @@ class SideBySide(TransformerMixin, BaseEstimator):
     `parts` is a list of (transformer, first column, last column + 1).
     """
 
-    def __init__(self, parts: list[tuple[Any, int, int]] = ()):
+    def __init__(self, parts: Sequence[tuple[Any, int, int]] = ()):
         self.parts = parts
 
     def fit(self, X: np.ndarray, y: Any = None) -> SideBySide:

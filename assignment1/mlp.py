@@ -89,8 +89,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         batch = min(self.batch, len(inputs))
         total = self.epochs * (len(inputs) // batch)
         if self.optimiser == "sgd":
-            optimiser = torch.optim.SGD(network.parameters(), lr=self.learning_rate)
-            schedule = torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1)
+            optimiser: torch.optim.Optimizer = torch.optim.SGD(network.parameters(), lr=self.learning_rate)
+            schedule: torch.optim.lr_scheduler.LRScheduler = torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1)
         else:
             optimiser = torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=self.learning_rate, total_steps=total, pct_start=0.15)
@@ -103,7 +103,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
                 x, target = inputs[rows], labels[rows].to(self.device)
                 if self.mirror:
                     halves = torch.from_numpy(rng.random(batch) < 0.5)[:, None]
-                    x = torch.where(halves, *x.chunk(2, 1))
+                    plain, mirrored = x.chunk(2, 1)
+                    x = torch.where(halves, plain, mirrored)
                 with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16"):
                     logits = network(x.to(self.device))
                 loss = F.cross_entropy(logits.float(), target, label_smoothing=self.label_smoothing)

@@ -50,7 +50,7 @@ def main(config: Config) -> pd.DataFrame:
     if vqvae is None:
         raise InputError(f"{folder} was trained on code maps and holds no VQ-VAE for pictures; give another --run")
     faces = data.load_images(config.data, labelled=False)
-    X = code_views(vqvae.encode(faces.images), vqvae)
+    X = code_views(vqvae.encode(faces.given), vqvae)
     names = faces.provenance.get("files") or [f"{config.data.name}[{row}]" for row in range(len(faces))]
     table = []
     for model, classifier in models.items():
@@ -70,7 +70,7 @@ def main(config: Config) -> pd.DataFrame:
     with atomic_path(out) as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f")
     picture = out.with_name(f"{out.stem}-probabilities.png")  # never the name of a face that was given
-    draw(picture, folder, faces.images, names, table, config.shown)
+    draw(picture, folder, faces.given, names, table, config.shown)
     print(table.to_string(index=False, float_format="{:.2f}".format, max_rows=40))
     print(f"\nwritten: {out} and {picture}")
     return table

@@ -6,8 +6,9 @@ A part of the work is one call of `run.memo`, so an interrupted run goes on wher
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.base import clone
@@ -18,7 +19,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 
 from assignment1.data import Faces, Split, fingerprints
-from assignment1.elm import ELMClassifier, Moments
+from assignment1.elm import ELMClassifier, Moments, Penalty
 from assignment1.features import CodebookLookup, OneHotCodes, RandomReceptiveFields, RawCodes, SideBySide, StandardisedIntegers
 from assignment1.mlp import CNNClassifier, MLPClassifier
 from assignment1.synthetic import draw_faces
@@ -26,8 +27,8 @@ from assignment1.vqvae import VQVAE, load_vqvae, psnr
 from common.run import Run, peak_mb, progress, write_arrays
 
 PLACES = 144  # columns of one code map in X; the mirror image's follow, then the decoded picture's
-PENALTIES = (None, "ridge", "lasso", "elasticnet")
-FAMILIES = {"ELM": "gaussian", "binary ELM": "binary"}
+PENALTIES: tuple[Penalty, ...] = (None, "ridge", "lasso", "elasticnet")
+FAMILIES: dict[str, Literal["gaussian", "binary"]] = {"ELM": "gaussian", "binary ELM": "binary"}
 METRICS_INFO = {
     "accuracy": {
         "unit": "share",
@@ -52,7 +53,7 @@ METRICS_INFO = {
 
 
 def named(penalty: str | None) -> str:
-    return {None: "no penalty", "elasticnet": "elastic net"}.get(penalty, penalty)
+    return "no penalty" if penalty is None else {"elasticnet": "elastic net"}.get(penalty, penalty)
 
 
 def scores(labels: np.ndarray, predictions: np.ndarray, intervals: bool) -> dict[str, np.ndarray]:
@@ -90,7 +91,7 @@ def rows(
 def as_assigned(config: Any, run: Run, X: np.ndarray, faces: Faces, precision: str) -> list[dict[str, Any]]:
     """The course's nine models on its random 80/20 split, on standardised indices, scored by accuracy."""
     train, test = train_test_split(np.arange(len(X)), test_size=0.2, random_state=42)
-    y, found, kept = faces.labels, [], {}
+    y, found, kept = faces.truth, [], {}
     X = StandardisedIntegers().fit(X[train, :PLACES]).transform(X[:, :PLACES])
 
     def mlp() -> dict[str, Any]:
@@ -135,8 +136,9 @@ def representations(
     config: Any, columns: int, codebook: np.ndarray | None, weights: str = "gaussian", seed: int = 0
 ) -> dict[str, SideBySide]:
     """Name -> transformer of X; the filters of the receptive fields are random too, and follow the family and the seed."""
-    views, fields = columns > PLACES, {"weights": weights, "mirror": columns > PLACES, "random_state": seed}
-    found = {"integers": StandardisedIntegers(), "one-hot": OneHotCodes(config.codes)}
+    views = columns > PLACES
+    fields: dict[str, Any] = {"weights": weights, "mirror": views, "random_state": seed}
+    found: dict[str, Any] = {"integers": StandardisedIntegers(), "one-hot": OneHotCodes(config.codes)}
     if codebook is not None:
         found["look-up"] = CodebookLookup(codebook, config.look_up_components)
         found["receptive fields"] = RandomReceptiveFields(codebook, sizes=config.field_sizes, maps=config.field_maps, **fields)
@@ -157,7 +159,7 @@ def new_elm(config: Any, family: str, representation: str, features: SideBySide,
                          precision="float64" if fields and representation != "wide fields" else "auto", features=features, random_state=seed)  # fmt: skip
 
 
-def alpha_grid(config: Any, penalty: str | None, moments: Moments) -> np.ndarray:
+def alpha_grid(config: Any, penalty: Penalty, moments: Moments) -> np.ndarray:
     """Descending: ridge over seven decades, the others from where every weight is zero."""
     if penalty is None:
         return np.zeros(1)
@@ -222,7 +224,7 @@ def held_out(
 
     `best` names, for each family, the variant with the highest validation accuracy.
     """
-    y = faces.labels
+    y = faces.truth
     table: dict[tuple[str, str], dict[str, Any]] = {}
     paths: dict[str, Any] = {}
 
@@ -233,7 +235,8 @@ def held_out(
     for family in FAMILIES:
         for name in representations(config, X.shape[1], codebook):
             work = wide_cell if name == "wide fields" else elm_cell
-            chosen, cells = None, []
+            chosen: Any = None
+            cells: list[Any] = []
             for seed in progress(range(config.seeds), f"{family}, {name}"):
 
                 def cell(
@@ -259,23 +262,28 @@ def held_out(
 
     for name, features in representations(config, X.shape[1], codebook).items():
         for penalty in PENALTIES if name != "wide fields" else ("ridge",):
-            part = run.memo(
-                f"mlp-{name}-{penalty}",
-                lambda n=name, f=features, p=penalty: timed(new_mlp(config, n, f, p, X.shape[1], precision, device)),
-            )
+
+            def mlp(name: str = name, features: SideBySide = features, penalty: Penalty = penalty) -> dict[str, Any]:
+                return timed(new_mlp(config, name, features, penalty, X.shape[1], precision, device))
+
+            part = run.memo(f"mlp-{name}-{penalty}", mlp)
             keep("MLP", f"{name}, {named(penalty)}", [part], part["seconds"])
     one_hot = representations(config, X.shape[1], codebook)["one-hot"]
-    found = {
+    found: dict[str, tuple[str, Callable[[], Any]]] = {
         "largest class": ("none", lambda: DummyClassifier()),
         "linear": ("one-hot, ridge", lambda: make_pipeline(one_hot, LogisticRegression(C=config.linear_c, max_iter=200))),
     }
     if codebook is not None:
         found["CNN"] = ("look-up", lambda: new_cnn(config, X.shape[1], codebook, precision, device))
     for model, (variant, make) in found.items():
-        part = run.memo(f"baseline-{model}", lambda make=make: timed(make()))
+
+        def baseline(make: Callable[[], Any] = make) -> dict[str, Any]:
+            return timed(make())
+
+        part = run.memo(f"baseline-{model}", baseline)
         keep(model, variant, [part], part["seconds"])
 
-    best = {}
+    best: dict[str, tuple[str, float]] = {}
     for (model, variant), part in table.items():
         accuracy = (part["validation"] == y[split.validation]).mean()
         if accuracy > best.get(model, ("", -1.0))[1]:
@@ -292,7 +300,7 @@ def held_out(
 
 
 def new_mlp(
-    config: Any, representation: str, features: SideBySide, penalty: str | None, columns: int, precision: str, device: str
+    config: Any, representation: str, features: SideBySide, penalty: Penalty, columns: int, precision: str, device: str
 ) -> MLPClassifier:
     """The held-out MLP; behind a look-up it also sees the mirror image's codes, as the receptive fields do."""
     mirror = representation == "look-up" and columns > PLACES
@@ -317,7 +325,7 @@ def vqvae_rows(vqvae: VQVAE, faces: Faces, split: Split, codemaps: np.ndarray) -
     found, params = [], sum(parameter.numel() for parameter in vqvae.parameters()) + vqvae.codebook.vectors.numel()
     for name in ("validation", "test"):
         part = getattr(split, name)
-        quality = psnr(faces.images[part], vqvae.decode(codemaps[part]))
+        quality = psnr(faces.given[part], vqvae.decode(codemaps[part]))
         for metric, value in (("psnr", quality.mean()), ("codes_used", len(np.unique(codemaps[part])))):
             found.append({"protocol": "held-out", "split": name, "model": "VQ-VAE", "variant": "12 x 12 indices", "metric": metric, "value": float(value),
                           "n_seeds": 1, "params": params})  # fmt: skip
@@ -327,7 +335,7 @@ def vqvae_rows(vqvae: VQVAE, faces: Faces, split: Split, codemaps: np.ndarray) -
 def save_models(config: Any, run: Run, X: np.ndarray, faces: Faces, split: Split, codebook: np.ndarray | None, best: dict[str, str], precision: str,
                 device: str) -> None:  # fmt: skip
     """Writes the best variant of each family (first seed) into the run folder, with a temperature set on validation."""
-    train, validation, y = split.train, split.validation, faces.labels
+    train, validation, y = split.train, split.validation, faces.truth
     for family, weights in FAMILIES.items():
         representation, penalty = best[family].rsplit(", ", 1)
 
@@ -357,7 +365,7 @@ def save_models(config: Any, run: Run, X: np.ndarray, faces: Faces, split: Split
 
 def save_arrays(folder: Path, faces: Faces, split: Split, vqvae: VQVAE | None, found: dict[str, Any]) -> None:
     """Writes what figures are made from, and fingerprints of the faces that choices were made on (for evaluate.py)."""
-    write_arrays(folder / "predictions.npz", labels=faces.labels[split.test], **found["predictions"])
+    write_arrays(folder / "predictions.npz", labels=faces.truth[split.test], **found["predictions"])
     curves = {
         f"{cell} | {penalty} | {name}": values
         for cell, paths in found["paths"].items()
@@ -371,7 +379,7 @@ def save_arrays(folder: Path, faces: Faces, split: Split, vqvae: VQVAE | None, f
         maps = vqvae.encode(drawn)
         decoded = np.round(255 * vqvae.decode(maps)).astype(np.uint8)
         write_arrays(folder / "reconstructions.npz", images=drawn, codemaps=maps, reconstructions=decoded)
-        known = faces.images[np.concatenate([split.train, split.validation])]
+        known = faces.given[np.concatenate([split.train, split.validation])]
         write_arrays(folder / "training_faces.npz", fingerprints=fingerprints(known))
 
 

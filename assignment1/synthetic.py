@@ -96,4 +96,4 @@ def _render(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     light = column(0.12) * x + column(0.10) * y
     image = column(0.10, 0.95) * image + light * (0.4 + image) + column(0.05)
     image = image + column(0.01, 0.03).clip(0.005) * rng.standard_normal((n, SIDE, SIDE)).astype(np.float32)
-    return np.uint8(255 * image.clip(0, 1))
+    return (255 * image.clip(0, 1)).astype(np.uint8)

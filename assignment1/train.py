@@ -114,7 +114,8 @@ class Config(BaseConfig):
 def train_vqvae(config: Config, run: Run, train: np.ndarray, validation: np.ndarray, device: str, precision: str) -> dict[str, Any]:
     """Trains on faces uint8 (N, 48, 48); returns the weights. Every random draw is a function of (seed, step), so a resumed run is the same run."""
     torch.manual_seed(config.seed)
-    model = VQVAE(config.codes, config.code_dim, config.vq_width, config.vq_fine_width).to(device, memory_format=torch.channels_last)
+    model = VQVAE(config.codes, config.code_dim, config.vq_width, config.vq_fine_width)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     model.mean.fill_(train.mean() / 255)
     model.std.fill_(train.std() / 255)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.vq_lr, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -174,15 +175,15 @@ def main(config: Config) -> dict[str, Any]:
             print(f"notice: {notice}", file=sys.stderr)
 
         # codes: a VQ-VAE trained on the training part only (or the user's own code maps)
-        table, vqvae, codemaps, codebook = [], None, faces.codemaps, faces.codebook
+        table, vqvae, codemaps, codebook = [], None, faces.given, faces.codebook
         if faces.images is not None:
             vqvae = VQVAE(config.codes, config.code_dim, config.vq_width, config.vq_fine_width).to(device)
             state = run.memo(
-                "vqvae", lambda: train_vqvae(config, run, faces.images[split.train], faces.images[split.validation], device, precision)
+                "vqvae", lambda: train_vqvae(config, run, faces.given[split.train], faces.given[split.validation], device, precision)
             )
             vqvae.load_state_dict(tensors(state))
             vqvae.eval().save(folder / "vqvae.safetensors")
-            codemaps = run.memo("codemaps", lambda: {"maps": vqvae.encode(faces.images)})["maps"]
+            codemaps = run.memo("codemaps", lambda: {"maps": vqvae.encode(faces.given)})["maps"]
             codebook = vqvae.codebook.vectors.cpu().numpy()
             table += vqvae_rows(vqvae, faces, split, codemaps)
         X = run.memo("views", lambda: {"X": code_views(codemaps, vqvae)})["X"]

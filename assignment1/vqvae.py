@@ -40,6 +40,10 @@ class Codebook(nn.Module):
     A code whose average count N_i falls below `dead_below` starts again at a vector of the batch.
     """
 
+    vectors: Tensor
+    counts: Tensor
+    sums: Tensor
+
     def __init__(self, m: int, d: int, decay: float = 0.99, dead_below: float = 0.5):
         super().__init__()
         self.decay, self.dead_below = decay, dead_below
@@ -85,6 +89,9 @@ class Codebook(nn.Module):
 
 class VQVAE(nn.Module):
     """Convolutional encoder and decoder around a codebook; sub-pixel resampling keeps most of the work at 12 x 12."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, codes: int = 256, code_dim: int = 128, width: int = 96, fine_width: int = 32,
                  encoder_blocks: int = 2, decoder_blocks: int = 3):  # fmt: skip

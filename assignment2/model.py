@@ -6,7 +6,7 @@ Shape letters: B batch, C context, H horizon, S series, I inputs a step, U units
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +35,14 @@ class Seq2Seq(nn.Module):
         self.decoder = nn.LSTM(decoder_inputs, units, batch_first=True)
         self.head = nn.Linear(2 * units, outputs)
         for lstm in (self.encoder, self.decoder):  # Keras' initialisation: Glorot, orthogonal, forget gate open
-            nn.init.xavier_uniform_(lstm.weight_ih_l0)
-            for gate in lstm.weight_hh_l0.data.chunk(4):
+            weights = dict(lstm.named_parameters())
+            nn.init.xavier_uniform_(weights["weight_ih_l0"])
+            for gate in weights["weight_hh_l0"].data.chunk(4):
                 nn.init.orthogonal_(gate)
-            nn.init.zeros_(lstm.bias_ih_l0)
-            lstm.bias_ih_l0.data[units : 2 * units] = 1
-            nn.init.zeros_(lstm.bias_hh_l0)
-            lstm.bias_hh_l0.requires_grad_(False)
+            nn.init.zeros_(weights["bias_ih_l0"])
+            weights["bias_ih_l0"].data[units : 2 * units] = 1
+            nn.init.zeros_(weights["bias_hh_l0"])
+            weights["bias_hh_l0"].requires_grad_(False)
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -92,6 +93,13 @@ class Forecaster(nn.Module):
 
     so an untrained network (its head is zero) is no change, with the intervals of an EWMA-scaled random walk.
     """
+
+    levels: Tensor
+    deviation: Tensor
+    shape: Tensor
+    spread: Tensor
+    shrink: Tensor
+    smooth: Tensor
 
     def __init__(self, series: int, context: int, horizon: int, units: int, decays: tuple[float, ...], dropout: float):
         super().__init__()
@@ -149,7 +157,7 @@ class Forecaster(nn.Module):
 
         def feed(output: Tensor, step: int) -> Tensor:
             fed = output[:, : self.series]
-            if truth is not None:
+            if truth is not None and forced is not None:
                 fed = torch.where(forced[:, step - 1, None], truth[:, step - 1] / unit[:, step - 1], fed)
             return torch.cat([torch.asinh(fed), ahead[:, step]], -1)
 
@@ -190,7 +198,7 @@ def pinball(quantiles: Tensor, truth: Tensor, levels: Tensor) -> Tensor:
     return 2 * torch.maximum(levels * error, (levels - 1) * error).mean(-1)
 
 
-def save_forecasters(path: Path, models: list[Forecaster], series: tuple[str, ...]) -> None:
+def save_forecasters(path: Path, models: Sequence[Forecaster], series: tuple[str, ...]) -> None:
     """Writes one forecaster a seed, with the settings that rebuild them, as one safetensors file."""
     arrays = {
         f"{seed}.{name}": tensor.contiguous().cpu() for seed, model in enumerate(models) for name, tensor in model.state_dict().items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,7 @@ def main(config: Config) -> dict[str, Any]:
         assigned = run.memo("as-assigned", lambda: as_assigned(config, run, prices, device))
         models, seconds = [], []
         for seed in range(config.seeds):
-            done = run.memo(f"forecaster-{seed}", lambda seed=seed: train_forecaster(config, run, windows, seed, device))
+            done = run.memo(f"forecaster-{seed}", partial(train_forecaster, config, run, windows, seed, device))
             model = Forecaster(len(prices.series), config.context, config.horizon, config.units, config.decays, config.dropout).to(device)
             model.load_state_dict(tensors(done["weights"]))
             models.append(model.eval())

@@ -19,12 +19,12 @@ HERE = Path(__file__).resolve().parent
 
 def load(folder: Path, device: str) -> Saved:
     """The Transformers of a run folder behind both normalisations, and the Seq2Seq beside them."""
-    groups = []
+    groups: list[Group] = []
     for normalisation, label in NORMALISATIONS.items():
         models = load_all(folder, normalisation)
         groups.append(Group("Transformer", label, models, f"{label}, mean of {len(models)} seeds"))
-    models, series = load_forecasters(folder / "model.seq2seq.safetensors", choose_device(device)[0])
-    groups.append(Group("Seq2Seq", "quantile head", models, f"mean of {len(models)} seeds"))
+    seq2seq, series = load_forecasters(folder / "model.seq2seq.safetensors", choose_device(device)[0])
+    groups.append(Group("Seq2Seq", "quantile head", seq2seq, f"mean of {len(seq2seq)} seeds"))
     return Saved(groups, series, pairs=list(combinations([(group.model, group.mean) for group in groups], 2)))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,10 +193,7 @@ def main(config: Config) -> dict[str, Any]:
             seen, ahead = (
                 {name: cut(values, at, length) for name, at in part.items()} for cut, length in ((past, config.context), (future, horizon))
             )
-            done = [
-                run.memo(f"{horizon}-{seed}", lambda h=horizon, s=seed, p=part: train(config, run, values, p, h, s))
-                for seed in range(config.seeds)
-            ]
+            done = [run.memo(f"{horizon}-{seed}", partial(train, config, run, values, part, horizon, seed)) for seed in range(config.seeds)]
             told = {
                 name: [one[name].reshape(len(ahead[name]), -1, horizon).transpose(0, 2, 1) + seen[name][:, -1:] for one in done]
                 for name in ("validation", "test")

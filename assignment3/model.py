@@ -6,7 +6,7 @@ Shape letters: B batch, N windows, C context, T tokens, H horizon, S series, I i
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from common.run import atomic_path
 from common.windows import MinMax, calendar, ewma_matrices, steps_ahead
 
 Normalisation = Literal["log", "minmax"]
-NORMALISATIONS = {"log": "log", "minmax": "MinMax"}  # and what tables call them
+NORMALISATIONS: dict[Normalisation, str] = {"log": "log", "minmax": "MinMax"}  # and what tables call them
 LEVELS32 = LEVELS.astype(np.float32)
 
 
@@ -27,7 +27,7 @@ LEVELS32 = LEVELS.astype(np.float32)
 class SinusoidalPositions(layers.Layer):
     """Adds to tokens (B, T, W) the position code of Vaswani et al. 2017, section 3.5: sines in the even columns, cosines in the odd ones."""
 
-    def build(self, shape: tuple[int | None, ...]) -> None:
+    def build(self, shape: tuple[int | None, int, int]) -> None:
         position, column = np.arange(shape[1])[:, None], np.arange(shape[2])
         angle = position / 10_000 ** (2 * (column // 2) / shape[2])
         self.code = np.where(column % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32)  # (T, W)
@@ -106,7 +106,7 @@ class Quantiles(layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "settings": self.settings}
 
-    def build(self, shape: tuple[int | None, ...]) -> None:
+    def build(self, shape: tuple[int | None, int, int]) -> None:
         horizon, series = shape[1], shape[2] // 4
         for name, size in (
             ("shape", (horizon, series, len(LEVELS))),
@@ -142,9 +142,8 @@ class Forecaster:
         self._outputs = tf.function(lambda tokens: model(tokens, training=False), input_signature=[shape])
 
     @classmethod
-    def build(
-        cls, series: int, context: int, horizon: int, normalisation: Normalisation, decays: tuple[float, ...], *, seed: int, **network: Any
-    ) -> Forecaster:
+    def build(cls, series: Sequence[str], context: int, horizon: int, normalisation: Normalisation, decays: tuple[float, ...], *, seed: int,
+              **network: Any) -> Forecaster:  # fmt: skip
         """An untrained forecaster of the named series; `network` goes to `encoder`."""
         keras.utils.set_random_seed(seed)
         inputs = keras.Input((context - 1, len(series) * (2 + len(decays)) + 6))

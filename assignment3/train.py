@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from assignment2.train import Config as Seq2SeqConfig
 from assignment2.train import teach, train_forecaster
 from assignment3.backend import keras
 from assignment3.figures import draw_figures
-from assignment3.model import NORMALISATIONS, Forecaster, course_transformer, save_model
+from assignment3.model import NORMALISATIONS, Forecaster, Normalisation, course_transformer, save_model
 from assignment3.scoring import answers, looks
 from assignment3.training import fit
 from common.backtest import metrics_info
@@ -138,7 +139,7 @@ def as_assigned(config: Config, run: Run, prices: Prices, device: str) -> dict[s
     return found
 
 
-def train_transformer(config: Config, run: Run, windows: Windows, normalisation: str, seed: int) -> dict[str, Any]:
+def train_transformer(config: Config, run: Run, windows: Windows, normalisation: Normalisation, seed: int) -> dict[str, Any]:
     """One held-out network, stopped on validation; its weights and how long it took."""
     parts = windows.parts
     forecaster = Forecaster.build(
@@ -157,7 +158,7 @@ def train_seq2seq(config: Config, run: Run, windows: Windows, device: str) -> Gr
     """Assignment 2's networks on the same windows with as many passes, its other settings being its own."""
     made, models, seconds = Seq2SeqConfig(context=config.context, horizon=config.horizon, epochs=config.epochs), [], []
     for seed in range(config.seeds):
-        done = run.memo(f"forecaster-{seed}", lambda seed=seed: train_forecaster(made, run, windows, seed, device))
+        done = run.memo(f"forecaster-{seed}", partial(train_forecaster, made, run, windows, seed, device))
         model = Seq2SeqForecaster(len(windows.prices.series), made.context, made.horizon, made.units, made.decays, made.dropout).to(device)
         model.load_state_dict(tensors(done["weights"]))
         models.append(model.eval())
@@ -180,11 +181,11 @@ def main(config: Config) -> dict[str, Any]:
         course = course_transformer(len(prices.series), config.assigned_steps - config.horizon, config.horizon, config.assigned_blocks)
         course.set_weights(assigned["weights | Transformer"])
         save_model(folder / "model.assigned-minmax.keras", course)
-        groups = []
+        groups: list[Group] = []
         for normalisation, label in NORMALISATIONS.items():
             models, seconds = [], []
             for seed in range(config.seeds):
-                done = run.memo(f"{normalisation}-{seed}", lambda n=normalisation, s=seed: train_transformer(config, run, windows, n, s))
+                done = run.memo(f"{normalisation}-{seed}", partial(train_transformer, config, run, windows, normalisation, seed))
                 model = Forecaster.build(
                     prices.series, config.context, config.horizon, normalisation, config.decays, seed=seed, **config.network()
                 )

@@ -45,7 +45,8 @@ def fit(forecaster: Forecaster, windows: Windows, train: np.ndarray, run: Run, n
         for variable, value in zip(variables, kept, strict=True):
             variable.assign(value)
 
-    best, first = {"crps": crps(), "epoch": 0, "weights": state(trained)}, 0
+    best: dict[str, Any] = {"crps": crps(), "epoch": 0, "weights": state(trained)}
+    first = 0
     run.log(0, 0, "validation", **{f"crps_{name}": best["crps"]})
     if kept := run.load(name):
         first, best = kept["epoch"], kept["best"]

@@ -64,7 +64,8 @@ def affine_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
 
     A subclass of Dense or EinsumDense that computes its output in another way is no affine map and is left out.
     """
-    found, seen = {}, set()
+    found: dict[str, keras.layers.Layer] = {}
+    seen: set[int] = set()
 
     def visit(parent: keras.layers.Layer, prefix: str) -> None:
         for layer in parent._layers:
@@ -400,8 +401,9 @@ class LoRA:
             self._layers[path].kernel.assign(kernel)
         self._kernels = {}
         self._active = name
-        for path, pair in self._adapters[name].factors.items() if name else ():
-            layer, scale = self._layers[path], self._adapters[name].scale
+        factors, scale = (self._adapters[name].factors, self._adapters[name].scale) if name else ({}, 1.0)
+        for path, pair in factors.items():
+            layer = self._layers[path]
             if merged:
                 a, b = (variable.numpy().astype(np.float64) for variable in pair)
                 self._kernels[path] = layer.kernel.numpy()

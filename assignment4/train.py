@@ -168,7 +168,7 @@ def choose_rates(config: Config, train: Any) -> dict[Strategy, float]:
     for strategy in strategies(config.ranks, config.rank):
         candidates = config.lora_lrs if strategy.kind in ("lora", "head") else config.lrs
         tries = {lr: 0.0 if len(candidates) == 1 or strategy.kind == "none" else train(strategy, 0, lr)["crps"] for lr in candidates}
-        found[strategy] = min(tries, key=tries.get)
+        found[strategy] = min(tries, key=tries.__getitem__)
     return found
 
 

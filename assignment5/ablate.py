@@ -8,10 +8,12 @@ Every row stands in results/<source>-ablation, also those that lost.
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any, ClassVar
 
 from assignment5 import data
 from assignment5.config import ASSIGNED, Config
+from assignment5.diffusion import Diffusion
 from assignment5.features import load_features, train_features
 from assignment5.models import filled
 from assignment5.protocols import METRICS_INFO, Judge, sampled_rows
@@ -84,14 +86,15 @@ def main(config: AblateConfig) -> dict[str, Any]:
             if not config.rows or name in config.rows
         }
         for name, (network, settings) in jobs.items():
-            done = run.memo(
-                name,
-                lambda name=name, network=network, settings=settings: train(settings, run, name, network, pixels, judged, device, bfloat16),
-            )
+            done = run.memo(name, partial(train, settings, run, name, network, pixels, judged, device, bfloat16))
             model = filled(settings, network, tensors(done["weights"]), device)
             params = parameters(model)
-            rows = run.memo(f"{name} scores", lambda model=model, name=name, network=network, params=params: {"rows": sampled_rows(
-                [judge], model, network, name, [("ddim", 5), ("ddim", 20)], config.samples, config.seeds, config.side, bfloat16, params=params)})["rows"]  # fmt: skip
+
+            def scores(model: Diffusion = model, name: str = name, network: str = network, params: int = params) -> dict[str, Any]:
+                return {"rows": sampled_rows([judge], model, network, name, [("ddim", 5), ("ddim", 20)], config.samples, config.seeds,
+                                             config.side, bfloat16, params=params)}  # fmt: skip
+
+            rows = run.memo(f"{name} scores", scores)["rows"]
             table += rows
             line = {row["horizon"]: f"{row['value']:.4f} ± {row['std'] or 0:.4f}" for row in rows if row["metric"] == "kid"}
             results = run.finish(table, METRICS_INFO)  # after every row, so that a stopped ablation shows what it has

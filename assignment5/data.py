@@ -120,8 +120,10 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
                 name = PurePosixPath(member.name)
                 if name.is_absolute() or ".." in name.parts or member.issym() or member.islnk():
                     raise InputError(f"{path}: {member.name} points out of the archive; only plain relative files are allowed")
-                if member.isfile() and (name.suffix.lower() in ENDINGS or name.name == "labels.csv"):
-                    yield member.name, archive.extractfile(member).read()
+                if not member.isfile() or not (name.suffix.lower() in ENDINGS or name.name == "labels.csv"):
+                    continue
+                if (content := archive.extractfile(member)) is not None:  # (None: a folder)
+                    yield member.name, content.read()
     except (tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
         raise InputError(f"{path} is not a readable tar ({error}); allowed are a folder or a tar of images") from None
 
@@ -137,13 +139,14 @@ def read_image(content: bytes, name: str, side: int) -> tuple[np.ndarray, str]:
             if min(width, height) < side:
                 raise InputError(f"{name} has {width} x {height} pixels; at least {side} x {side} are needed (or a smaller --side)")
             picture.draft("RGB", (2 * side, 2 * side))  # a JPEG is decoded at the smallest size that is enough
+            whole: Image.Image = picture
             if "A" in picture.getbands() or "transparency" in picture.info:
                 clear = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-            width, height = picture.size
+                whole = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+            width, height = whole.size
             edge = min(width, height)
             left, top = (width - edge) // 2, (height - edge) // 2
-            square = picture.convert("RGB").crop((left, top, left + edge, top + edge)).resize((side, side), Image.Resampling.BICUBIC)
+            square = whole.convert("RGB").crop((left, top, left + edge, top + edge)).resize((side, side), Image.Resampling.BICUBIC)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise InputError(f"{name} cannot be read as an image; allowed are {', '.join(sorted(ENDINGS))}") from None
     return np.asarray(square), mode
@@ -154,7 +157,8 @@ def read(path: Path, side: int) -> Images:
 
     Exact duplicates are left out. Raises InputError as `read_image`, and where there is no image at all.
     """
-    pixels, names, modes, table = [], [], {}, None
+    pixels, names, table = [], [], None
+    modes: dict[str, int] = {}
     for name, content in progress(_files(path), "reading images"):
         if name.endswith("labels.csv"):
             table = _labels(content, path)
@@ -192,9 +196,10 @@ def _label_each(path: Path, names: list[str], table: dict[str, str] | None) -> n
     """Labels int64 (N,) from 0, or None where there are none or only one."""
     official = path.parent / "imagelabels.mat"
     if table is not None:
-        words = [table.get(PurePosixPath(name).name, table.get(name)) for name in names]
-        if None in words:
-            raise InputError(f"{path}/labels.csv: no label for {names[words.index(None)]}")
+        found = [table.get(PurePosixPath(name).name, table.get(name)) for name in names]
+        words = [word for word in found if word is not None]
+        if len(words) < len(found):
+            raise InputError(f"{path}/labels.csv: no label for {names[found.index(None)]}")
     elif path.name == "102flowers.tgz" and official.exists():
         numbers = scipy.io.loadmat(official)["labels"].ravel()
         words = [str(numbers[int(PurePosixPath(name).stem.split("_")[1]) - 1]) for name in names]

@@ -18,7 +18,7 @@ from common.cli import InputError
 
 Target = Literal["noise", "image", "velocity"]
 Sampler = Literal["ddim", "heun", "dpm++"]
-SAMPLERS: dict[str, str] = {"ddim": "DDIM", "heun": "Heun", "dpm++": "DPM-Solver++(2M)"}
+SAMPLERS: dict[Sampler, str] = {"ddim": "DDIM", "heun": "Heun", "dpm++": "DPM-Solver++(2M)"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +68,9 @@ class Diffusion(nn.Module):
 
     Images are float (B, 3, S, S) in [0, 1]; `mean` and `std` are float (3,), of the training part.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, network: nn.Module, schedule: Schedule, target: Target, mean: Tensor | None = None, std: Tensor | None = None):
         super().__init__()

@@ -5,7 +5,7 @@ Shape letters: B batch, C channels, S side of an image, P side of a patch, T = (
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +63,7 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * width, width)
         self.modulation = nn.Linear(width, 6 * width) if adaptive else None
         self.merge = nn.Linear(2 * width, width) if skip else None
-        if adaptive:  # every block begins as the identity
+        if self.modulation is not None:  # every block begins as the identity
             nn.init.zeros_(self.modulation.weight)
             nn.init.zeros_(self.modulation.bias)
 
@@ -79,7 +79,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None, skipped: Tensor | None) -> Tensor:
         """Tokens (B, T, D), the activated condition (B, D) of adaLN or None, the tokens of a long skip or None -> (B, T, D)."""
-        if self.merge is not None:
+        if self.merge is not None and skipped is not None:
             x = self.merge(torch.cat([x, skipped], dim=2))
         if self.modulation is None:
             x = x + self.attend(self.norm1(x))
@@ -98,6 +98,8 @@ class DiT(nn.Module):
 
     Raises InputError where heads do not divide the width or patches the side.
     """
+
+    positions: Tensor
 
     def __init__(self, side: int = 32, patch: int = 4, width: int = 192, depth: int = 8, heads: int = 12, conditioning: Literal["adaln", "token"] = "adaln",
                  skips: bool = False, ends: Literal["linear", "convolution"] = "linear", channels: int = 3, stem: int = 32):  # fmt: skip
@@ -129,7 +131,7 @@ class DiT(nn.Module):
                 nn.init.zeros_(module.bias)
         if self.modulation is not None:
             nn.init.zeros_(self.modulation.weight)
-        last = self.tail[-1] if convolution else self.head
+        last: Any = self.head if self.tail is None else self.tail[-1]
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
@@ -149,7 +151,7 @@ class DiT(nn.Module):
             if len(kept) < len(self.blocks) // 2 and block.merge is None:
                 kept.append(x)
         x = self.norm(x)
-        if self.adaptive:
+        if self.modulation is not None:
             shift, scale = self.modulation(condition)[:, None].chunk(2, dim=2)
             x = torch.addcmul(shift, x, 1 + scale)
         else:

@@ -88,7 +88,8 @@ def train_features(run: Run, pixels: np.ndarray, labels: np.ndarray | None, fit:
         pixels = turned(pixels, labels)
     torch.manual_seed(seed)
     classes, side = int(labels.max()) + 1, pixels.shape[1]
-    model = FeatureNet(classes, width, side).to(device, memory_format=torch.channels_last)
+    model = FeatureNet(classes, width, side)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     batch = min(64, len(fit))
     per_epoch = -(-len(fit) // batch)
     total = epochs * per_epoch

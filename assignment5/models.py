@@ -33,7 +33,7 @@ def filled(config: Any, network: str, weights: dict[str, Any], device: str) -> D
     """A denoiser with trained weights on its device."""
     model = build(config, network)
     model.load_state_dict(weights)
-    return model.to(device, memory_format=torch.channels_last).eval()
+    return model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # torch's stub lacks it
 
 
 def load_denoiser(path: Path, device: str) -> tuple[Diffusion, dict[str, Any]]:

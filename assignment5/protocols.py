@@ -67,13 +67,13 @@ class Judge:
     def __init__(self, series: str, describe: Describe, train: np.ndarray | None, real: np.ndarray, split: str):
         self.series, self.describe, self.split, self.real = series, describe, split, describe(real)
         self.train = None if train is None else describe(train)
-        self.own = None if train is None else nearest(self.real, self.train)[1]  # how far held-out images are from the training part
+        self.own = None if self.train is None else nearest(self.real, self.train)[1]  # how far held-out images are from the training part
 
     def scores(self, images: np.ndarray) -> dict[str, float]:
         """Every metric of uint8 (M, S, S, 3)."""
         seen = self.describe(images)
         found = {"kid": kid(self.real, seen), **neighbour_scores(self.real, seen)}
-        if self.train is None:  # the training images are not at hand
+        if self.train is None or self.own is None:  # the training images are not at hand
             return found
         away = nearest(seen, self.train)[1]
         return found | {
@@ -182,7 +182,7 @@ def evaluate_all(config: Any, models: dict[tuple[str, str], Diffusion], trained:
         table += baselines(judge, pixels, config.samples, config.seeds)
     for (network, recipe), model in progress(models.items(), "scores"):
         fields = {"params": parameters(model)}
-        wanted = [("ddim", steps) for steps in config.steps] + [("dpm++", steps) for steps in config.steps]
+        wanted: list[tuple[Sampler, int]] = [("ddim", steps) for steps in config.steps] + [("dpm++", steps) for steps in config.steps]
         table += sampled_rows(on_test, model, network, recipe, wanted, config.samples, config.seeds, config.side, bfloat16, **fields)
         base = {
             "model": network,
@@ -207,8 +207,9 @@ def evaluate_times(config: Any, models: dict[tuple[str, str], Diffusion], descri
     cells = [(key, sampler, steps) for key in models for sampler in ("ddim", "dpm++") for steps in config.steps]
     table: list[dict[str, Any]] = []
     for key, sampler, steps in progress(cells, "times"):
-        common = (*key, [(sampler, steps)], config.samples, config.seeds, config.side, bfloat16)
-        fields = {"params": parameters(models[key])}
+        network, recipe = key
+        common = (network, recipe, [(sampler, steps)], config.samples, config.seeds, config.side, bfloat16)
+        fields: dict[str, Any] = {"params": parameters(models[key])}
         tried = {power: sampled_rows([on_validation], models[key], *common, power=power, **fields) for power in config.powers}
         seen = key == first and steps in config.sweep  # its even times stand among `evaluate_all`'s rows
         table += [row for power, rows in tried.items() for row in rows if not (power == 1 and seen)]

@@ -28,7 +28,7 @@ def draw_flowers(count: int, side: int, seed: int) -> tuple[np.ndarray, np.ndarr
     images, kinds = np.empty((count, side, side, 3), np.uint8), np.arange(count) % len(KINDS)
     for number in range(count):
         rng = np.random.default_rng((seed, number))
-        images[number] = _flower(KINDS[kinds[number]], side * OVER, rng).reduce(OVER)
+        images[number] = np.asarray(_flower(KINDS[kinds[number]], side * OVER, rng).reduce(OVER))
     return images, kinds.astype(np.int64)
 
 

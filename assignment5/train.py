@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from assignment5.figures import draw_figures
 from assignment5.models import NETWORKS, build, filled, largest_part, too_large
 from assignment5.protocols import (
     METRICS_INFO,
+    Describe,
     accuracy_row,
     distances,
     evaluate_all,
@@ -52,8 +54,9 @@ def train(config: Config, run: Run | Follower, name: str, network: str, pixels: 
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.mean.copy_(torch.from_numpy(pixels.mean((0, 1, 2)) / 255))
     model.std.copy_(torch.from_numpy((pixels / 255).std((0, 1, 2))))
-    model.to(device, memory_format=torch.channels_last)
-    averaged = build(config, network).to(device, memory_format=torch.channels_last).requires_grad_(False)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    averaged = build(config, network).requires_grad_(False)
+    averaged.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     averaged.load_state_dict(model.state_dict())
     average, current = ([value for value in net.state_dict().values() if value.is_floating_point()] for net in (averaged, model))
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
@@ -70,7 +73,7 @@ def train(config: Config, run: Run | Follower, name: str, network: str, pixels: 
         model.load_state_dict(tensors(kept["model"]))
         averaged.load_state_dict(tensors(kept["averaged"]))
         optimiser.load_state_dict(tensors(kept["optimiser"]))
-    learner: nn.Module = torch.compile(model) if device == "cuda" else model
+    learner: Any = torch.compile(model) if device == "cuda" else model
     if world.size > 1:
         learner = nn.parallel.DistributedDataParallel(learner, broadcast_buffers=False)
 
@@ -97,9 +100,9 @@ def train(config: Config, run: Run | Follower, name: str, network: str, pixels: 
                     learner.require_backward_grad_sync = part is parts[-1]  # (DistributedDataParallel's own switch)
                     loss += backward(chosen[part], *(value[part] for value in drawn))
             except torch.OutOfMemoryError:
-                part = len(chosen[parts[0]])
-                fits = largest_part(lambda size, all=(chosen, *drawn): backward(*(value[:size] for value in all)), part)
-                raise too_large(config.batch, part, fits, world.size) from None
+                most = len(chosen[parts[0]])
+                fits = largest_part(lambda size, all=(chosen, *drawn): backward(*(value[:size] for value in all)), most)
+                raise too_large(config.batch, most, fits, world.size) from None
             optimiser.step()
             optimiser.zero_grad()
             torch._foreach_lerp_(average, current, 1 - min(config.ema, (1 + now) / (10 + now)))
@@ -125,7 +128,7 @@ def main(config: Config) -> dict[str, Any]:
         raise InputError(f"{len(images)} images leave {held} to judge by, and six are needed for neighbourhoods; give at least 60 of them")
     device, can = choose_device(config.device)
     bfloat16 = can if config.precision == "auto" else config.precision == "bfloat16"
-    names = {(network, recipe): f"{network}, {recipe}" for recipe in config.recipes for network in NETWORKS}
+    names: dict[tuple[str, str], str] = {(network, recipe): f"{network}, {recipe}" for recipe in config.recipes for network in NETWORKS}
     _ = [build(variant(config, recipe), network) for network, recipe in names]  # sizes that do not fit are refused here
     pixels, judged, unseen = (images.pixels[rows] for rows in (parts.train, parts.validation, parts.test))
     folder = config.out or HERE / "results" / f"{images.source}-{config.preset}"
@@ -133,7 +136,7 @@ def main(config: Config) -> dict[str, Any]:
     world.share(config.batch, config.accumulate)
 
     def train_all(run: Run | Follower) -> dict[tuple[str, str], dict[str, Any]]:
-        return {key: run.memo(name, lambda key=key, name=name: train(variant(config, key[1]), run, name, key[0], pixels, judged, device, bfloat16, world))
+        return {key: run.memo(name, partial(train, variant(config, key[1]), run, name, key[0], pixels, judged, device, bfloat16, world))
                 for key, name in names.items()}  # fmt: skip
 
     if world.rank:  # the first process writes; the others only help it train
@@ -155,7 +158,7 @@ def main(config: Config) -> dict[str, Any]:
         state = run.memo("features", lambda: train_features(run, images.pixels, images.labels, parts.train, parts.validation, config.feature_width,
                                                             config.feature_epochs, config.seed, device, bfloat16))  # fmt: skip
         run.note(features={key: state[key] for key in ("task", "classes", "accuracy", "width")})
-        describers = [("own network", load_features(tensors(state), device).describe), *inception]
+        describers: list[tuple[str, Describe]] = [("own network", load_features(tensors(state), device).describe), *inception]
         scores = run.memo("scores", lambda: {"rows": evaluate_all(config, models, trained, describers, pixels, judged, unseen, bfloat16)})
         times = run.memo("times", lambda: {"rows": evaluate_times(config, models, describers, pixels, judged, unseen, bfloat16)})
         table = [*scores["rows"], *times["rows"], accuracy_row(state)]

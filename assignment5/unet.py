@@ -5,6 +5,8 @@ Shape letters: B batch, C channels, S side of an image, W width of a level.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,7 +42,8 @@ class UNet(nn.Module):
         if side % 2 ** (len(widths) - 1):
             raise InputError(f"--side {side}: the U-Net halves it {len(widths) - 1} times; take a multiple of {2 ** (len(widths) - 1)}")
         self.stem = nn.Conv2d(channels, widths[0], 1)
-        now, skips = widths[0] + 2 * FREQUENCIES, []
+        now = widths[0] + 2 * FREQUENCIES
+        skips: list[int] = []
 
         def level(width: int, joined: bool) -> nn.ModuleList:
             nonlocal now
@@ -50,17 +53,18 @@ class UNet(nn.Module):
                 now = width
             return blocks
 
-        self.down = nn.ModuleList()
+        self.down: Any = nn.ModuleList()  # of ModuleLists, which torch's stubs cannot say
         for width in widths[:-1]:
             self.down.append(level(width, False))
             skips += [width] * depth
         self.middle = level(widths[-1], False)
-        self.up = nn.ModuleList(level(width, True) for width in reversed(widths[:-1]))
+        self.up: Any = nn.ModuleList(level(width, True) for width in reversed(widths[:-1]))
         self.head = nn.Conv2d(now, channels, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         nn.init.zeros_(self.head.weight)
 
     def forward(self, images: Tensor, variance: Tensor) -> Tensor:

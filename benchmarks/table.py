@@ -38,9 +38,7 @@ def table(folder: Path = HERE / "results") -> str:
             cells = (path.stem, row["case"], seconds(row["ours_seconds"]), other, seconds(row["other_seconds"]), ratio)
             lines.append("| " + " | ".join(cells) + " |")
     where = "; ".join(f"{', '.join(names)}: {told}" for told, names in machines.items())
-    told = (
-        "Ratio: ours over what stands beside it, below 1 ours is faster or smaller; the matrix products alone are a floor that no code passes."
-    )
+    told = "Ratio: ours over what stands beside it, below 1 ours is faster or smaller; the matrix products alone are a floor that no code passes."
     return "\n".join(lines) + f"\n\n{told} Each file was measured in one run on one machine ({where}); made by `make bench`.\n"
 
 

@@ -21,6 +21,7 @@ from common.windows import past
 LEVELS = np.arange(1, 100) / 100
 ROLLING = 1440  # steps that residuals and calibration look back: 60 days of hours
 ROLLING_DAYS = 250  # in daily prices: a year of trading
+Cell = tuple[str | None, int | None, Any]  # series, horizon (None: over all) and which part of (H, S), or that part
 RISKMETRICS = 0.94  # decay of the EWMA volatility (J. P. Morgan 1996); of 0.90 to 0.99 the best on the validation part too
 EXPLAINED = {
     "rmse": ("log return", "lower", "0: every price right; compare with the row of no change"),
@@ -317,7 +318,9 @@ class Backtest:
              split: str = "test", params: int | None = None, seconds: float | None = None, peak_mb: float | None = None) -> list[dict[str, Any]]:  # fmt: skip
         """Rows for the forecasts (point (N, H, S), quantiles (N, H, S, Q) or None) of one model's seeds: pooled, by series,
         by horizon, and on the test part the KEYS by both. Significance is that of the losses averaged over seeds."""
-        tables, squared, crps = [], 0.0, 0.0
+        tables: list[dict[str, np.ndarray]] = []
+        squared: Any = 0.0  # arrays from the first seed on
+        crps: Any = 0.0
         for point, quantiles in forecasts:
             table, *of_seed = self.measure(point, quantiles)
             tables.append(table)
@@ -327,10 +330,10 @@ class Backtest:
         shared = {"protocol": protocol, "split": split, "model": model, "variant": variant, "n_seeds": len(tables),
                   "params": params, "seconds": seconds, "peak_mb": peak_mb}  # fmt: skip
         horizons = range(1, self.truth.shape[1] + 1)
-        cells: list[tuple[str | None, int | None, Any]] = [(None, None, np.s_[:, :])]
+        cells: list[Cell] = [(None, None, np.s_[:, :])]
         cells += [(name, None, np.s_[:, [s]]) for s, name in enumerate(self.series)] + [(None, h, np.s_[[h - 1], :]) for h in horizons]
-        both = [(name, h, np.s_[[h - 1], [s]]) for s, name in enumerate(self.series) for h in horizons]
-        found = []
+        both: list[Cell] = [(name, h, np.s_[[h - 1], [s]]) for s, name in enumerate(self.series) for h in horizons]
+        found: list[dict[str, Any]] = []
         for metric in (*tables[0], *tested):
             of_test = metric in tested
             for name, h, place in both * (split == "test") if of_test else cells + both * (metric in self.KEYS and split == "test"):
@@ -355,13 +358,14 @@ class Backtest:
             "variant": f"{one[1]} against {other[0]}, {other[1]}",
             "n_seeds": 1,
         }
-        found = []
+        found: list[dict[str, Any]] = []
         for number, (metric, scale) in enumerate((("rmse_against", self.naive), ("crps_against", self.rolling_crps))):
             mine, its = self.losses[one][number], self.losses[other][number]
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratio = mine.mean(0) / its.mean(0)  # (H, S)
             ratio = np.sqrt(ratio) if metric == "rmse_against" else ratio
-            cells = [(None, None, ratio)] + [(name, None, ratio[:, s]) for s, name in enumerate(self.series)]
+            cells: list[Cell] = [(None, None, ratio)]
+            cells += [(name, None, ratio[:, s]) for s, name in enumerate(self.series)]
             cells += [(None, h + 1, ratio[h]) for h in range(horizons)]
             cells += [(name, h + 1, ratio[h, s]) for s, name in enumerate(self.series) for h in range(horizons)]
             found += [

@@ -61,11 +61,11 @@ def parse(config_class: type[C], argv: Sequence[str] | None = None) -> C:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     default = config_class()
-    if issubclass(config_class, BaseConfig):
+    if isinstance(default, BaseConfig):
         words = " ".join(argv).replace("--preset=", "--preset ").split()
         name = dict(itertools.pairwise(words)).get("--preset", default.preset)
         if name in get_args(Preset):  # anything else is tyro's to refuse
-            default = dataclasses.replace(default, preset=name, **config_class.presets().get(name, {}))
+            default = dataclasses.replace(default, **default.presets().get(name, {}) | {"preset": name})
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught):
@@ -107,6 +107,6 @@ def entry(main: Callable[[], object]) -> None:
     except (InputError, FloatingPointError) as error:  # the second: Run.stoppable met a loss that is not finite
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
-    except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"interrupted: {str(stop) or 'finished parts are kept; the same command with --resume goes on'}", file=sys.stderr)
+    except (Interrupted, KeyboardInterrupt) as cause:
+        print(f"interrupted: {str(cause) or 'finished parts are kept; the same command with --resume goes on'}", file=sys.stderr)
         raise SystemExit(130) from None

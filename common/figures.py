@@ -20,11 +20,12 @@ import matplotlib.pyplot as plt  # (the backend comes first)
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.typing import RcKeyType
 
 # Okabe & Ito's palette, safe for colour-blind readers; each has its marker too, so figures survive in grey
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "figure.dpi": 110, "savefig.dpi": 160, "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#DDDDDD", "grid.linewidth": 0.6,
     "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.5, "figure.constrained_layout.use": True,
@@ -197,7 +198,8 @@ def calibration(path: Path, record: dict[str, Any], held: Any) -> None:
     with figure(path, record, (6, 3.4)) as (_, panel):
         names = colours(str(name) for name in held["series"])
         for number, ((name, colour), line) in enumerate(zip(names.items(), held["below"], strict=True)):
-            style = {"color": colour, "marker": MARKERS[number % 8], "ms": 4, "markevery": (2 * number, 14)}  # told apart in grey
+            # the markers tell them apart in grey
+            style: dict[str, Any] = {"color": colour, "marker": MARKERS[number % 8], "ms": 4, "markevery": (2 * number, 14)}
             panel.plot(100 * held["levels"], 100 * (line - held["levels"]), label=name, **style)
         panel.axhspan(-2, 2, color="#EEEEEE", zorder=0)
         panel.axhline(0, color="#888888", lw=0.8)
@@ -215,7 +217,7 @@ def seed_curves(panel: Axes, log: pd.DataFrame, prefix: str) -> None:
         sorted(name for name in log.name.unique() if name.startswith(prefix) and name.removeprefix(prefix).isdigit())
     ):
         part = log[log.name == name]
-        style = {"color": PALETTE[number % 8], "marker": MARKERS[number % 8], "ms": 3}
+        style: dict[str, Any] = {"color": PALETTE[number % 8], "marker": MARKERS[number % 8], "ms": 3}
         panel.plot(part.epoch, part.value, label=f"seed {name.removeprefix(prefix)}", **style)
     panel.set(xlabel="epoch", ylabel="validation CRPS (of a usual change)")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))

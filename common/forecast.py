@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,8 @@ from common.prices import Market, Prices, check_positive, load_prices, select
 from common.run import atomic_path, newest_run, peak_mb, write_json
 from common.windows import Parts, future, origins, past, split, steps_ahead
 
+F = TypeVar("F", bound="Forecaster")
+
 
 class Forecaster(Protocol):
     """What a backtest needs of a model."""
@@ -50,13 +52,13 @@ class Forecaster(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
+class Group(Generic[F]):
     """One kind of model: a forecaster a seed, the names of its row and of the row of their mean, seconds of training a seed, and
     whether its rows are brief: pooled over series and steps only."""
 
     model: str
     variant: str
-    forecasters: Sequence[Forecaster]
+    forecasters: Sequence[F]
     mean: str
     seconds: float | None = None
     brief: bool = False
@@ -77,10 +79,17 @@ class Windows:
     """The windows of C + H rows around given origins of a price history; changes are log returns, or price differences."""
 
     prices: Prices
-    parts: Parts | None
+    known: Parts | None
     context: int
     horizon: int
     log: bool = True
+
+    @property
+    def parts(self) -> Parts:
+        """The parts of the history; new prices have none."""
+        if self.known is None:
+            raise InputError("these prices have no training, validation and test part")
+        return self.known
 
     @property
     def rolling(self) -> int:
@@ -136,9 +145,10 @@ def held_out_rows(
 ) -> tuple[list[dict[str, Any]], dict[tuple[str, str], dict[str, np.ndarray]]]:  # fmt: skip
     """Rows of every baseline, of every group (each seed, their mean, it before recalibration) and of the pairs of (model, variant)
     at the given origins; and of each group that is not brief the mean forecast over seeds {"point" (N, H, S), "quantiles" (N, H, S, Q)} in prices."""
-    prices, table, means = windows.prices, [], {}
+    prices, table = windows.prices, []
+    means: dict[tuple[str, str], dict[str, np.ndarray]] = {}
     seen, actual = windows.past(at), windows.future(at)
-    forecasts = {(model, variant): (point, quantiles) for model, variant, point, quantiles in
+    forecasts: dict[tuple[str, str], Any] = {(model, variant): (point, quantiles) for model, variant, point, quantiles in
                  baselines(prices.values, prices.contiguous(), at, windows.context, windows.horizon, ridge, windows.log, windows.rolling)}  # fmt: skip
     bench = Backtest(seen, actual, prices.series, forecasts["random walk", "rolling residuals"][1], windows.log)
     for (model, variant), forecast in forecasts.items():
@@ -148,7 +158,8 @@ def held_out_rows(
     inputs = windows.inputs(look_back)
     for group in groups:
         count, params = len(group.forecasters), group.forecasters[0].params
-        raw, points = np.float32(0), 0.0
+        raw: Any = np.float32(0)  # arrays from the first seed on
+        points: Any = 0.0
 
         def each(group: Group = group, count: int = count) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             nonlocal raw, points
@@ -157,7 +168,7 @@ def held_out_rows(
                 raw, points = raw + quantiles / count, points + point[-len(at) :] / count
                 yield point[-len(at) :], windows.recalibrated(quantiles, look_back)[-len(at) :]
 
-        facts = {"split": split, "seconds": group.seconds and round(group.seconds, 2), "peak_mb": peak_mb()}
+        facts: dict[str, Any] = {"split": split, "seconds": group.seconds and round(group.seconds, 2), "peak_mb": peak_mb()}
         rows = bench.rows(group.model, group.variant, each(), params=params, **facts)
         plain = (points, raw[-len(at) :])
         mean = {"point": points, "quantiles": windows.recalibrated(raw, look_back)[-len(at) :]}
@@ -333,8 +344,10 @@ def evaluate(
     windows = Windows(prices, parts, context, horizon, saved.log)
     ridge = None if parts is None else windows.ridge()  # new prices have no training part to fit it on
     table, _ = held_out_rows(windows, saved.groups, at, "test", ridge, saved.pairs)
-    found = {"run": {"folder": str(folder), "data": prices.provenance, "origins": len(at), "first": prices.moment(int(at[0])), "last": prices.moment(int(at[-1]))},
-             "metrics_info": metrics_info(saved.log), "rows": table}  # fmt: skip
+    found: dict[str, Any] = {
+        "run": {"folder": str(folder), "data": prices.provenance, "origins": len(at), "first": prices.moment(int(at[0])),
+                "last": prices.moment(int(at[-1]))}, "metrics_info": metrics_info(saved.log), "rows": table,
+    }  # fmt: skip
     out = config.out or folder / "evaluation.json"
     write_json(out, found)
     if config.data is None and config.out is None:

@@ -156,7 +156,7 @@ def _prices(frame: pd.DataFrame, source: str, where: object, **facts: Any) -> Pr
     gaps = np.flatnonzero(~prices.contiguous())
     largest = gaps[np.argsort(-steps[gaps], kind="stable")][:10]
     zone = {"None": "none named, read as UTC", "UTC": "UTC"}.get(str(index.tz), f"{index.tz}, turned into UTC")
-    counts = {"count": len(gaps), "missing_hours" if hourly else "missing_days": int((steps[gaps] // unit - 1).sum())}
+    counts: dict[str, Any] = {"count": len(gaps), "missing_hours" if hourly else "missing_days": int((steps[gaps] // unit - 1).sum())}
     counts["largest"] = [{"after": prices.moment(row), "before": prices.moment(row + 1)} for row in largest]
     identity = {"rows": len(utc), "first": prices.moment(0), "last": prices.moment(-1), "gaps": counts}
     return dataclasses.replace(prices, provenance={"time_zone": zone, **facts, **identity})
@@ -180,7 +180,8 @@ def read_table(path: Path) -> Prices:
 
     Raises InputError with one line that says where the table is not what is needed.
     """
-    path, facts = Path(path), {}
+    path = Path(path)
+    facts: dict[str, Any] = {}
     ending = path.name.lower().removesuffix(".gz")
     if not path.is_file():
         raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; a table of prices is needed")
@@ -259,8 +260,8 @@ def _numbers(column: pd.Series, path: Path) -> np.ndarray:
 
 def _usd_quotes(prices: Prices, market: Market) -> Prices:
     """The quotes USD_per_X and X_per_USD of fx_oil_daily.csv as the market's series in USD per X; any other table as it is."""
-    names = [next((n for n in (f"USD_per_{s}", f"{s}_per_USD", s) if n in prices.series), None) for s in market.series]
-    if None in names or names == list(market.series):
+    names = [next((n for n in (f"USD_per_{s}", f"{s}_per_USD", s) if n in prices.series), "") for s in market.series]
+    if "" in names or names == list(market.series):
         return prices
     values = prices.values[:, [prices.series.index(name) for name in names]]
     turned = np.array([name.endswith("_per_USD") for name in names])
@@ -331,8 +332,12 @@ def _closes(tickers: Sequence[str], period: str, attempts: int, sleep: Callable 
     Raises InputError when a ticker has no price at all after `attempts` with doubling pauses.
     """
     lines: list[str] = []
-    handler, logger = logging.Handler(logging.ERROR), logging.getLogger("yfinance")
-    handler.emit = lambda record: lines.append(record.getMessage())  # yfinance logs what fails and returns an empty column
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:  # yfinance logs what fails and returns an empty column
+            lines.append(record.getMessage())
+
+    handler, logger = Lines(logging.ERROR), logging.getLogger("yfinance")
     propagate, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
@@ -360,7 +365,7 @@ def _closes(tickers: Sequence[str], period: str, attempts: int, sleep: Callable 
                     return closes
             except Exception as error:  # yfinance and the network library below it let theirs through
                 lines.append(repr(error))
-                empty = tickers
+                empty = list(tickers)
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagate

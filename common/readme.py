@@ -20,7 +20,7 @@ def table(words: str) -> str:
     """Markdown rows for `run=DIR protocol=... split=... metric=A[,B...] [top=N] [digits=3] [without=TEXT]`, pooled over series and
     steps, best by the first metric first; - where the run is not there yet. `across=horizon` gives the one metric a column a
     horizon instead; `without` leaves out variants with that text. In values _ stands for a space."""
-    wanted = {"series": None, "horizon": None} | dict(word.split("=", 1) for word in words.split())
+    wanted: dict[str, Any] = {"series": None, "horizon": None} | dict(word.split("=", 1) for word in words.split())
     folder, top, digits = ROOT / wanted.pop("run"), int(wanted.pop("top", 99)), int(wanted.pop("digits", 3))
     names, across, without = wanted.pop("metric").split(","), wanted.pop("across", "metric"), wanted.pop("without", "\0").replace("_", " ")
     wanted = {key: value and value.replace("_", " ") for key, value in wanted.items()}

@@ -34,9 +34,9 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
                 shutil.copy(file, stage / "run" / file.name)
         runs = sorted(Path(source).parent.glob("results/**/metrics.json"))  # other runs of the assignment
         for file in runs:
-            place = stage / file.relative_to(Path(source).parent)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, place)
+            copied = stage / file.relative_to(Path(source).parent)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copied)
         names = [file.parent.name for file in runs if file.parent.resolve() != Path(folder).resolve()]
         with atomic_path(Path(out)) as temporary:
             typst.compile(

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+def write_arrays(path: Path, **arrays: Any) -> None:
     """Writes a compressed .npz atomically."""
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, **arrays)
@@ -195,7 +195,7 @@ def peak_mb() -> float:
 
 def plain(value: Any) -> Any:
     """A config as JSON values."""
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
@@ -330,6 +330,9 @@ class Run:
         """Writes a checkpoint of a part that is under way, with the place where metrics.csv stood."""
         save_state(self._checkpoint(name), {"csv": os.fstat(self._csv).st_size, "state": state})
 
+    def _cut(self, size: int) -> None:
+        os.ftruncate(self._csv, min(size, os.fstat(self._csv).st_size))  # (beyond its end it would grow by zero bytes)
+
     def load(self, name: str) -> Any | None:
         """The last checkpoint of a part, or None; metrics.csv goes back to where it stood then."""
         if self._part not in (None, name):  # else memo would have cut off what that checkpoint's metrics.csv still counts on
@@ -337,7 +340,7 @@ class Run:
         if not self._checkpoint(name).exists():
             return None
         kept = load_state(self._checkpoint(name))
-        os.ftruncate(self._csv, kept["csv"])
+        self._cut(kept["csv"])
         return kept["state"]
 
     def memo(self, name: str, work: Callable[[], Any]) -> Any:
@@ -352,7 +355,7 @@ class Run:
             self._mark = kept["csv"]
             return kept["state"]
         if not self._checkpoint(name).exists():  # else `work` loads it, and metrics.csv goes back to where that stood
-            os.ftruncate(self._csv, self._mark)
+            self._cut(self._mark)
         self._part = name
         self.save(f"done-{name}", work())
         self._part = None
@@ -442,7 +445,7 @@ def newest_run(results: Path) -> Path:
 
 def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:
     """Yields from `items` under a bar with rate and remaining time on a terminal, or plain lines elsewhere."""
-    total = len(items) if total is None and hasattr(items, "__len__") else total
+    total = len(items) if total is None and isinstance(items, Sized) else total
     if sys.stderr.isatty():
         yield from tqdm(items, desc=label, total=total, leave=False)
         return

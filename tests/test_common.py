@@ -241,3 +241,20 @@ def test_newest_run_skips_unfinished_ones(tmp_path):
 def test_small_helpers():
     assert colours(["a", "b"]) == {"a": PALETTE[0], "b": PALETTE[1]}
     assert 10 < peak_mb() < 100_000
+
+
+def test_a_metrics_csv_that_was_shortened_by_hand_does_not_grow_zero_bytes(tmp_path):
+    def part(run, name):
+        run.log(1, 0, "train", loss=0.5)
+        return {"name": name}
+
+    with pytest.raises(RuntimeError), open_run(tmp_path / "run") as run:
+        run.memo("a", lambda: part(run, "a"))
+        raise RuntimeError
+    file = tmp_path / "run" / "metrics.csv"
+    file.write_bytes(file.read_bytes().splitlines(keepends=True)[0])
+    with open_run(tmp_path / "run", resume=True) as run:
+        run.memo("a", lambda: part(run, "a"))
+        run.memo("b", lambda: part(run, "b"))
+        run.finish([], {})
+    assert file.read_bytes().decode().splitlines() == ["step,epoch,split,name,value", "1,0,train,loss,0.5"]
