@@ -6,6 +6,9 @@ padded patch, M principal components, E latent numbers a patch and group, L = Q 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,6 +31,13 @@ class MeshAutoencoder(nn.Module):
     """
 
     counts_padding = False
+    encode_patches: Callable[[Tensor], Tensor]
+    decode_patches: Callable[[Tensor], Tensor]
+    index: Tensor
+    real: Tensor
+    slot: Tensor
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, table: np.ndarray, groups: tuple[tuple[int, ...], ...]):
         super().__init__()
@@ -115,6 +125,9 @@ class GroupCode(nn.Module):
     the best linear code of each patch, since both corrections are zero.
     """
 
+    real: Tensor
+    spread: Tensor
+
     def __init__(self, real: Tensor, components: int, latent: int, width: int, layers: int, heads: int):
         super().__init__()
         patches, numbers = real.shape
@@ -169,6 +182,8 @@ class Autoencoder(MeshAutoencoder):
     latent: E. components: M, the part of a patch that the correction sees and can restore. layers: of each correction; 0 leaves the
     linear code alone. Raises InputError as `MeshAutoencoder`, for E below 1 and where heads do not divide the width.
     """
+
+    codes: Any  # a ModuleList of GroupCodes, which torch's stubs cannot say
 
     def __init__(self, table: np.ndarray, groups: tuple[tuple[int, ...], ...], latent: int = 8, components: int = 32, width: int = 64,
                  layers: int = 2, heads: int = 4):  # fmt: skip
@@ -232,6 +247,7 @@ class PublishedAutoencoder(MeshAutoencoder):
     """
 
     counts_padding = True
+    positions: Tensor
 
     def __init__(self, table: np.ndarray, groups: tuple[tuple[int, ...], ...], latent: int = 16, hidden: int = 480, layers: int = 12,
                  heads: int = 8):  # fmt: skip

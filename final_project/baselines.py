@@ -411,7 +411,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = x.shape[-2:]
         x = self.stem(F.pad(x, self.pad, mode="replicate"))
-        kept = []
+        kept: list[Tensor] = []
         for block in self.down:
             x = block(F.avg_pool2d(x, 2) if kept else x)
             kept.append(x)
@@ -424,7 +424,8 @@ class UNet(nn.Module):
 def zero(layer: nn.Conv2d) -> nn.Conv2d:
     """The layer with weights and bias 0: a network that ends in it starts as persistence."""
     nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer
 
 
@@ -456,6 +457,9 @@ class Stepper(nn.Module):
 
     `static` (3, R, C) are x, y and the mask; `jump` (F,) is the RMS change in a step, so that a network's outputs are of order 1.
     """
+
+    static: Tensor
+    jump: Tensor
 
     def __init__(self, network: nn.Module, static: Tensor, jump: Tensor):
         super().__init__()
@@ -510,7 +514,7 @@ def train(
         optimiser.step()
         step, seconds = step + 1, time.perf_counter() - started
         done = max(step / training.steps if training.steps else 0, seconds / training.budget_seconds if training.budget_seconds else 0)
-        if marks and done >= marks[0]:
+        if judge and marks and done >= marks[0]:
             marks = [mark for mark in marks if mark > done]
             if (error := judge()) < best:
                 best, kept = error, {name: value.clone() for name, value in stepper.state_dict().items()}

@@ -284,5 +284,6 @@ def split(parameters: np.ndarray, seed: int) -> Split:
     scored = inner[: max(1, round(0.2 * len(rest)))]
     others = shuffled[~np.isin(shuffled, scored)]
     validation, train = np.split(others, [max(1, round(0.12 * len(rest)))])
-    parts = (rest[train], rest[validation], rest[scored], order[is_gap], order[is_top])
-    return Split(*(np.sort(part) for part in parts), note)
+    return Split(
+        np.sort(rest[train]), np.sort(rest[validation]), np.sort(rest[scored]), np.sort(order[is_gap]), np.sort(order[is_top]), note
+    )

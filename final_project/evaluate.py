@@ -21,7 +21,7 @@ from common.weights import parameters
 from final_project.data import load_flow, split
 from final_project.figures import draw_figures
 from final_project.models import load_networks, predict
-from final_project.protocols import METRICS_INFO, Judge, Scores, print_table
+from final_project.protocols import METRICS_INFO, Judge, Predict, Scores, print_table
 
 HERE = Path(__file__).resolve().parent
 
@@ -63,7 +63,7 @@ def main(config: Config) -> dict[str, Any]:
     table: list[dict[str, Any]] = []
     first, theta = flow.fields[rows, config.start], flow.parameters[rows]
     truth = flow.fields[rows, config.start + 1 : config.start + steps + 1]
-    guesses = {
+    guesses: dict[str, Predict] = {
         about["name"]: partial(predict, autoencoder, temporal),
         "persistence": lambda first, theta, steps: np.repeat(first[:, None], steps, 1),
     }

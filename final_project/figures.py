@@ -43,7 +43,8 @@ def colours_of(models: list[str]) -> dict[str, dict[str, Any]]:
 
 def mesh_of(held: Any) -> Triangulation:
     """The mesh that a run's pictures are drawn on."""
-    return Triangulation(*held["coordinates"].T, held["triangles"])
+    x, y = held["coordinates"].T
+    return Triangulation(x, y, held["triangles"])
 
 
 def paint(axes: Any, mesh: Triangulation, values: np.ndarray, name: str, low: float, high: float, map_name: str | None = None) -> Any:
@@ -102,6 +103,7 @@ def _movie(path: Path, mesh: Triangulation, name: str, paths: dict[str, np.ndarr
         picture.subplots_adjust(left=0.02, right=0.98, top=0.93, bottom=0.12 / len(paths) + 0.06, hspace=0.3)
 
         picture.text(0.01, 0.005, footer, fontsize=5, color="#666666")
+        canvas: Any = picture.canvas  # Agg's
         sheets = []
         for number, label in enumerate(labels):
             for (title, values), panel in zip(paths.items(), axes[:, 0], strict=True):
@@ -109,9 +111,9 @@ def _movie(path: Path, mesh: Triangulation, name: str, paths: dict[str, np.ndarr
                 paint(panel, mesh, values[number], name, low, high)
                 panel.set_title(title, fontsize=8, pad=3)
             axes[-1, 0].set_xlabel(f"{name}, {label}", fontsize=8)
-            picture.canvas.draw()
+            canvas.draw()
             # without dither neighbouring pixels stay alike, and the file is a third smaller
-            sheets.append(Image.fromarray(np.asarray(picture.canvas.buffer_rgba())[..., :3]).quantize(128, dither=Image.Dither.NONE))
+            sheets.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(128, dither=Image.Dither.NONE))
         plt.close(picture)
     with atomic_path(path) as temporary:
         sheets[0].save(temporary, format="GIF", save_all=True, append_images=sheets[1:], duration=100, loop=0)
@@ -144,7 +146,8 @@ def draw_rollout(
 ) -> None:
     """GIF of a rollout's fields (T, P, F), at most 100 frames of it, of the most telling field."""
     column, shown = _telling(list(names)), np.arange(0, len(fields), max(1, len(fields) // 100))
-    _movie(path, Triangulation(*coordinates.T, triangles), names[column], {"prediction": fields[shown, :, column]},
+    x, y = coordinates.T
+    _movie(path, Triangulation(x, y, triangles), names[column], {"prediction": fields[shown, :, column]},
            [f"step {frame}, {time[frame] - time[0]:.2f} time units" for frame in shown], footer)  # fmt: skip
 
 

@@ -170,7 +170,9 @@ def velocity_gradient(velocity: np.ndarray, coordinates: np.ndarray, triangles: 
     flat = np.moveaxis(velocity, -2, 0).reshape(len(coordinates), -1)  # (P, ... 2)
     dx, dy = ((matrix @ flat).reshape(len(areas), *velocity.shape[:-2], 2) for matrix in (x, y))  # (M, ..., 2)
     share = areas / areas.sum()
-    return tuple(np.sqrt(np.tensordot(share, part, 1)) for part in ((dx[..., 0] + dy[..., 1]) ** 2, (dx**2 + dy**2).sum(-1)))
+    parts = (dx[..., 0] + dy[..., 1]) ** 2, (dx**2 + dy**2).sum(-1)
+    divergent, whole = (np.sqrt(np.tensordot(share, part, 1)) for part in parts)
+    return divergent, whole
 
 
 def divergence(prediction: np.ndarray, truth: np.ndarray, coordinates: np.ndarray, triangles: np.ndarray) -> np.ndarray:

@@ -96,9 +96,10 @@ def load_networks(folder: Path, flow: Flow, device: str) -> tuple[MeshAutoencode
             f"{path} was trained on another mesh ({0 if mesh is None else len(mesh)} nodes; the data have {len(flow.coordinates)}); train again on it"
         )
     groups = tuple(tuple(group) for group in about["groups"])
-    config = Config(**{key: tuple(value) if isinstance(value, list) else value for key, value in about["config"].items()})
-    autoencoder = build_autoencoder(config, False, mesh, groups)
-    temporal = build(TemporalConfig(**about["temporal"]), *about["shape"], len(about["parameters"]))
+    settings: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in about["config"].items()}
+    autoencoder = build_autoencoder(Config(**settings), False, mesh, groups)
+    count, latents = about["shape"]
+    temporal = build(TemporalConfig(**about["temporal"]), count, latents, len(about["parameters"]))
     with as_said(path):
         for name, network in (("autoencoder", autoencoder), ("temporal", temporal)):
             network.load_state_dict(

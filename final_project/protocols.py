@@ -128,11 +128,11 @@ class Judge:
         table = []
         for part in ours[0]:
             for column, series in enumerate((*self.flow.field_names, None)):
-                a, b = (
+                means: list[Any] = [
                     np.mean([scores[part]["squared_relative_l2"] for scores in runs], axis=(0, 2), dtype=np.float64)
                     for runs in (ours, control)
-                )
-                a, b = (values.mean(1) if series is None else values[:, column] for values in (a, b))  # (N,)
+                ]  # (N, F) each
+                a, b = (values.mean(1) if series is None else values[:, column] for values in means)  # (N,)
                 base = {
                     "protocol": "held-out",
                     "split": "test",
@@ -171,8 +171,11 @@ def fit_and_score(
 ) -> dict[str, Any]:
     """Fits one control on training trajectories and scores it: {"scores", "seconds", "params"}."""
     start, training = time.perf_counter(), Training(steps=config.baseline_steps, seed=config.seed)
-    model = {"persistence": Persistence, "parameter interpolation": ParameterInterpolation, "POD + linear": PODLinear,
-             "FNO": partial(OneStep, FNO, judge.grid, training, device), "U-Net": partial(OneStep, UNet, judge.grid, training, device)}[name]()  # fmt: skip
+    controls: dict[str, Callable[[], Any]] = {
+        "persistence": Persistence, "parameter interpolation": ParameterInterpolation, "POD + linear": PODLinear,
+        "FNO": partial(OneStep, FNO, judge.grid, training, device), "U-Net": partial(OneStep, UNet, judge.grid, training, device),
+    }  # fmt: skip
+    model = controls[name]()
     model.fit(fields, theta, known)
     seconds = time.perf_counter() - start
     return {

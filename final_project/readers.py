@@ -10,7 +10,7 @@ import gzip
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +130,10 @@ def _dambreak(raw: dict[str, Any], path: Path, case: str | None) -> dict[str, An
 
     chosen = [case] if case is not None else max(map(like, cases), key=len)
     with _readable(path):
-        fields = [
+        paths = [
             np.concatenate([raw[f"{name}_U"], raw[f"{name}_alpha"][..., None], raw[f"{name}_p_rgh"][..., None]], -1) for name in chosen
         ]
-        fields = np.stack(fields)  # (N, T, P, 4)
+        fields = np.stack(paths)  # (N, T, P, 4)
     return {"fields": fields, "coordinates": raw[f"{chosen[0]}_xy"], "parameters": np.zeros((len(chosen), 0)),
             "time": raw[f"{chosen[0]}_t"], "field_names": np.array(["u", "v", "alpha", "p_rgh"]), "notes": [f"cases: {', '.join(chosen)}"]}  # fmt: skip
 
@@ -187,7 +187,7 @@ def _check_lists(place: Path) -> None:
         return
     kind = MESH.get(place.name.removesuffix(".gz"))
     if kind:
-        whole = re.search(rb"\}[^(]*?^\s*+\d++\s*+" + LISTS[kind], content, re.MULTILINE)
+        whole = re.search(rb"\}[^(]*?^\s*+\d++\s*+" + LISTS[kind], content, re.MULTILINE) is not None
     else:  # without its whole lists, a field file has no list and no long row of numbers
         rest = re.sub(rb"nonuniform\s++(?:" + IN_FIELD + rb")", b"", content)
         whole = not re.search(rb"nonuniform\s++List<\w++>\s*+\d*+\s*+\(|[\s0-9.+\-eE()]{1000}", rest)
@@ -205,7 +205,7 @@ def _openfoam(path: Path) -> dict[str, Any]:
     time = np.array([folder.time for folder in times])
     steps = np.diff(time)
     if len(steps) and steps.max() > 1.5 * np.median(steps):
-        late = np.argmax(steps)
+        late = int(np.argmax(steps))
         raise InputError(
             f"{path}: no time folder between {times[late].name} and {times[late + 1].name}, but steps of {np.median(steps):g} elsewhere; "
             "write at equal steps (writeControl adjustableRunTime)"
@@ -244,7 +244,7 @@ def _values(file: FoamFieldFile, cells: int, shape: tuple[int, ...]) -> np.ndarr
         return np.broadcast_to(values, (cells, *shape))
 
 
-def _cells(path: Path, times: list[FoamCase.TimeDirectory]) -> tuple[np.ndarray, np.ndarray, csr_array]:
+def _cells(path: Path, times: Sequence[FoamCase.TimeDirectory]) -> tuple[np.ndarray, np.ndarray, csr_array]:
     """Centres (P, 3) of the cells, the mesh points (S, 3), and which of them each cell has, sparse (P, S).
 
     Centres are those that writeCellCentres left (C), else as OpenFOAM computes them (primitiveMeshCellCentresAndVols): a face's centre is
@@ -297,7 +297,7 @@ def _mesh_list(path: Path, name: str) -> Any:
         raise InputError(f"{path}: constant/polyMesh/{name} is missing; the mesh belongs to the case")
     with _readable(place):
         _check_lists(place)
-        file = FoamFile(place)
+        file: Any = FoamFile(place)  # (what an entry is depends on the file)
         long = file.format == "binary" and "label=64" in str(file["FoamFile"].get("arch", ""))
         value = file[None]
 

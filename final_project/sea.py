@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -31,6 +32,18 @@ class Temporal(nn.Module):
     `theta_std` (K,). With one group, or all in one stream, there is no exchange.
     Raises InputError where the heads do not fit the widths, where the joint control is asked to exchange, and for sizes below one.
     """
+
+    mean: Tensor
+    std: Tensor
+    delta_std: Tensor
+    weights: Tensor
+    theta_mean: Tensor
+    theta_std: Tensor
+    blocks: Any  # a ModuleList of Blocks, which torch's stubs cannot say
+    embed: Any  # this and the next three: a module or a parameter for each stream, or None
+    norm: Any
+    head: Any
+    spread: Any
 
     def __init__(self, config: TemporalConfig, groups: int, latents: int, parameters: int):
         super().__init__()
@@ -83,7 +96,7 @@ class Temporal(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        last = [layer for layer in self.head or () if self.config.delta and isinstance(layer, nn.Linear)]
+        last: list[Any] = [layer for layer in self.head or () if self.config.delta and isinstance(layer, nn.Linear)]
         if self.config.small_start:
             last += [module.conditioner[-1] for module in self.modules() if isinstance(module, Norm) and module.conditioner is not None]
             for block in self.blocks:
@@ -161,14 +174,15 @@ class Temporal(nn.Module):
         causal = time == 0 and (window is None or new <= window)
         mask = None if causal or new == 1 else visible(time, new, seen, window, z.device)
         enough = 1 << (time + new - 1).bit_length()  # one table for many lengths
-        turns = {size: tuple(part[time : time + new] for part in rotary_table(enough, size, z.device)) for size in self.head_sizes}
+        tables = {size: rotary_table(enough, size, z.device) for size in self.head_sizes}
+        turns = {size: (cos[time : time + new], sin[time : time + new]) for size, (cos, sin) in tables.items()}
         reading = Reading(turns, mask, causal and new > 1, window, cache, maps)
 
         theta = (theta.to(z.dtype) - self.theta_mean) / self.theta_std
-        h = (z - self.mean) / self.std
+        normal = (z - self.mean) / self.std
         if self.config.joint:
-            h = rearrange(h, "b t g l -> b t 1 (g l)")
-        h = list(h.unbind(2))  # G of (B, T, L)
+            normal = rearrange(normal, "b t g l -> b t 1 (g l)")
+        h = list(normal.unbind(2))  # G of (B, T, L)
         if self.embed is not None:
             h = [embed(x) for embed, x in zip(self.embed, h, strict=True)]  # G of (B, T, D)
         for block in self.blocks:
@@ -194,7 +208,7 @@ class Temporal(nn.Module):
         """z (B, T, G, L), theta (B, K) -> the next latent at every time (B, T, G, L); no output depends on later frames."""
         return self.advance(z, theta, keep=False)[0]
 
-    def step(self, z: Tensor, theta: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
+    def step(self, z: Tensor, theta: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache | None]:
         """z (B, G, L) at one time and the cache of all before (None at the start) -> the next latent (B, G, L), the new cache."""
         out, cache = self.advance(z[:, None], theta, cache)
         return out[:, 0], cache
@@ -204,8 +218,8 @@ class Temporal(nn.Module):
         """Attention weights (B, H, T, T) of z (B, T, G, L) by (block, reading group, group that is read)."""
         maps: dict[str, Tensor] = {}
         self.advance(z, theta, keep=False, maps=maps)
-        crossing = {(number, *map(int, pair.split("<"))): attention.name for number, block in enumerate(self.blocks)
-                    for pair, attention in block.cross.items()}  # fmt: skip
+        crossing: dict[Any, str] = {(number, *map(int, pair.split("<"))): attention.name for number, block in enumerate(self.blocks)
+                                    for pair, attention in block.cross.items()}  # fmt: skip
         return {key: maps[name] for key, name in crossing.items()}
 
 
@@ -249,7 +263,7 @@ class PatchTemporal(Temporal):
             kept = min(self.head[number].out_features, analysis.shape[2])
             deviation, directions = _principal(seen, kept)
             whitened = directions / (deviation + PRINCIPAL_FLOOR * deviation[0]).clamp(min=1e-30)  # (c, C)
-            mixing = torch.randn(kept, self.config.width, dtype=torch.float64) / math.sqrt(kept)
+            mixing = torch.randn(kept, self.embed[number].shape[2], dtype=torch.float64) / math.sqrt(kept)
             self.embed[number].copy_(analysis @ whitened @ mixing)
             deviation, directions = _principal(stepped, kept)
             self.spread[number].zero_()[:, :kept] = (directions * deviation).T @ synthesis

@@ -17,7 +17,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from types import ModuleType
@@ -105,7 +105,7 @@ def read_part(folder: Path, number: int, wanted: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def outcomes(config: Config, numbers: list[int], folder: Path) -> Iterator[tuple[int, float | None]]:
+def outcomes(config: Config, numbers: list[int], folder: Path) -> Generator[tuple[int, float | None], None, None]:
     """(trajectory, time of divergence or None) as they finish."""
     workers = min(config.workers, len(numbers))
     if workers <= 1:
@@ -184,7 +184,7 @@ def main(config: Config, notice: str | None = None) -> Path | None:
     return out
 
 
-def built_in(flow: str, preset: str, workers: int) -> Flow:
+def built_in(flow: Literal["cylinder", "lock_exchange"], preset: Preset, workers: int) -> Flow:
     """The sample of a preset (smoke: 6 trajectories, default: 16), simulated once and kept in the data folder. Raises InputError."""
     solver(flow)  # refuses an unknown flow
     if preset not in BUILT_IN:

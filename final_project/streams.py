@@ -14,7 +14,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -193,7 +193,9 @@ class Norm(nn.Module):
         adaptive = hidden is not None and parameters > 0
         self.weight = nn.Parameter(torch.zeros(width) if adaptive and small_start else torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width)) if adaptive else None
-        self.conditioner = nn.Sequential(nn.Linear(parameters, hidden), nn.SiLU(), nn.Linear(hidden, 2 * width)) if adaptive else None
+        self.conditioner: nn.Sequential | None = None
+        if hidden is not None and adaptive:
+            self.conditioner = nn.Sequential(nn.Linear(parameters, hidden), nn.SiLU(), nn.Linear(hidden, 2 * width))
 
     def gain(self, theta: Tensor) -> tuple[Tensor, Tensor | None]:
         """Gain and shift, each (B, 1, D) for parameters (B, K); plain: (D,) and None."""
@@ -221,6 +223,10 @@ Attending = Callable[[int, int], nn.Module]  # (width, heads) -> attention
 class Stream(nn.Module):
     """The weights of one field group in one block."""
 
+    down: Any  # a layer, None without an exchange; so are the next two
+    norm_low: Any
+    up: Any
+
     def __init__(self, width: int, parameters: int, config: TemporalConfig, exchanging: bool, attention: Attending):
         super().__init__()
         low = width // config.down_ratio
@@ -243,6 +249,8 @@ class Stream(nn.Module):
 class Block(nn.Module):
     """Self-attention, exchange, parameter injection and MLP of G streams; each stage is finished in every stream before the next."""
 
+    streams: Any  # a ModuleList of Streams, which torch's stubs cannot say
+
     def __init__(self, streams: int, width: int, parameters: int, config: TemporalConfig):
         super().__init__()
         attention: Attending = functools.partial(PatchAttention, patches=config.patches) if config.patches else Attention
@@ -264,7 +272,7 @@ class Block(nn.Module):
         """What stream i takes from the others' lowered states (B, T, E) -> (B, T, D)."""
         others = [j for j in range(len(lowered)) if j != i]
         if self.exchange == "addition":
-            parts = {str(i): sum(lowered[j] for j in others)}
+            parts: dict[str, Any] = {str(i): sum(lowered[j] for j in others)}
         else:
             parts = {f"{i}<{j}": self.cross[f"{i}<{j}"](lowered[i], lowered[j], reading) for j in others}
         lifted = {name: self.streams[i].up(F.gelu(part)) for name, part in parts.items()}

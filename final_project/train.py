@@ -78,9 +78,10 @@ def main(config: Config) -> dict[str, Any]:
                 f"rollout error, {name}, seed {seed}",
                 partial(train_temporal, config, run, name, seed, coder, flow.coordinates, fields, theta, known, known_theta, device, world),
             )
-            model = build_temporal(config, name, *encode(coder, fields[:1, :1]).shape[2:], theta.shape[1])
-            model.load_state_dict(tensors(state["weights"]))
-            found[name, seed] = coder, model.to(device).eval(), seconds + state["seconds"]
+            size, latents = encode(coder, fields[:1, :1]).shape[2:]
+            temporal = build_temporal(config, name, size, latents, theta.shape[1])
+            temporal.load_state_dict(tensors(state["weights"]))
+            found[name, seed] = coder, temporal.to(device).eval(), seconds + state["seconds"]
         return coders, found
 
     if world.rank:  # the first process writes; the others only help it train
@@ -104,18 +105,17 @@ def main(config: Config) -> dict[str, Any]:
         }
         scores, table = {}, []
         for name, (floor, weights, seconds) in floors.items():
-            scores[name] = [run.memo(f"scores {name}", lambda floor=floor: judge.score(floor, parts))]
+            scores[name] = [run.memo(f"scores {name}", partial(judge.score, floor, parts))]
             table += judge.rows(name, scores[name], params=weights, seconds=round(seconds, 1))
         for name in config.baselines if trained else ():
-            kept = run.memo(
-                f"scores {name}", lambda name=name: fit_and_score(config, judge, parts, name, fields, theta, (known, known_theta), device)
-            )
+            fitting = partial(fit_and_score, config, judge, parts, name, fields, theta, (known, known_theta), device)
+            kept = run.memo(f"scores {name}", fitting)
             scores[name] = [kept["scores"]]
             table += judge.rows(name, scores[name], params=kept["params"], seconds=round(kept["seconds"], 1))
         for name in dict.fromkeys(name for name, _ in trained):
             runs = {seed: trained[name, seed] for seed in range(config.seeds)}
             scores[name] = [
-                run.memo(f"scores {name}, seed {seed}", lambda pair=pair: judge.score(partial(predict, *pair[:2]), parts))
+                run.memo(f"scores {name}, seed {seed}", partial(judge.score, partial(predict, *pair[:2]), parts))
                 for seed, pair in progress(runs.items(), f"scores, {name}")
             ]
             table += judge.rows(
@@ -133,13 +133,15 @@ def main(config: Config) -> dict[str, Any]:
         results = run.finish(table, METRICS_INFO)
         if trained:
             first = config.models[0]
+            coder, temporal, _ = trained[first, 0]
             save_networks(
                 folder,
                 flow,
                 groups,
                 {key: value for key, value in plain(config).items() if key not in ("data", "out")},
                 first,
-                *trained[first, 0][:2],
+                coder,
+                temporal,
             )
             errors = {f"{name} | {part}": np.mean([run_[part]["squared_relative_l2"] for run_ in runs], 0, dtype=np.float32)
                       for name, runs in scores.items() for part in runs[0]}  # fmt: skip
@@ -150,7 +152,7 @@ def main(config: Config) -> dict[str, Any]:
                 {name: partial(predict, *trained[name, 0][:2]) for name in config.models[:3]},
                 errors[f"{first} | interpolation"].mean((1, 2)),
             )
-            shown |= attention_maps(judge, int(parts.interpolation[0]), *trained[first, 0][:2], groups, config.boxes)
+            shown |= attention_maps(judge, int(parts.interpolation[0]), coder, temporal, groups, config.boxes)
             write_arrays(folder / "pictures.npz", **shown)
             draw_figures(folder)
             compile_report(folder, HERE / "report.typ", folder / "report.pdf")

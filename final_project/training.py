@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from common.parallel import Follower, World
 from common.run import Run, progress, tensors
-from final_project.autoencoder import MeshAutoencoder
+from final_project.autoencoder import Autoencoder, MeshAutoencoder
 from final_project.config import Config, tricks_of
 from final_project.data import Flow
 from final_project.metrics import squared_relative_l2
@@ -120,7 +120,7 @@ def train_autoencoder(config: Config, run: Run | Follower, published: bool, flow
     torch.manual_seed(config.seed)
     model = build_autoencoder(config, published, flow.coordinates, groups)
     frames = torch.from_numpy(fields.reshape(-1, *fields.shape[2:]))
-    if not published:
+    if isinstance(model, Autoencoder):
         model.fit_linear(frames)
     model.to(device)
     frames, batch = frames.to(device), 128 if published else config.autoencoder_batch
@@ -145,7 +145,8 @@ def train_temporal(config: Config, run: Run | Follower, name: str, seed: int, au
     published, tricks = name == "as published", tricks_of(name)
     z, told = encode(autoencoder, fields), torch.from_numpy(theta).float().to(device)  # (N, T, G, L), (N, K)
     torch.manual_seed(1000 * config.seed + seed)
-    model = build_temporal(config, name, *z.shape[2:], theta.shape[1]).to(device)
+    groups, latents = z.shape[2:]
+    model = build_temporal(config, name, groups, latents, theta.shape[1]).to(device)
     model.fit(z, told, geometry(config, autoencoder, coordinates))
     steps, lr, batch, window, first_share = config.steps, config.lr, config.batch, config.window, config.first_share
     if published:
@@ -158,11 +159,11 @@ def train_temporal(config: Config, run: Run | Follower, name: str, seed: int, au
 
     def draw(step: int) -> tuple[Tensor, Tensor, Tensor, bool | int]:
         rng = np.random.default_rng((config.seed, 62, seed, step))
-        rows, starts = rng.integers(len(z), size=batch), rng.integers(z.shape[1] - length + 1, size=batch)
-        starts[rng.random(batch) < first_share] = 0
+        chosen, begins = rng.integers(len(z), size=batch), rng.integers(z.shape[1] - length + 1, size=batch)
+        begins[rng.random(batch) < first_share] = 0
         size = config.noise * rng.random((batch, 1, 1, 1), np.float32) if "noise" in tricks else np.zeros((batch, 1, 1, 1), np.float32)
-        noise = size * rng.standard_normal((batch, length - 1, *z.shape[2:]), np.float32)
-        rows, starts, noise = (torch.from_numpy(value[part]).to(device) for value in (rows, starts, noise))
+        drawn = size * rng.standard_normal((batch, length - 1, *z.shape[2:]), np.float32)
+        rows, starts, noise = (torch.from_numpy(value[part]).to(device) for value in (chosen, begins, drawn))
         window = z[rows[:, None], starts[:, None] + torch.arange(length, device=device)]  # (B, T, G, L)
         told_here, noise = told[rows], noise * model.delta_std
         if model.config.patches:

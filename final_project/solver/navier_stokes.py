@@ -67,7 +67,7 @@ class IMEX:
         """One step; entries that the inverse leaves alone (boundary values) stay as they are. Raises Diverged."""
         state, (newest, middle, oldest) = self.state, self.past
         self.explicit(state, oldest)
-        self.past = newest, middle, oldest = oldest, newest, middle
+        self.past = newest, middle, oldest = [oldest, newest, middle]
         if self.taken < 2:
             self.operator, self.inverse = self.assemble((1.0, 1.5)[self.taken])
         if self.taken == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import ngsolve as ng
@@ -103,7 +104,7 @@ def main() -> list[Row]:
     ng.SetNumThreads(1)
     rows: list[Row] = []
 
-    def add(case: str, values: dict[str, float], references: dict[str, tuple[float | None, float | None]], started: float) -> None:
+    def add(case: str, values: dict[str, float], references: Mapping[str, tuple[float | None, float | None]], started: float) -> None:
         seconds = round(time.process_time() - started, 2)
         for quantity, value in values.items():
             low, high = references.get(quantity, (None, None))
