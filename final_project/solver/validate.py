@@ -1,4 +1,4 @@
-"""Measures both solvers against published figures: python -m final_project.solver.validate (about five minutes of one core)."""
+"""Measures both solvers against published figures: python -m final_project.solver.validate (about six minutes of one core)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from final_project.solver import Trajectory, cylinder, lock_exchange
 from final_project.solver.navier_stokes import NavierStokes
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "solver" / "metrics.json"
-FINE = cylinder.Settings(maxh=0.06, cylinder_h=0.013, step=5e-4)  # the reference resolution
+FINE = cylinder.Settings(maxh=0.05, cylinder_h=0.010, step=2.5e-4)  # the reference resolution
 Row = dict[str, str | float | None]
 
 
