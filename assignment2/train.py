@@ -7,7 +7,6 @@ residuals, and a point forecast that is hardly better than no change.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from functools import partial
 from pathlib import Path
@@ -16,62 +15,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from assignment2.config import Config
 from assignment2.figures import draw_figures
 from assignment2.model import Forecaster, Seq2Seq, pinball, save_forecasters
 from assignment2.scoring import answers, looks
 from common.backtest import metrics_info
 from common.cli import entry, parse
-from common.forecast import ForecastConfig, Group, Windows, assigned_rows, fan_arrays, held_out_rows, print_table
+from common.forecast import Group, Windows, assigned_rows, fan_arrays, held_out_rows, print_table
 from common.prices import COINS, Prices, check_positive
 from common.report import compile_report
 from common.run import Run, choose_device, progress, tensors, write_arrays
 from common.windows import MinMax, split
 
 HERE = Path(__file__).resolve().parent
-
-
-@dataclasses.dataclass(frozen=True)
-class Config(ForecastConfig):
-    """Assignment 2: Seq2Seq with attention on hourly prices."""
-
-    assigned_units: int = 1000
-    """units of the course's LSTMs"""
-    assigned_epochs: int = 300
-    """its passes over the one window"""
-    assigned_lr: float = 1e-3
-    """its learning rate (Adam)"""
-
-    context: int = 96
-    """steps that a forecast sees"""
-    horizon: int = 5
-    """steps that it tells"""
-    units: int = 32
-    """units of the held-out LSTMs"""
-    decays: tuple[float, ...] = (0.5, 0.8, 0.9, 0.99, 0.97)
-    """speeds at which the window's volatility is told; the last one's is the scale of the forecast"""
-    dropout: float = 0.2
-    """share of the encoder's inputs left out in training"""
-    epochs: int = 5
-    """passes over the training part at most"""
-    patience: int = 3
-    """passes without a better validation CRPS before training stops"""
-    batch: int = 256
-    """windows in a batch"""
-    lr: float = 1e-3
-    """peak learning rate (AdamW, one cycle)"""
-    weight_decay: float = 0.05
-    """AdamW's weight decay"""
-    teacher_forcing: float = 0.25
-    """share of decoder inputs that are the truth when training starts"""
-    teacher_until: float = 0.1
-    """share of the training after which none are (scheduled sampling, linear between)"""
-
-    @classmethod
-    def presets(cls) -> dict[str, dict[str, Any]]:
-        return {
-            "smoke": {"steps": 1500, "seeds": 2, "assigned_units": 24, "assigned_epochs": 30, "units": 8, "epochs": 2, "batch": 128},
-            "full": {},
-        }
 
 
 def teach(

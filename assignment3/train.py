@@ -7,97 +7,33 @@ either normalisation, and a point forecast that is no better than no change.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from assignment2.config import Config as Seq2SeqConfig
 from assignment2.model import Forecaster as Seq2SeqForecaster
 from assignment2.model import save_forecasters
-from assignment2.train import Config as Seq2SeqConfig
 from assignment2.train import teach, train_forecaster
 from assignment3.backend import keras
+from assignment3.config import Config
 from assignment3.figures import draw_figures
 from assignment3.model import NORMALISATIONS, Forecaster, Normalisation, course_transformer, save_model
 from assignment3.scoring import answers, looks
 from assignment3.training import fit
 from common.backtest import metrics_info
 from common.cli import entry, parse
-from common.forecast import ForecastConfig, Group, Windows, assigned_rows, fan_arrays, held_out_rows, print_table
+from common.forecast import Group, Windows, assigned_rows, fan_arrays, held_out_rows, print_table
 from common.prices import COINS, Prices, check_positive
 from common.report import compile_report
 from common.run import Run, choose_device, progress, tensors, write_arrays
 from common.windows import MinMax, split
 
 HERE = Path(__file__).resolve().parent
-
-
-@dataclasses.dataclass(frozen=True)
-class Config(ForecastConfig):
-    """Assignment 3: a Transformer encoder on hourly prices."""
-
-    assigned_blocks: int = 4
-    """encoder blocks of the course's network"""
-    assigned_units: int = 64
-    """units of the Seq2Seq beside it"""
-    assigned_epochs: int = 1000
-    """passes over the one window"""
-    assigned_lr: float = 1e-3
-    """learning rate (Adam)"""
-
-    context: int = 96
-    """steps that a forecast sees"""
-    horizon: int = 5
-    """steps that it tells"""
-    width: int = 64
-    """of the tokens"""
-    blocks: int = 3
-    """encoder blocks"""
-    heads: int = 8
-    """heads of their attention"""
-    key: int = 64
-    """width of each head"""
-    feed_forward: int = 0
-    """hidden units of the feed-forward part; 0: the course's single ReLU layer of the width"""
-    norm: Literal["post", "pre"] = "post"
-    """where layer normalisation stands: after each sum (the paper and the course) or before each part"""
-    decays: tuple[float, ...] = (0.5, 0.8, 0.9, 0.99, 0.97)
-    """speeds at which the window's volatility is told; the last one's is the scale of the forecast"""
-    dropout: float = 0.2
-    """share of the inputs left out in training"""
-    epochs: int = 3
-    """passes over the training part at most; the one with the best validation CRPS is kept"""
-    patience: int = 3
-    """passes without a better validation CRPS before training stops"""
-    batch: int = 128
-    """windows in a batch"""
-    lr: float = 3e-4
-    """peak learning rate (AdamW, warm-up and cosine)"""
-    weight_decay: float = 0.05
-    """AdamW's weight decay"""
-
-    @classmethod
-    def presets(cls) -> dict[str, dict[str, Any]]:
-        small = {
-            "steps": 1500,
-            "seeds": 2,
-            "assigned_epochs": 20,
-            "assigned_blocks": 1,
-            "width": 16,
-            "blocks": 2,
-            "heads": 2,
-            "key": 8,
-            "epochs": 2,
-        }
-        return {"smoke": small, "default": {"seeds": 3, "epochs": 2}, "full": {}}
-
-    def network(self) -> dict[str, Any]:
-        """What `encoder` is told."""
-        return {name: getattr(self, name) for name in ("width", "blocks", "heads", "key", "feed_forward", "norm", "dropout")}
 
 
 def as_assigned(config: Config, run: Run, prices: Prices, device: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from assignment1 import data
+from assignment1.config import Config
 from assignment1.elm import ELMClassifier, Moments, random_layer
 from assignment1.features import (
     CodebookLookup,
@@ -31,7 +32,6 @@ from assignment1.features import (
 from assignment1.mlp import CNNClassifier, MLPClassifier
 from assignment1.protocols import representations, scores
 from assignment1.synthetic import draw_faces
-from assignment1.train import Config
 from assignment1.vqvae import VQVAE, Codebook, code_views, load_vqvae, psnr
 from common.cli import InputError
 
