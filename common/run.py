@@ -426,12 +426,12 @@ class Run:
 
 
 def finished_runs(results: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """(folder, run.json) of the finished runs below a results folder, the newest last."""
+    """(folder, run.json) of the finished runs with a report below a results folder (ablations keep their tables alone), the newest last."""
     found = []
     for file in Path(results).glob("*/run.json"):
         with contextlib.suppress(OSError, ValueError):
             record = json.loads(file.read_text(encoding="utf-8"))
-            if record.get("status") == "finished" and (file.parent / "metrics.json").exists():
+            if record.get("status") == "finished" and all((file.parent / name).exists() for name in ("metrics.json", "report.pdf")):
                 found.append((file.parent, record))
     return sorted(found, key=lambda run: (run[1]["started"], str(run[0])))
 

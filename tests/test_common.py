@@ -228,13 +228,17 @@ def test_atomic_path_leaves_the_old_file_when_the_block_fails(tmp_path):
     assert target.read_text() == "old"
 
 
-def test_newest_run_skips_unfinished_ones(tmp_path):
+def test_newest_run_skips_unfinished_ones_and_ablations(tmp_path):
     with pytest.raises(InputError, match="no finished run"):
         newest_run(tmp_path)
     for name, status, started in (("a", "finished", "2026-01-01"), ("b", "finished", "2026-01-02"), ("c", "running", "2026-01-03")):
         (tmp_path / name).mkdir()
         write_json(tmp_path / name / "run.json", {"status": status, "started": started})
         write_json(tmp_path / name / "metrics.json", {})
+        (tmp_path / name / "report.pdf").touch()
+    (tmp_path / "d").mkdir()
+    write_json(tmp_path / "d" / "run.json", {"status": "finished", "started": "2026-01-04"})
+    write_json(tmp_path / "d" / "metrics.json", {})  # tables alone
     assert newest_run(tmp_path).name == "b"
 
 

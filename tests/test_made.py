@@ -14,6 +14,7 @@ def run(folder, started: str, status: str = "finished", notice: bool = True) -> 
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
     (folder / "metrics.json").touch()
     (folder / "curve.png").touch()
+    (folder / "report.pdf").touch()
 
 
 def test_the_newest_finished_run_on_built_in_data_is_named(tmp_path, monkeypatch):
