@@ -65,7 +65,7 @@ class Config(ForecastConfig):
             "key": 8,
             "epochs": 2,
         }
-        return {"smoke": small, "default": {"seeds": 3, "epochs": 2}, "full": {}}
+        return {"smoke": small, "default": {"seeds": 2, "epochs": 2}, "full": {}}
 
     def network(self) -> dict[str, Any]:
         """What `encoder` is told."""

@@ -12,7 +12,7 @@ import gzip
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -34,6 +34,8 @@ INFO = {
 @dataclasses.dataclass(frozen=True)
 class Config(BaseConfig):
     """Assignment 3 on the exchange-rate benchmark."""
+
+    script: ClassVar[str] = "exchange.py"
 
     horizons: tuple[int, ...] = (96, 192, 336, 720)
     """days that are told"""

@@ -69,13 +69,8 @@ def parse(config_class: type[C], argv: Sequence[str] | None = None) -> C:
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught):
-            return tyro.cli(
-                config_class,
-                args=argv,
-                default=default,
-                description=config_class.__doc__,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-            )
+            short = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+            return tyro.cli(config_class, args=argv, default=default, description=config_class.__doc__, config=short)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise

@@ -38,13 +38,9 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, copied)
         names = [file.parent.name for file in runs if file.parent.resolve() != Path(folder).resolve()]
+        inputs = {"run": Path(folder).resolve().name, "others": " ".join(names)}
         with atomic_path(Path(out)) as temporary:
-            typst.compile(
-                stage / "report.typ",
-                output=temporary,
-                root=stage,
-                sys_inputs={"run": Path(folder).resolve().name, "others": " ".join(names)},
-            )
+            typst.compile(stage / "report.typ", output=temporary, root=stage, sys_inputs=inputs)
 
 
 def main() -> None:

@@ -103,7 +103,7 @@ def tables(readme: str, runs: set[str]) -> list[dict[str, Any]]:
     found = []
     for match in BLOCK.finditer(readme):
         words = dict(word.split("=", 1) for word in match["words"].split())
-        if words["run"] not in runs:
+        if match["kind"] != "table" or words["run"] not in runs:
             continue
         lead = readme[: match.start()].rstrip().splitlines()[-1].lstrip("# ").rstrip(":")
         text, _, note = table(match["words"]).partition("\n\n")

@@ -64,3 +64,12 @@ def test_readme_tables_are_fresh():
     for file in [ROOT / "README.md", *ROOT.glob("*/README.md")]:
         text = file.read_text(encoding="utf-8")
         assert fresh(text) == text, f"{file}: run `make readme`"
+
+
+def test_no_name_of_a_report_hides_a_sign_of_mathematics():
+    for path in ROOT.glob("*/report.typ"):
+        text = path.read_text(encoding="utf-8")
+        names = set(re.findall(r"^#let ([\w-]+)", text, re.MULTILINE))
+        used = {word for formula in re.findall(r"\$([^$]+)\$", text) for word in re.findall(r"(?<![#\w.\"])[a-z]{2,}(?![\w\"])", formula)}
+        assert not names & used, f"{path}: {names & used} mean something else inside a formula"
+        assert not re.search(r"#[\w.]+(\([^()]*(\([^()]*\))?[^()]*\))?\.len\(\); [a-z]", text), f"{path}: Typst takes this ; for its own"
