@@ -7,7 +7,7 @@ ASSIGNMENTS := $(foreach n,$(N),$(if $(filter 6,$(n)),final_project,assignment$(
 SAMPLE = $(if $(filter assignment1 assignment5,$(1)),synthetic,simulated)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench readme reports page browser clean
+.PHONY: help run test lint check replay bench readme reports page browser clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -31,6 +31,13 @@ lint: $(BIN)/.dev ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy common assignment1 assignment2 assignment3 assignment4 assignment5 final_project
+
+check: $(BIN)/.dev ## the slow tests: every command of the READMEs in smoke, twenty kills of every training (about an hour)
+	ADL_COMMANDS=1 $(BIN)/python -m pytest tests/test_commands.py
+	ADL_KILLS=20 $(BIN)/python -m pytest tests/test_robustness.py -k kill_9
+
+replay: $(BIN)/.dev ## train the beginning of the committed runs again, score their models again, and compare (real data, half an hour)
+	$(BIN)/python -m tests.replay
 
 bench: $(BIN)/.dev ## measure against peers and the hardware floor, and write the table in the README again
 	@for script in $(filter-out benchmarks/table.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit $$?; done

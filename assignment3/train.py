@@ -1,6 +1,6 @@
 """Assignment 3: a Transformer encoder in TensorFlow on hourly prices of seven coins, behind two normalisations.
 
-Vaswani et al. 2017. `python assignment3/train.py` trains on the built-in sample or on prices it finds; about 12 minutes on two
+Vaswani et al. 2017. `python assignment3/train.py` trains on the built-in sample or on prices it finds; about ten minutes on two
 CPU cores. On real coins (`--preset full`, about an hour) expect a CRPS 2.5 % below a random walk with rolling residuals, for
 either normalisation, and a point forecast that is no better than no change.
 """

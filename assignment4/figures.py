@@ -106,27 +106,27 @@ def singular_values(folder: Path, record: dict[str, Any], held: Any) -> None:
     ranks = record["config"]["ranks"]
     names = ["full fine-tuning", f"LoRA, rank {record['config']['rank']}", f"LoRA, rank {max(ranks)}"]
     paths = list(dict.fromkeys(key.split(" | ")[2] for key in held.files if key.startswith("singular | ")))
-    with figure(folder / "singular_values.png", record, **(panels(len(paths)) | {"sharex": True, "sharey": True})) as (picture, axes):
-        for panel, path in zip(axes.flat, paths, strict=False):
-            for name in dict.fromkeys(names):
+    # the first of them, the largest, is zero where the network before training was the best on validation
+    changed = [path for path in paths if any(held[f"singular | {name} | {path}"].max() > 1e-12 for name in names)]
+    layout = panels(max(len(changed), 1)) | {"sharex": True, "sharey": True}
+    with figure(folder / "singular_values.png", record, **layout) as (picture, axes):
+        for panel, path in zip(axes.flat, changed, strict=False):
+            for number, name in enumerate(dict.fromkeys(names)):
                 values = held[f"singular | {name} | {path}"]
                 values = values[values > 1e-4 * max(values.max(), 1e-12)]  # below: float32's noise of merging
-                panel.plot(
-                    np.arange(1, len(values) + 1),
-                    values,
-                    ms=3,
-                    **(
-                        style(name)
-                        | {"label": name, "color": PALETTE[(1, 2, 0)[names.index(name)]], "ls": ("-", "--", ":")[names.index(name)]}
-                    ),
-                )
+                look = {"label": name, "color": PALETTE[(1, 2, 0)[number]], "ls": ("-", "--", ":")[number], "ms": 3}
+                if len(values):
+                    panel.loglog(np.arange(1, len(values) + 1), values, **style(name) | look)
             panel.set_title(path, fontsize=8)
-            panel.set(yscale="log", xscale="log")
-        for panel in axes.flat[len(paths) :]:
+        for panel in axes.flat[len(changed) :]:
             panel.axis("off")
-        axes.flat[0].legend(fontsize=6)
-        picture.supylabel("singular value of the change", fontsize=9)
-        picture.suptitle("What training changed in each affine map (seed 0): singular values by their number", fontsize=10)
+        if changed:
+            axes.flat[0].legend(fontsize=6)
+            picture.supylabel("singular value of the change", fontsize=9)
+        else:
+            picture.text(0.5, 0.5, "unchanged: on validation the networks\nbefore training were the best", ha="center", va="center")
+        title = "What training changed in each affine map (seed 0)" + ": singular values by their number" * bool(changed)
+        picture.suptitle(title, fontsize=10)
 
 
 def curves(folder: Path, record: dict[str, Any]) -> None:

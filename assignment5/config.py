@@ -123,7 +123,7 @@ class Config(BaseConfig):
         return {
             "smoke": {"synthetic_images": 160, "side": 16, "width": 48, "unet_widths": (8, 16), "batch": 16, "epochs": 1, "repeats": 2, "warmup": 5, "seeds": 2,
                       "samples": 24, "feature_width": 8, "sweep": (3,), "steps": (2, 3), "powers": (1.0, 0.6), "feature_epochs": 1, "recipes": ("tuned", "as assigned")},
-            "default": {"repeats": 3, "samples": 128, "powers": (1.0, 0.6)},
+            "default": {"repeats": 3, "samples": 128, "powers": (1.0,)},
             "full": {"side": 64, "width": 384, "epochs": 50, "samples": 1024, "sweep": (3, 5, 7, 10, 15, 20, 50), "feature_epochs": 30, "recipes": ("tuned", "as assigned")},
         }  # fmt: skip
 

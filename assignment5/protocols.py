@@ -201,7 +201,10 @@ def evaluate_all(config: Any, models: dict[tuple[str, str], Diffusion], trained:
 def evaluate_times(config: Any, models: dict[tuple[str, str], Diffusion], describers: list[tuple[str, Describe]],
                    pixels: np.ndarray, judged: np.ndarray, unseen: np.ndarray, bfloat16: bool) -> list[dict[str, Any]]:  # fmt: skip
     """How far apart a sampler's times should be: every exponent of config.powers on the validation images, for every network, sampler and number of
-    steps, then the best one on the test images, where it is not 1 (`evaluate_all` has those). All are judged in the first space of features."""
+    steps, then the best one on the test images, where it is not 1 (`evaluate_all` has those). All are judged in the first space of features.
+    No row where 1 is the only exponent: there is nothing to choose."""
+    if set(config.powers) == {1}:
+        return []
     on_validation, on_test = (Judge(*describers[0], pixels, real, split) for real, split in ((judged, "validation"), (unseen, "test")))
     first = next(iter(models))
     cells = [(key, sampler, steps) for key in models for sampler in ("ddim", "dpm++") for steps in config.steps]

@@ -32,12 +32,13 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
         for file in Path(folder).iterdir():
             if file.suffix in {".json", ".png"}:
                 shutil.copy(file, stage / "run" / file.name)
-        runs = sorted(Path(source).parent.glob("results/**/metrics.json"))  # other runs of the assignment
+        runs = sorted(Path(source).parent.glob("results/**/metrics.json"))  # other runs, which a user may have removed
         for file in runs:
             copied = stage / file.relative_to(Path(source).parent)
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, copied)
-        names = [file.parent.name for file in runs if file.parent.resolve() != Path(folder).resolve()]
+        results = Path(source).parent / "results"
+        names = [file.parent.relative_to(results).as_posix() for file in runs if file.parent.resolve() != Path(folder).resolve()]
         inputs = {"run": Path(folder).resolve().name, "others": " ".join(names)}
         with atomic_path(Path(out)) as temporary:
             typst.compile(stage / "report.typ", output=temporary, root=stage, sys_inputs=inputs)

@@ -115,12 +115,14 @@ def save_state(path: Path, state: Any) -> None:
 
 
 def load_state(path: Path) -> Any:
-    """Reads what save_state wrote; arrays come back as numpy arrays."""
-    from safetensors import safe_open
+    """Reads what save_state wrote; arrays come back as numpy arrays. Raises InputError where the file is damaged."""
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="numpy") as file:
-        skeleton = json.loads(file.metadata()["skeleton"])
-    arrays = load_file(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            skeleton, arrays = json.loads(file.metadata()["skeleton"]), load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is damaged; --overwrite begins the run anew") from None
 
     def fill(node: dict) -> Any:
         ((kind, value),) = node.items()
@@ -285,9 +287,7 @@ class Run:
             different += [f"--{key.replace('_', '-')}" for key, value in was.items() if identity["config"].get(key) != value]
             if different:
                 self._lock.release()
-                raise InputError(
-                    f"--resume: {self.folder} was made with another {', '.join(different)}; use the same options, or --overwrite"
-                )
+                raise InputError(f"--resume: {self.folder} was made with another {', '.join(different)}; use the same ones or --overwrite")
         if old and config.overwrite:
             for item in self.folder.iterdir():
                 if item.name != ".lock":

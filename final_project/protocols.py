@@ -239,7 +239,7 @@ def print_table(rows: Iterable[dict[str, Any]], folder: Any, shown: Iterable[str
         if row["split"] == "test" and row["metric"] == "relative_l2_squared" and row["series"] is None and row.get("horizon") is None:
             found.setdefault(row["model"], {})[row["variant"]] = row["value"]
     parts = [part for part in shown if any(part in values for values in found.values())]
-    print(f"\n{'squared relative L2':26}" + "".join(f"{part:>15}" for part in parts))
+    print(f"\n{'squared relative L2':32}" + "".join(f"{part:>15}" for part in parts))
     for model, values in sorted(found.items(), key=lambda item: item[1].get(parts[0], np.inf)):
-        print(f"{model:26}" + "".join(f"{values.get(part, np.nan):15.5f}" for part in parts))
+        print(f"{model:32}" + "".join(f"{values.get(part, np.nan):15.5g}" for part in parts))
     print(f"\nwritten: {folder}")

@@ -13,7 +13,7 @@ import template
 from common.cli import InputError
 from template import data
 from template.model import Ridge, scores
-from tests.conftest import assert_refused, call, results, smoke, smoke_after_kill_9
+from tests.conftest import assert_refused, assert_same_after_kill_9, call, results, smoke
 
 HERE = str(Path(template.__file__).resolve().parent)
 
@@ -71,9 +71,7 @@ def test_a_run_leaves_everything_that_the_readme_promises(run):
 
 
 def test_kill_9_in_training_and_resume_gives_the_same_metrics(run, tmp_path):
-    smoke_after_kill_9(HERE, "simulated", tmp_path, "done-ridge-0.safetensors")
-    assert results(tmp_path / "run") == results(run)
-    assert (tmp_path / "run" / "metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes()
+    assert_same_after_kill_9(run, HERE, "simulated", tmp_path, "done-ridge-0.safetensors")
 
 
 def test_evaluate_and_predict(run, tmp_path):

@@ -59,8 +59,8 @@ def smoke(assignment: str, source: str, place: Path, *words: str) -> Path:
     return place / "run"
 
 
-def smoke_after_kill_9(assignment: str, source: str, place: Path, checkpoint: str, *more: str) -> Path:
-    """The same, killed as soon as a checkpoint has been written, and resumed."""
+def assert_same_after_kill_9(unbroken: Path, assignment: str, source: str, place: Path, checkpoint: str, *more: str) -> None:
+    """A smoke run in `place`, killed as soon as a checkpoint has been written and resumed, tells what the unbroken one does."""
     words = ["--preset", "smoke", "--source", source, "--out", str(place / "run"), *more]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / assignment / "train.py"), *words], cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -74,7 +74,9 @@ def smoke_after_kill_9(assignment: str, source: str, place: Path, checkpoint: st
     refused = call(f"{assignment}/train.py", *words)
     assert refused.returncode == 2
     assert "--resume" in refused.stderr
-    return smoke(assignment, source, place, "--resume", *more)
+    smoke(assignment, source, place, "--resume", *more)
+    assert results(place / "run") == results(unbroken)
+    assert (place / "run" / "metrics.csv").read_bytes() == (unbroken / "metrics.csv").read_bytes()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from common.cli import InputError
 from common.forecast import Windows
 from common.prices import COINS, simulate
 from common.windows import calendar, ewma_matrices, future, leaks, past
-from tests.conftest import assert_refused, call, results, smoke_after_kill_9
+from tests.conftest import assert_refused, assert_same_after_kill_9, call
 
 DECAYS = (0.8, 0.97)
 
@@ -238,25 +238,28 @@ def test_poisoned_test_prices_leave_the_trained_weights_as_they_are(smoke2, tmp_
 
 
 def test_kill_9_in_training_and_resume_gives_the_same_metrics(smoke2, tmp_path):
-    smoke_after_kill_9("assignment2", "simulated", tmp_path, "forecaster-1.safetensors")
-    assert results(tmp_path / "run") == results(smoke2)
-    assert (tmp_path / "run/metrics.csv").read_bytes() == (smoke2 / "metrics.csv").read_bytes()
+    assert_same_after_kill_9(smoke2, "assignment2", "simulated", tmp_path, "forecaster-1.safetensors")
 
 
-def test_evaluate_repeats_the_runs_scores_and_scores_new_prices(smoke2, tmp_path):
-    done = call("assignment2/evaluate.py", "--run", smoke2, "--out", tmp_path / "scores.json")
+def check_evaluate(script: str, run: Path, place: Path) -> None:
+    """evaluate.py repeats the run's pooled scores, and scores every origin of prices that the run has not seen."""
+    done = call(script, "--run", run, "--out", place / "scores.json")
     assert done.returncode == 0, done.stderr
 
     def pooled(rows: list[dict]) -> dict:
         return {(row["model"], row["variant"], row["metric"]): row["value"] for row in rows
                 if row["protocol"] == "held-out" and row["split"] == "test" and row["series"] is None and row["horizon"] is None}  # fmt: skip
 
-    again = pooled(json.loads((tmp_path / "scores.json").read_text())["rows"])
-    assert again == pytest.approx(pooled(json.loads((smoke2 / "metrics.json").read_text())["rows"]))
-    table(simulate(COINS, 400, 7)).to_csv(tmp_path / "new.csv.gz", index=False)
-    done = call("assignment2/evaluate.py", "--run", smoke2, "--data", tmp_path / "new.csv.gz", "--out", tmp_path / "new.json")
+    again = pooled(json.loads((place / "scores.json").read_text())["rows"])
+    assert again == pytest.approx(pooled(json.loads((run / "metrics.json").read_text())["rows"]))
+    table(simulate(COINS, 400, 7)).to_csv(place / "new.csv.gz", index=False)
+    done = call(script, "--run", run, "--data", place / "new.csv.gz", "--out", place / "new.json")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "new.json").read_text())["run"]["origins"] == 400 - 96 - 5 + 1
+    assert json.loads((place / "new.json").read_text())["run"]["origins"] == 400 - 96 - 5 + 1
+
+
+def test_evaluate_repeats_the_runs_scores_and_scores_new_prices(smoke2, tmp_path):
+    check_evaluate("assignment2/evaluate.py", smoke2, tmp_path)
 
 
 def test_predict_tells_the_hours_after_the_last_known_one(smoke2, tmp_path):

@@ -28,8 +28,8 @@ from common.backtest import LEVELS, crps_quantiles, rolling_quantiles
 from common.cli import InputError, data_folder
 from common.prices import COINS, simulate
 from common.windows import MinMax, future, leaks, past, steps_ahead
-from tests.conftest import assert_refused, call, results, smoke_after_kill_9
-from tests.test_assignment2 import table
+from tests.conftest import assert_refused, assert_same_after_kill_9, call
+from tests.test_assignment2 import check_evaluate, table
 
 REAL = data_folder()
 SMALL = {"width": 8, "blocks": 2, "heads": 2, "key": 4, "feed_forward": 0, "norm": "post", "dropout": 0.0}
@@ -291,25 +291,11 @@ def test_poisoned_test_prices_leave_the_trained_weights_as_they_are(tmp_path):
 
 
 def test_kill_9_in_training_and_resume_gives_the_same_metrics(smoke3, tmp_path):
-    smoke_after_kill_9("assignment3", "simulated", tmp_path, "minmax-0.safetensors")
-    assert results(tmp_path / "run") == results(smoke3)
-    assert (tmp_path / "run/metrics.csv").read_bytes() == (smoke3 / "metrics.csv").read_bytes()
+    assert_same_after_kill_9(smoke3, "assignment3", "simulated", tmp_path, "minmax-0.safetensors")
 
 
 def test_evaluate_repeats_the_runs_scores_and_scores_new_prices(smoke3, tmp_path):
-    done = call("assignment3/evaluate.py", "--run", smoke3, "--out", tmp_path / "scores.json")
-    assert done.returncode == 0, done.stderr
-
-    def pooled(rows: list[dict]) -> dict:
-        return {(row["model"], row["variant"], row["metric"]): row["value"] for row in rows
-                if row["protocol"] == "held-out" and row["split"] == "test" and row["series"] is None and row["horizon"] is None}  # fmt: skip
-
-    again = pooled(json.loads((tmp_path / "scores.json").read_text())["rows"])
-    assert again == pytest.approx(pooled(json.loads((smoke3 / "metrics.json").read_text())["rows"]))
-    table(simulate(COINS, 400, 7)).to_csv(tmp_path / "new.csv.gz", index=False)
-    done = call("assignment3/evaluate.py", "--run", smoke3, "--data", tmp_path / "new.csv.gz", "--out", tmp_path / "new.json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "new.json").read_text())["run"]["origins"] == 400 - 96 - 5 + 1
+    check_evaluate("assignment3/evaluate.py", smoke3, tmp_path)
 
 
 @pytest.mark.parametrize("model", ["minmax", "seq2seq"])

@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 
 from assignment3.model import Forecaster, save_model
+from assignment4.figures import draw_figures
 from assignment4.scoring import pairs
 from assignment4.strategies import Strategy, Weights, base_files, kernels, prepare, strategies, trained_weights
 from common.cli import InputError
 from common.forecast import Group, Windows
 from common.prices import COINS, CURRENCIES, simulate
+from common.run import write_arrays
 from tests.conftest import assert_refused, call, results, smoke
 from tests.test_assignment2 import table
 from tests.test_assignment3 import SMALL
@@ -161,6 +163,14 @@ def test_a_run_leaves_everything_that_the_readme_promises(smoke4):
     assert size <= 4 * weights + 4096
     forgotten = rows[rows.metric == "coin_crps"].set_index("model").value
     assert forgotten["no adaptation"] == pytest.approx(1, abs=1e-6)
+
+
+def test_figures_are_drawn_where_training_changed_nothing(smoke4, tmp_path):
+    shutil.copytree(smoke4, tmp_path / "run")
+    with np.load(smoke4 / "predictions.npz", allow_pickle=False) as held:
+        arrays = {name: values * (not name.startswith("singular")) if values.dtype.kind == "f" else values for name, values in held.items()}
+    write_arrays(tmp_path / "run" / "predictions.npz", **arrays)
+    draw_figures(tmp_path / "run")  # the pass before training may be the best on validation, as on simulated rates
 
 
 def test_a_resumed_run_is_the_same(smoke3, smoke4, tmp_path):

@@ -213,6 +213,11 @@ def test_state_round_trip_is_exact_and_holds_no_pickle(tmp_path):
     assert (back["step"], back["none"], back["list"], back["scalar"]) == (3, None, [1, 2.5, "x"], 0.1)
     assert back["empty"].shape == (0, 2)
     assert b"pickle" not in (tmp_path / "s").read_bytes()
+    whole = (tmp_path / "s").read_bytes()
+    for harmed in (b"", whole[:40], whole[:-8], b"{" + whole[1:]):
+        (tmp_path / "s").write_bytes(harmed)
+        with pytest.raises(InputError, match="is damaged; --overwrite begins the run anew"):
+            load_state(tmp_path / "s")
 
 
 def test_atomic_path_leaves_the_old_file_when_the_block_fails(tmp_path):

@@ -66,10 +66,15 @@ def test_readme_tables_are_fresh():
         assert fresh(text) == text, f"{file}: run `make readme`"
 
 
-def test_no_name_of_a_report_hides_a_sign_of_mathematics():
-    for path in ROOT.glob("*/report.typ"):
+def test_no_name_of_a_report_hides_a_sign_of_mathematics_or_a_name_of_the_template():
+    def names_of(text: str) -> set[str]:
+        return set(re.findall(r"^#let ([\w-]+)", text, re.MULTILINE))
+
+    template = names_of((ROOT / "common" / "report.typ").read_text(encoding="utf-8"))
+    for path in {*ROOT.glob("*/report.typ")} - {ROOT / "common" / "report.typ"}:
         text = path.read_text(encoding="utf-8")
-        names = set(re.findall(r"^#let ([\w-]+)", text, re.MULTILINE))
+        names = names_of(text)
+        assert not names & template, f"{path}: {names & template} are the template's"
         used = {word for formula in re.findall(r"\$([^$]+)\$", text) for word in re.findall(r"(?<![#\w.\"])[a-z]{2,}(?![\w\"])", formula)}
         assert not names & used, f"{path}: {names & used} mean something else inside a formula"
         assert not re.search(r"#[\w.]+(\([^()]*(\([^()]*\))?[^()]*\))?\.len\(\); [a-z]", text), f"{path}: Typst takes this ; for its own"

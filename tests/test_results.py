@@ -1,16 +1,20 @@
-"""Committed runs belong to the present code: their options exist and are allowed, their commands can be given, their commits are in the history."""
+"""Committed runs belong to the present code: it makes their first losses and their scores again, and their commands can be given."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from common.cli import BaseConfig, parse
+from common.report import compile_report
+from tests import replay
 from tests.test_readme import config_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,3 +75,50 @@ def test_a_committed_run_has_its_rows_models_and_commit(folder):
         pytest.skip("no history at hand")
     known = subprocess.run(["git", "-C", str(ROOT), "merge-base", "--is-ancestor", commit, "HEAD"], capture_output=True, check=False)
     assert known.returncode == 0, f"{commit} is not in this history"
+
+
+@pytest.mark.parametrize("folder", [folder for folder in RUNS if folder.name not in WITHOUT_MODEL], ids=names)
+def test_a_report_needs_no_other_run(folder, tmp_path):
+    (tmp_path / "results").mkdir()
+    source = shutil.copy(folder.parents[1] / "report.typ", tmp_path / "report.typ")
+    run = shutil.copytree(
+        folder, tmp_path / "results" / folder.name, ignore=shutil.ignore_patterns("checkpoints", "*.safetensors", "*.npz")
+    )
+    compile_report(run, source, tmp_path / "report.pdf")
+    assert (tmp_path / "report.pdf").read_bytes()[:5] == b"%PDF-"
+
+
+REPLAYED = json.loads(replay.RECORD.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", replay.RUNS)
+def test_a_committed_run_was_replayed_and_came_out_the_same(name):
+    found = REPLAYED[name]
+    assert found["training"]["lines"] >= 1
+    assert found["training"]["largest"] < 0.02, "losses of the same seed, on another processor perhaps"
+    if replay.RUNS[name] is not None:
+        assert found["scores"]["rows"] >= 1
+        assert found["scores"]["largest"] < 0.02, found["scores"]["where"]
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif("ADL_DATA_DIR" not in os.environ, reason="make replay needs the real data")
+@pytest.mark.parametrize("name", replay.RUNS)
+def test_what_replayed_a_committed_run_is_the_present_code(name):
+    system = name.split("/")[0]
+    assert REPLAYED[name]["code"] == replay.digest(system), f"{system} or common has changed since {name} was replayed: run `make replay`"
+
+
+def test_the_digest_of_the_code_sees_statements_and_neither_comments_nor_layout(tmp_path, monkeypatch):
+    def told(text: str) -> str:
+        (tmp_path / "system").mkdir(exist_ok=True)
+        (tmp_path / "system" / "train.py").write_text("from system.model import f\nf()\n", encoding="utf-8")
+        (tmp_path / "system" / "model.py").write_text(text, encoding="utf-8")
+        replay.imported.cache_clear()
+        return replay.digest("system")
+
+    monkeypatch.setattr(replay, "ROOT", tmp_path)
+    once = told("def f():\n    return 1\n")
+    assert told('"""What f does."""\n\n\ndef f():\n    """One."""\n    return 1  # one\n') == once
+    assert told("def f():\n    return 2\n") != once
+    replay.imported.cache_clear()

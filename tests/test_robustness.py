@@ -36,7 +36,9 @@ from common import run as run_module
 from common.cli import BaseConfig, InputError
 from common.prices import COINS, read_table, simulate
 from common.run import Run, load_state, save_state, write_arrays, write_json, write_text
-from tests.conftest import ROOT, call, results
+from final_project.data import write_flow
+from tests.conftest import ROOT, call, results, smoke
+from tests.test_final_project import waves
 from tests.test_template import copied
 
 MORE = int(os.environ.get("ADL_FUZZ", "1"))  # how many times the usual number of examples
@@ -580,13 +582,30 @@ def readable(folder: Path) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("assignment", "source"), [("assignment2", "simulated"), ("assignment5", "synthetic")])
-def test_kill_9_at_random_moments_and_resume(assignment, source, request, tmp_path):
+SLOW = pytest.mark.skipif("ADL_KILLS" not in os.environ, reason="minutes a system: `make check`")
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "assignment2",
+        "assignment5",
+        *(pytest.param(name, marks=SLOW) for name in ("assignment1", "assignment3", "assignment4", "final_project")),
+    ],
+)
+def test_kill_9_at_random_moments_and_resume(assignment, tmp_path, tmp_path_factory):
     """ADL_KILLS moments (default 2), spread over about one training; the seed is ADL_KILL_SEED (default 0)."""
-    unbroken, kills = request.getfixturevalue(f"smoke{assignment[-1]}"), int(os.environ.get("ADL_KILLS", "2"))
+    source = ["--source", "synthetic" if assignment in ("assignment1", "assignment5") else "simulated"]
+    if assignment == "assignment4":
+        source += ["--base", str(smoke("assignment3", "simulated", tmp_path_factory.mktemp("base")))]
+    if assignment == "final_project":
+        write_flow(tmp_path / "waves.h5", waves())
+        source = ["--source", "auto", "--data", str(tmp_path / "waves.h5")]
+    unbroken = smoke(assignment, source[1], tmp_path_factory.mktemp("unbroken"), *source[2:])
+    kills = int(os.environ.get("ADL_KILLS", "2"))
     whole = json.loads((unbroken / "run.json").read_text())["seconds"]
-    rng = np.random.default_rng((int(os.environ.get("ADL_KILL_SEED", "0")), int(assignment[-1])))
-    record, words = tmp_path / "run" / "run.json", ["--preset", "smoke", "--source", source, "--out", str(tmp_path / "run"), "--resume"]
+    rng = np.random.default_rng((int(os.environ.get("ADL_KILL_SEED", "0")), *assignment.encode()))
+    record, words = tmp_path / "run" / "run.json", ["--preset", "smoke", *source, "--out", str(tmp_path / "run"), "--resume"]
     for moment in rng.uniform(0, 2 * whole / (kills + 1), kills):
         began = time.time()
         with subprocess.Popen(
