@@ -31,6 +31,7 @@ PARTS = {
     "publictest": "test",
     "test": "test",
     "privatetest": "private",
+    "private": "private",
     "val": "test",
     "validation": "test",
 }
@@ -269,7 +270,7 @@ def _parts(usage: np.ndarray, path: Path, n: int) -> np.ndarray:
         raise InputError(f"{path}: usage of type {np.asarray(usage).dtype}; words are needed") from None
     known = {str(word): PARTS.get(str(word).lower()) for word in np.unique(words)}
     if bad := [word for word, part in known.items() if part is None]:
-        raise InputError(f"{path}: usage {bad[0]!r}; allowed are Training, PublicTest, PrivateTest, train, test")
+        raise InputError(f"{path}: usage {bad[0]!r}; allowed are Training, PublicTest, PrivateTest, train, test, private")
     return np.array([known[str(word)] for word in words])
 
 

@@ -75,7 +75,7 @@ def train(config: Config, run: Run | Follower, name: str, network: str, pixels: 
         optimiser.load_state_dict(tensors(kept["optimiser"]))
     learner: Any = torch.compile(model) if device == "cuda" else model
     if world.size > 1:
-        learner = nn.parallel.DistributedDataParallel(learner, broadcast_buffers=False)
+        learner = nn.parallel.DistributedDataParallel(learner, forward_sync_buffers=False)
 
     def backward(rows: Tensor, mirrored: Tensor, times: Tensor, noises: Tensor) -> Tensor:
         shown = to_float(images[rows])
@@ -140,11 +140,13 @@ def main(config: Config) -> dict[str, Any]:
                 for key, name in names.items()}  # fmt: skip
 
     if world.rank:  # the first process writes; the others only help it train
+        world.wait()
         train_all(Follower(folder))
         world.leave()
         return {}
     inception = [("Inception", Inception(device).describe)] if config.inception else []
     with Run(config, folder, __file__, images.source, images.provenance) as run:
+        world.wait()
         run.note(device=device, bfloat16=bfloat16, processes=world.size, split={name: len(rows) for name, rows in vars(parts).items()})
         if notice := images.provenance.get("notice"):
             print(f"notice: {notice}", file=sys.stderr)

@@ -103,9 +103,8 @@ def fan(axes: Axes, times: np.ndarray, past: np.ndarray, ahead: np.ndarray, quan
 
     axes.plot(times, past, color="black", lw=1, label="known prices")
     for share, strength in ((0.95, 0.2), (0.80, 0.4)):
-        axes.fill_between(
-            join, at((1 - share) / 2), at((1 + share) / 2), color=PALETTE[0], alpha=strength, lw=0, label=f"{share:.0%} interval"
-        )
+        look: dict[str, Any] = {"color": PALETTE[0], "alpha": strength, "lw": 0, "label": f"{share:.0%} interval"}
+        axes.fill_between(join, at((1 - share) / 2), at((1 + share) / 2), **look)
     axes.plot(join, at(0.5), color=PALETTE[0], label="median")
     axes.plot(join, np.repeat(past[-1], len(join)), color="#888888", ls=":", label="no change")
     if actual is not None:
@@ -158,9 +157,8 @@ def by_horizon(path: Path, record: dict[str, Any], part: pd.DataFrame, scale: st
     part = part[part.series.isna() & part.horizon.notna()]
     names = list(dict.fromkeys(zip(part.model, part.variant, strict=True)))
     with figure(path, record, (11, 3.4), 1, 2) as (picture, axes):
-        for panel, metric, label in zip(
-            axes, ("rmsse", "crps_ratio"), ("RMSSE (1: no change)", "CRPS ratio (1: rolling random walk)"), strict=True
-        ):
+        shown = {"rmsse": "RMSSE (1: no change)", "crps_ratio": "CRPS ratio (1: rolling random walk)"}
+        for panel, (metric, label) in zip(axes, shown.items(), strict=True):
             for number, (model, variant) in enumerate(names):
                 rows = part[(part.model == model) & (part.variant == variant) & (part.metric == metric)].sort_values("horizon")
                 style = {"color": PALETTE[number % 8], "marker": MARKERS[number % 8], "ms": 4, "ls": ("-", "--")[number // 8 % 2]}
@@ -203,19 +201,15 @@ def calibration(path: Path, record: dict[str, Any], held: Any) -> None:
             panel.plot(100 * held["levels"], 100 * (line - held["levels"]), label=name, **style)
         panel.axhspan(-2, 2, color="#EEEEEE", zorder=0)
         panel.axhline(0, color="#888888", lw=0.8)
-        panel.set(
-            xlabel="quantile level (%)",
-            ylabel="outcomes below it, less the level (points)",
-            title="Calibration on the test part; grey: within 2 points",
-        )
+        panel.set(xlabel="quantile level (%)", ylabel="outcomes below it, less the level (points)")
+        panel.set_title("Calibration on the test part; grey: within 2 points")
         panel.legend(ncols=4)
 
 
 def seed_curves(panel: Axes, log: pd.DataFrame, prefix: str) -> None:
     """Validation scores `<prefix><seed>` against the epoch, a line a seed."""
-    for number, name in enumerate(
-        sorted(name for name in log.name.unique() if name.startswith(prefix) and name.removeprefix(prefix).isdigit())
-    ):
+    names = [name for name in log.name.unique() if name.startswith(prefix) and name.removeprefix(prefix).isdigit()]
+    for number, name in enumerate(sorted(names)):
         part = log[log.name == name]
         style: dict[str, Any] = {"color": PALETTE[number % 8], "marker": MARKERS[number % 8], "ms": 3}
         panel.plot(part.epoch, part.value, label=f"seed {name.removeprefix(prefix)}", **style)

@@ -44,12 +44,19 @@ class World:
         first = self.rank * accumulate
         return [slice((first + part) * step, (first + part + 1) * step) for part in range(accumulate)]
 
-    def leave(self) -> None:
-        """Waits for the others and parts from them."""
+    def wait(self) -> None:
+        """Waits until every process is here: the first with its run folder open, so that none reads what --overwrite removes."""
         if self.size > 1:
             import torch
 
             torch.distributed.barrier()
+
+    def leave(self) -> None:
+        """Waits for the others and parts from them."""
+        self.wait()
+        if self.size > 1:
+            import torch
+
             torch.distributed.destroy_process_group()
 
 

@@ -85,10 +85,12 @@ def main(config: Config) -> dict[str, Any]:
         return coders, found
 
     if world.rank:  # the first process writes; the others only help it train
+        world.wait()
         train_all(Follower(folder))
         world.leave()
         return {}
     with Run(config, folder, __file__, source, flow.provenance) as run:
+        world.wait()
         run.note(device=device, processes=world.size, groups=[[flow.field_names[field] for field in group] for group in groups], nodes=len(flow.coordinates),
                  frames=len(flow.time), split={name: len(rows) for name, rows in vars(parts).items() if name != "note"}, split_note=parts.note,
                  exchange="off: one field group" if len(groups) == 1 else "on")  # fmt: skip

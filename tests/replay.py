@@ -29,15 +29,16 @@ from common.run import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "tests" / "replayed.json"
-RUNS: dict[str, list[str] | None] = {  # each with the words for evaluate.py; None: its table has other rows than the run's
-    "assignment1/results/fer2013-full": None,
+RUNS: dict[str, list[str]] = {  # each with the words for evaluate.py
+    "assignment1/results/fer2013-full": [],
     "assignment2/results/csv-full": [],
     "assignment3/results/csv-full": [],
     "assignment4/results/csv-full": [],
     "assignment5/results/flowers-long": ["--samples", "256", "--steps", "5", "--sampler", "ddim"],
-    "final_project/results/cylinder-core": [],
-    "final_project/results/lock_exchange-core": [],
+    "final_project/results/cylinder-core": ["--steps", "199"],
+    "final_project/results/lock_exchange-core": ["--steps", "199"],
 }
+KEY = ("protocol", "split", "model", "variant", "metric", "series", "horizon")  # what tells one row from another
 DRAWS = {"figures", "report", "readme", "made", "compare"}  # what only draws and prints
 LINES, LONGER = 20, 90.0  # of metrics.csv that are compared; seconds after the first of them in which the others may come
 
@@ -113,11 +114,30 @@ def train_again(folder: Path, place: Path, wait: float) -> dict[str, Any]:
     return {"lines": len(common), "largest": difference([(once[key], now[key]) for key in common]), "seconds": round(time.time() - begun)}
 
 
+def scores(file: Path, best: dict[str, str]) -> dict[tuple, dict[str, Any]]:
+    """Rows of metrics.json, or of what evaluate.py wrote, by KEY; `best` names the variant of a model where evaluate.py names none."""
+    found = {}
+    for row in json.loads(file.read_text(encoding="utf-8"))["rows"]:
+        if row["variant"] == "all faces":
+            row["variant"] = best[row["model"]]
+        if row["value"] is not None:
+            found[tuple(row.get(name) for name in KEY)] = row
+    return found
+
+
+def apart(once: dict[str, Any], now: dict[str, Any]) -> float:
+    """Relative difference of two values, less how far one of several seeds can lie from their mean (n - 1 over the root of n deviations)."""
+    n = once["n_seeds"] or 1
+    spread = (once["std"] or 0) * (n - 1) / n**0.5 if now.get("n_seeds") != n else 0
+    return max(abs(once["value"] - now["value"]) - spread, 0) / max(abs(once["value"]), 1e-6)
+
+
 def score_again(folder: Path, place: Path, words: list[str]) -> dict[str, Any]:
     """evaluate.py on a copy of the run: how many of its rows the run has too, and how far they differ."""
     shutil.copytree(folder, place)
     script, begun = folder.parents[1] / "evaluate.py", time.time()
-    given = shlex.split(json.loads((folder / "run.json").read_text(encoding="utf-8"))["command"])
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    given = shlex.split(record["command"])
     data = {"ADL_DATA_DIR": str((ROOT / given[given.index("--data") + 1]).parent)} if "--data" in given else {}  # where evaluate.py looks
     done = subprocess.run(
         [sys.executable, str(script), "--run", str(place), "--out", str(place / "again.json"), *words],
@@ -125,15 +145,18 @@ def score_again(folder: Path, place: Path, words: list[str]) -> dict[str, Any]:
     )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"{folder}: {done.stderr.decode().strip().splitlines()[-1]}")
-    once, now = (
-        {tuple(row[name] for name in ("protocol", "split", "model", "variant", "metric", "series", "horizon")): row["value"] for row in
-         json.loads((place / name).read_text(encoding="utf-8"))["rows"]} for name in ("metrics.json", "again.json")
-    )  # fmt: skip
-    common = [key for key in once.keys() & now.keys() if once[key] is not None and now[key] is not None]
+    best = {model: chosen["variant"] for model, chosen in record["notes"].get("best_on_validation", {}).items()}
+    once, now = (scores(place / name, best) for name in ("metrics.json", "again.json"))
+    # ends of intervals are of all seeds together, and evaluate.py has one of them
+    common = [
+        key
+        for key in once.keys() & now.keys()
+        if not (key[4].endswith(("_low", "_high")) and once[key]["n_seeds"] != now[key].get("n_seeds"))
+    ]
     if not common:
         raise SystemExit(f"{folder}: evaluate.py has no row that the run has")
-    worst = max(common, key=lambda key: difference([(once[key], now[key])]))
-    return {"rows": len(common), "largest": difference([(once[worst], now[worst])]), "where": " | ".join(map(str, worst)),
+    worst = max(common, key=lambda key: apart(once[key], now[key]))
+    return {"rows": len(common), "largest": apart(once[worst], now[worst]), "where": " | ".join(map(str, worst)),
             "seconds": round(time.time() - begun)}  # fmt: skip
 
 
@@ -148,8 +171,7 @@ def main() -> None:
         folder, system = ROOT / name, name.split("/")[0]
         with tempfile.TemporaryDirectory() as place:
             found: dict[str, Any] = {"code": digest(system), "training": train_again(folder, Path(place) / "run", given.wait)}
-            if (options := RUNS[name]) is not None:
-                found["scores"] = score_again(folder, Path(place) / "copy", options)
+            found["scores"] = score_again(folder, Path(place) / "copy", RUNS[name])
         record[name] = found
         write_json(RECORD, dict(sorted(record.items())))
         print(name, json.dumps(found, indent=1))

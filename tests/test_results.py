@@ -88,6 +88,7 @@ def test_a_report_needs_no_other_run(folder, tmp_path):
     assert (tmp_path / "report.pdf").read_bytes()[:5] == b"%PDF-"
 
 
+OTHER_ARITHMETIC = {"assignment1/results/fer2013-full": 0.1}  # made in bfloat16 by a processor that has it, replayed by one that has not
 REPLAYED = json.loads(replay.RECORD.read_text(encoding="utf-8"))
 
 
@@ -95,10 +96,9 @@ REPLAYED = json.loads(replay.RECORD.read_text(encoding="utf-8"))
 def test_a_committed_run_was_replayed_and_came_out_the_same(name):
     found = REPLAYED[name]
     assert found["training"]["lines"] >= 1
-    assert found["training"]["largest"] < 0.02, "losses of the same seed, on another processor perhaps"
-    if replay.RUNS[name] is not None:
-        assert found["scores"]["rows"] >= 1
-        assert found["scores"]["largest"] < 0.02, found["scores"]["where"]
+    assert found["training"]["largest"] < OTHER_ARITHMETIC.get(name, 0.005), "losses of the same seed"
+    assert found["scores"]["rows"] >= 1
+    assert found["scores"]["largest"] < 0.005, found["scores"]["where"]
 
 
 @pytest.mark.realdata

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from assignment1.data import CLASSES
+from assignment1.data import CLASSES, load_codemaps, load_images
 from assignment1.elm import ELMClassifier
 from assignment1.synthetic import draw_faces
 from tests.conftest import assert_refused, assert_same_after_kill_9, call
@@ -113,6 +113,17 @@ def test_encode_writes_the_courses_format_and_train_reads_it(smoke1, tmp_path):
     assert any("receptive fields" in variant for variant in table.variant)
     done = call("assignment1/predict.py", "--run", tmp_path / "run", "--data", tmp_path / "codes")
     assert done.returncode == 2
+
+
+def test_every_part_that_encode_writes_is_read_back(tmp_path):
+    faces, labels = draw_faces(60, 3)
+    usage = np.array(["Training", "PublicTest", "PrivateTest"])[np.arange(60) % 3]
+    np.savez(tmp_path / "faces.npz", images=faces, labels=labels, usage=usage)
+    part = load_images(tmp_path / "faces.npz", labelled=True).part
+    for name, array in (("codemaps", np.zeros((60, 12, 12), np.int64)), ("labels", labels), ("usage", part)):
+        np.save(tmp_path / f"{name}.npy", array)
+    np.testing.assert_array_equal(load_codemaps(tmp_path).part, part)
+    assert set(part) == {"train", "test", "private"}
 
 
 @pytest.mark.parametrize(
