@@ -25,9 +25,8 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
         raise InputError(f"{folder} holds no metrics.json; finish the run first")
     with tempfile.TemporaryDirectory() as place:
         stage = Path(place)
-        shutil.copy(TEMPLATE, stage / "template.typ")
-        shutil.copy(REFERENCES, stage / REFERENCES.name)
-        shutil.copy(source, stage / "report.typ")
+        for file, name in ((TEMPLATE, "template.typ"), (REFERENCES, REFERENCES.name), (source, "report.typ")):
+            shutil.copy(file, stage / name)
         (stage / "run").mkdir()
         for file in Path(folder).iterdir():
             if file.suffix in {".json", ".png"}:

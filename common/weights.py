@@ -15,12 +15,14 @@ from common.run import atomic_path
 
 
 def save_model(path: Path, weights: dict[str, Any], about: dict[str, Any], half: bool = False) -> None:
-    """Writes weights (float16 where `half`) and the JSON values `about` them as one safetensors file, atomically."""
+    """Writes weights (float16 where `half` and within its range) and the JSON values `about` them as one safetensors file, atomically."""
     import torch
     from safetensors.torch import save
 
-    kept = {name: torch.as_tensor(value) for name, value in weights.items()}
-    kept = {name: (value.half() if half and value.is_floating_point() else value).cpu().contiguous() for name, value in kept.items()}
+    kept = {name: torch.as_tensor(value).cpu().contiguous() for name, value in weights.items()}
+    if half:  # (a scale may lie beyond 65,504: Grashof numbers do)
+        halved = {name: value.half() for name, value in kept.items() if value.is_floating_point()}
+        kept |= {name: value for name, value in halved.items() if value.isfinite().all()}
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(kept, metadata={"about": json.dumps(about)}))
 

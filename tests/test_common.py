@@ -15,6 +15,7 @@ import torch
 from common.cli import BaseConfig, InputError, Interrupted, parse
 from common.figures import PALETTE, colours
 from common.run import Run, atomic_path, load_state, newest_run, peak_mb, save_state, tensors, write_json
+from common.weights import read_model, save_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,3 +268,12 @@ def test_a_metrics_csv_that_was_shortened_by_hand_does_not_grow_zero_bytes(tmp_p
         run.memo("b", lambda: part(run, "b"))
         run.finish([], {})
     assert file.read_bytes().decode().splitlines() == ["step,epoch,split,name,value", "1,0,train,loss,0.5"]
+
+
+def test_a_model_file_keeps_what_float16_cannot_hold(tmp_path):
+    weights = {"scale": torch.tensor([2e6, 1.0]), "weight": torch.tensor([0.5, -2.0]), "count": torch.arange(3)}
+    save_model(tmp_path / "model.safetensors", weights, {"width": 3}, half=True)
+    back, about = read_model(tmp_path / "model.safetensors")
+    assert about == {"width": 3}
+    assert {name: value.dtype for name, value in back.items()} == {"scale": torch.float32, "weight": torch.float16, "count": torch.int64}
+    assert all(torch.equal(back[name].to(value.dtype), value) for name, value in weights.items())

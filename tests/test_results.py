@@ -10,7 +10,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from common.cli import BaseConfig, parse
 from common.report import compile_report
@@ -68,6 +70,9 @@ def test_a_committed_run_has_its_rows_models_and_commit(folder):
     assert all(line.count(b",") >= 4 for line in text.splitlines()), "metrics.csv holds half a line"
     if folder.name not in WITHOUT_MODEL:
         assert list(folder.glob("*.safetensors")) + list(folder.glob("*.keras")), "the final model"
+        for file in folder.glob("*.safetensors"):
+            for name, value in load_file(file).items():
+                assert value.dtype.kind != "f" or np.isfinite(value).all(), f"{file}: {name}"
     commit = record_of(folder)["commit"] if "commit" in record_of(folder) else record_of(folder).get("git", {}).get("commit")
     inside = subprocess.run(["git", "-C", str(ROOT), "rev-list", "--count", "HEAD"], capture_output=True, text=True, check=False)
     shallow = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--is-shallow-repository"], capture_output=True, text=True, check=False)
