@@ -96,10 +96,8 @@ def draw(path: Path, record: dict[str, Any], table: pd.DataFrame, runs: list[str
     """Left the value of each run and row with one standard deviation, right the difference with its standard error; * Holm's p < 0.05."""
     parts = [(metric, rows[:ROWS_IN_FIGURE]) for metric, rows in table.groupby(level="metric", sort=False)]
     heights = [0.7 + 0.22 * len(rows) for _, rows in parts]
-    with figure(path, record, (10, sum(heights) + 0.8), len(parts), 2, squeeze=False, height_ratios=heights, sharey="row") as (
-        picture,
-        axes,
-    ):
+    layout: dict[str, Any] = {"squeeze": False, "height_ratios": heights, "sharey": "row"}
+    with figure(path, record, (10, sum(heights) + 0.8), len(parts), 2, **layout) as (picture, axes):
         for (left, right), (metric, rows) in zip(axes, parts, strict=True):
             variance = {run: rows[("std", run)] ** 2 / rows[("n_seeds", run)] for run in runs}
             for number, (run, colour) in enumerate(colours(runs).items()):
