@@ -39,6 +39,7 @@ RUNS: dict[str, list[str]] = {  # each with the words for evaluate.py
     "final_project/results/lock_exchange-core": ["--steps", "199"],
 }
 KEY = ("protocol", "split", "model", "variant", "metric", "series", "horizon")  # what tells one row from another
+OF_THE_WHOLE = ("vrmse", "nrmse", "spectral_", "divergence")  # over the size of a whole trajectory, of which evaluate.py is given the trained horizon
 DRAWS = {"figures", "report", "readme", "made", "compare"}  # what only draws and prints
 LINES, LONGER = 20, 90.0  # of metrics.csv that are compared; seconds after the first of them in which the others may come
 
@@ -147,12 +148,9 @@ def score_again(folder: Path, place: Path, words: list[str]) -> dict[str, Any]:
         raise SystemExit(f"{folder}: {done.stderr.decode().strip().splitlines()[-1]}")
     best = {model: chosen["variant"] for model, chosen in record["notes"].get("best_on_validation", {}).items()}
     once, now = (scores(place / name, best) for name in ("metrics.json", "again.json"))
+    common = [key for key in once.keys() & now.keys() if not key[4].startswith(OF_THE_WHOLE)]
     # ends of intervals are of all seeds together, and evaluate.py has one of them
-    common = [
-        key
-        for key in once.keys() & now.keys()
-        if not (key[4].endswith(("_low", "_high")) and once[key]["n_seeds"] != now[key].get("n_seeds"))
-    ]
+    common = [key for key in common if not key[4].endswith(("_low", "_high")) or once[key]["n_seeds"] == now[key].get("n_seeds")]
     if not common:
         raise SystemExit(f"{folder}: evaluate.py has no row that the run has")
     worst = max(common, key=lambda key: apart(once[key], now[key]))

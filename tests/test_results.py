@@ -103,7 +103,7 @@ def test_a_committed_run_was_replayed_and_came_out_the_same(name):
     assert found["training"]["lines"] >= 1
     assert found["training"]["largest"] < OTHER_ARITHMETIC.get(name, 0.005), "losses of the same seed"
     assert found["scores"]["rows"] >= 1
-    assert found["scores"]["largest"] < 0.005, found["scores"]["where"]
+    assert found["scores"]["largest"] < 0.01, found["scores"]["where"]  # (models are kept in float16)
 
 
 @pytest.mark.realdata
