@@ -39,7 +39,12 @@ RUNS: dict[str, list[str]] = {  # each with the words for evaluate.py
     "final_project/results/lock_exchange-core": ["--steps", "199"],
 }
 KEY = ("protocol", "split", "model", "variant", "metric", "series", "horizon")  # what tells one row from another
-OF_THE_WHOLE = ("vrmse", "nrmse", "spectral_", "divergence")  # over the size of a whole trajectory, of which evaluate.py is given the trained horizon
+OF_THE_WHOLE = (
+    "vrmse",
+    "nrmse",
+    "spectral_",
+    "divergence",
+)  # over the size of a whole trajectory, of which evaluate.py is given the trained horizon
 DRAWS = {"figures", "report", "readme", "made", "compare"}  # what only draws and prints
 LINES, LONGER = 20, 90.0  # of metrics.csv that are compared; seconds after the first of them in which the others may come
 
