@@ -259,7 +259,7 @@ def test_the_tuned_recipe_is_what_readme_and_report_say():
     best = BASE | SECOND["noise, MAE; long skips"][1]
     assert {name: getattr(plain, name) for name in best} == best
     default, full = (Config.presets()[name] for name in ("default", "full"))
-    assert default == {"repeats": 3, "samples": 128, "powers": (1.0, 0.6)}
+    assert default == {"repeats": 3, "samples": 128, "powers": (1.0,)}
     assert (full["side"], full["epochs"], full["recipes"]) == (64, 50, ("tuned", "as assigned"))
 
 
