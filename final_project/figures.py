@@ -125,11 +125,12 @@ def _telling(names: list[str]) -> int:
 
 
 def _rollout(path: Path, record: dict, held: Any) -> None:
-    """GIF: the simulation above the first models."""
-    names, frames, time = [str(name) for name in held["field_names"]], held["frames"], held["time"]
+    """GIF: the simulation above the first models, every second of the kept frames (the files are committed)."""
+    names, frames, time = [str(name) for name in held["field_names"]], held["frames"][::2], held["time"]
     column = _telling(names)
     paths = {
-        "simulation" if model == "truth" else model: held[f"fields | {model}"][..., column] for model in ("truth", *_models_of(held)[:3])
+        "simulation" if model == "truth" else model: held[f"fields | {model}"][::2, ..., column]
+        for model in ("truth", *_models_of(held)[:3])
     }
     _movie(
         path,
