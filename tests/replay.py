@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +38,15 @@ RUNS: dict[str, list[str]] = {  # each with the words for evaluate.py
     "final_project/results/lock_exchange-core": ["--steps", "199"],
 }
 KEY = ("protocol", "split", "model", "variant", "metric", "series", "horizon")  # what tells one row from another
-OF_THE_WHOLE = (
-    "vrmse",
-    "nrmse",
-    "spectral_",
-    "divergence",
-)  # over the size of a whole trajectory, of which evaluate.py is given the trained horizon
+# over the size of a whole trajectory, of which evaluate.py is given the trained horizon
+OF_THE_WHOLE = ("vrmse", "nrmse", "spectral_", "divergence")
 DRAWS = {"figures", "report", "readme", "made", "compare"}  # what only draws and prints
 LINES, LONGER = 20, 90.0  # of metrics.csv that are compared; seconds after the first of them in which the others may come
 
 
-@cache
-def imported(path: Path) -> frozenset[Path]:
+def imported(path: Path) -> set[Path]:
     """The project's files that a file imports, itself included, through all of them; those that only draw are left out."""
-    found, open_ends = set(), [path]
+    found, open_ends = set[Path](), [path]
     while open_ends:
         file = open_ends.pop()
         if file in found or file.stem in DRAWS or not file.exists():
@@ -64,7 +58,7 @@ def imported(path: Path) -> frozenset[Path]:
             else:
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             open_ends += [ROOT / (name.replace(".", "/") + ".py") for name in names]
-    return frozenset(found)
+    return found
 
 
 def digest(system: str) -> str:
@@ -90,9 +84,9 @@ def curves(folder: Path) -> dict[tuple, float]:
     return {(row.split, row.name_, row.step): row.value for row in table.rename(columns={"name": "name_"}).itertuples()}
 
 
-def difference(pairs: list[tuple[float, float]]) -> float:
-    """The largest relative difference of (once, now), against 1e-6 where a value is nearly zero."""
-    return max(abs(once - now) / max(abs(once), 1e-6) for once, now in pairs)
+def difference(once: float, now: float, allowed: float = 0) -> float:
+    """Relative difference of two values beyond what is allowed, against 1e-6 where the first is nearly zero."""
+    return max(abs(once - now) - allowed, 0) / max(abs(once), 1e-6)
 
 
 def train_again(folder: Path, place: Path, wait: float) -> dict[str, Any]:
@@ -117,7 +111,7 @@ def train_again(folder: Path, place: Path, wait: float) -> dict[str, Any]:
     common = sorted(once.keys() & now.keys(), key=str)
     if not common:
         raise SystemExit(f"{folder}: no line of its metrics.csv came again within {wait:.0f} s; {' '.join(told[-1:])}")
-    return {"lines": len(common), "largest": difference([(once[key], now[key]) for key in common]), "seconds": round(time.time() - begun)}
+    return {"lines": len(common), "largest": max(difference(once[key], now[key]) for key in common), "seconds": round(time.time() - begun)}
 
 
 def scores(file: Path, best: dict[str, str]) -> dict[tuple, dict[str, Any]]:
@@ -135,7 +129,7 @@ def apart(once: dict[str, Any], now: dict[str, Any]) -> float:
     """Relative difference of two values, less how far one of several seeds can lie from their mean (n - 1 over the root of n deviations)."""
     n = once["n_seeds"] or 1
     spread = (once["std"] or 0) * (n - 1) / n**0.5 if now.get("n_seeds") != n else 0
-    return max(abs(once["value"] - now["value"]) - spread, 0) / max(abs(once["value"]), 1e-6)
+    return difference(once["value"], now["value"], spread)
 
 
 def score_again(folder: Path, place: Path, words: list[str]) -> dict[str, Any]:
@@ -168,6 +162,8 @@ def main() -> None:
     words.add_argument("runs", nargs="*", default=list(RUNS), help="run folders (default: all)")
     words.add_argument("--wait", type=float, default=900, help="seconds for the first lines of a training")
     given = words.parse_args()
+    if unknown := [name for name in given.runs if name not in RUNS]:
+        words.error(f"{unknown[0]}: allowed are {', '.join(RUNS)}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
     for name in given.runs:

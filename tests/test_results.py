@@ -119,11 +119,9 @@ def test_the_digest_of_the_code_sees_statements_and_neither_comments_nor_layout(
         (tmp_path / "system").mkdir(exist_ok=True)
         (tmp_path / "system" / "train.py").write_text("from system.model import f\nf()\n", encoding="utf-8")
         (tmp_path / "system" / "model.py").write_text(text, encoding="utf-8")
-        replay.imported.cache_clear()
         return replay.digest("system")
 
     monkeypatch.setattr(replay, "ROOT", tmp_path)
     once = told("def f():\n    return 1\n")
     assert told('"""What f does."""\n\n\ndef f():\n    """One."""\n    return 1  # one\n') == once
     assert told("def f():\n    return 2\n") != once
-    replay.imported.cache_clear()
