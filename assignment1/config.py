@@ -89,10 +89,41 @@ class Config(BaseConfig):
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:
         return {
-            "smoke": {"synthetic_faces": 700, "vq_epochs": 2, "vq_warmup": 10, "vq_width": 32, "vq_fine_width": 16, "seeds": 2, "course_mlp": (64, 32),
-                      "course_units": (100, 120), "units": 100, "field_units": 50, "field_maps": 4, "picture_maps": 3, "wide": (5, 5, 60), "alphas": 6,
-                      "mlp_hidden": (32, 16), "mlp_epochs": 2, "mlp_batch": 64, "cnn_width": 8, "cnn_epochs": 1},
-            "default": {"seeds": 3, "course_units": (1500, 2000), "units": 1000, "field_maps": 16, "picture_maps": 16, "field_units": 500, "wide": (24, 40, 800),
-                        "cnn_width": 32},
-            "full": {"vq_epochs": 12, "mlp_hidden": (1024, 256), "mlp_batch": 256, "mlp_epochs": 15},
-        }  # fmt: skip
+            "smoke": {
+                "synthetic_faces": 700,
+                "vq_epochs": 2,
+                "vq_warmup": 10,
+                "vq_width": 32,
+                "vq_fine_width": 16,
+                "seeds": 2,
+                "course_mlp": (64, 32),
+                "course_units": (100, 120),
+                "units": 100,
+                "field_units": 50,
+                "field_maps": 4,
+                "picture_maps": 3,
+                "wide": (5, 5, 60),
+                "alphas": 6,
+                "mlp_hidden": (32, 16),
+                "mlp_epochs": 2,
+                "mlp_batch": 64,
+                "cnn_width": 8,
+                "cnn_epochs": 1,
+            },
+            "default": {
+                "seeds": 3,
+                "course_units": (1500, 2000),
+                "units": 1000,
+                "field_maps": 16,
+                "picture_maps": 16,
+                "field_units": 500,
+                "wide": (24, 40, 800),
+                "cnn_width": 32,
+            },
+            "full": {
+                "vq_epochs": 12,
+                "mlp_hidden": (1024, 256),
+                "mlp_batch": 256,
+                "mlp_epochs": 15,
+            },
+        }

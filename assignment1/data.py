@@ -20,7 +20,15 @@ from assignment1.synthetic import draw_faces
 from common.cli import InputError, data_folder
 from common.run import progress, sha256
 
-CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")  # the order of FER-2013's labels 0..6
+CLASSES = (
+    "angry",
+    "disgust",
+    "fear",
+    "happy",
+    "sad",
+    "surprise",
+    "neutral",
+)  # the order of FER-2013's labels 0..6
 SIDE = 48
 GRID = 12
 CODES = 256
@@ -93,32 +101,62 @@ def load(source: str, path: Path | None, synthetic_faces: int = 6000, seed: int 
     if source == "auto":
         if path is None:
             path = next(
-                (p for name in ("fer2013.csv", "fer2013.npz", "fer2013_48x48.npz", "fer2013") if (p := data_folder() / name).exists()), None
+                (
+                    p
+                    for name in ("fer2013.csv", "fer2013.npz", "fer2013_48x48.npz", "fer2013")
+                    if (p := data_folder() / name).exists()
+                ),
+                None,
             )
-        source = "synthetic" if path is None else "codemaps" if _is_codemaps(Path(path)) else "fer2013"
+        source = (
+            "synthetic" if path is None else "codemaps" if _is_codemaps(Path(path)) else "fer2013"
+        )
     if source == "synthetic":
         images, labels = draw_faces(synthetic_faces, seed)
         part = np.where(np.arange(synthetic_faces) % 6 == 5, "test", "train")
         return Faces(
-            source, images, None, None, labels, part, {"generator": "assignment1/synthetic.py", "faces": synthetic_faces, "notice": NOTICE}
+            source,
+            images,
+            None,
+            None,
+            labels,
+            part,
+            {"generator": "assignment1/synthetic.py", "faces": synthetic_faces, "notice": NOTICE},
         )
     if path is None:
-        names = ("fer2013.csv", "fer2013.npz", "fer2013_48x48.npz", "fer2013") if source == "fer2013" else ("codemaps", "codemaps.npy")
+        names = (
+            ("fer2013.csv", "fer2013.npz", "fer2013_48x48.npz", "fer2013")
+            if source == "fer2013"
+            else ("codemaps", "codemaps.npy")
+        )
         path = next((p for name in names if (p := data_folder() / name).exists()), None)
         if path is None:
-            raise InputError(f"--source {source}: none of {', '.join(names)} in {data_folder()}; give the place with --data")
-    faces = load_codemaps(Path(path)) if source == "codemaps" else load_images(Path(path), labelled=True)
+            raise InputError(
+                f"--source {source}: none of {', '.join(names)} in {data_folder()}; give the place with --data"
+            )
+    faces = (
+        load_codemaps(Path(path))
+        if source == "codemaps"
+        else load_images(Path(path), labelled=True)
+    )
     for name in ("train", "test"):
         present = np.unique(faces.truth[faces.part == name])
         if (name == "train" or (faces.part == name).any()) and len(present) < 2:
-            raise InputError(f"{path}: the {name} part has {len(present)} of the classes 0..6; at least two are needed")
+            raise InputError(
+                f"{path}: the {name} part has {len(present)} of the classes 0..6; at least two are needed"
+            )
     return faces
 
 
 def load_again(record: dict[str, Any]) -> Faces:
     """The faces that a run was made from, by its run.json. Raises InputError as `load`."""
     settings = record["config"]
-    return load(record["source"], settings["data"] and Path(settings["data"]), settings["synthetic_faces"], settings["seed"])
+    return load(
+        record["source"],
+        settings["data"] and Path(settings["data"]),
+        settings["synthetic_faces"],
+        settings["seed"],
+    )
 
 
 def load_images(path: Path, labelled: bool) -> Faces:
@@ -134,7 +172,9 @@ def load_images(path: Path, labelled: bool) -> Faces:
         return _from_npz(path, labelled)
     if ending in IMAGE_ENDINGS and not labelled:
         return _faces(path, read_image(path)[None], None, None)
-    raise InputError(f"{path}: allowed are a FER csv (emotion, pixels, Usage), an npz (images, labels, usage) or a folder of images")
+    raise InputError(
+        f"{path}: allowed are a FER csv (emotion, pixels, Usage), an npz (images, labels, usage) or a folder of images"
+    )
 
 
 def load_codemaps(path: Path) -> Faces:
@@ -142,32 +182,49 @@ def load_codemaps(path: Path) -> Faces:
     folder = path if path.is_dir() else path.parent
     maps, labels = _npy(folder / "codemaps.npy"), _npy(folder / "labels.npy")
     if maps.ndim != 3 or maps.shape[1:] != (GRID, GRID) or len(maps) == 0:
-        raise InputError(f"{folder / 'codemaps.npy'}: shape {maps.shape}; (N, {GRID}, {GRID}) with N > 0 is needed")
+        raise InputError(
+            f"{folder / 'codemaps.npy'}: shape {maps.shape}; (N, {GRID}, {GRID}) with N > 0 is needed"
+        )
     maps = _integers(maps, folder / "codemaps.npy", 0, CODES - 1)
     labels = _integers(labels, folder / "labels.npy", 0, len(CLASSES) - 1)
     if labels.ndim == 2:
         if labels.shape[1] != len(CLASSES):
-            raise InputError(f"{folder / 'labels.npy'}: shape {labels.shape}; (N, {len(CLASSES)}) one-hot or (N,) is needed")
+            raise InputError(
+                f"{folder / 'labels.npy'}: shape {labels.shape}; (N, {len(CLASSES)}) one-hot or (N,) is needed"
+            )
         if not np.isin(labels, (0, 1)).all() or not (labels.sum(1) == 1).all():
             row = int(np.flatnonzero((labels.sum(1) != 1) | ~np.isin(labels, (0, 1)).all(1))[0])
             raise InputError(f"{folder / 'labels.npy'}: row {row} is not one-hot (one 1, else 0)")
         labels = labels.argmax(1)
     labels = labels.astype(np.int64)
     if labels.shape != (len(maps),):
-        raise InputError(f"{folder / 'labels.npy'}: {labels.shape[0] if labels.ndim else 0} labels for {len(maps)} code maps")
+        raise InputError(
+            f"{folder / 'labels.npy'}: {labels.shape[0] if labels.ndim else 0} labels for {len(maps)} code maps"
+        )
     codebook = None
     if (folder / "codebook.npy").exists():
         codebook = _npy(folder / "codebook.npy")
         if codebook.ndim != 2 or codebook.shape[0] != CODES or codebook.dtype.kind != "f":
-            raise InputError(f"{folder / 'codebook.npy'}: {codebook.dtype} {codebook.shape}; float ({CODES}, d) is needed, one row a code")
+            raise InputError(
+                f"{folder / 'codebook.npy'}: {codebook.dtype} {codebook.shape}; float ({CODES}, d) is needed, one row a code"
+            )
         if not np.isfinite(codebook).all():
             raise InputError(f"{folder / 'codebook.npy'}: NaN or infinity")
     part = np.full(len(maps), "train")
     if (folder / "usage.npy").exists():
         part = _parts(_npy(folder / "usage.npy"), folder / "usage.npy", len(maps))
-    provenance = {"path": str(folder.name), "sha256": {name.name: sha256(name) for name in sorted(folder.glob("*.npy"))}}
+    provenance = {
+        "path": str(folder.name),
+        "sha256": {name.name: sha256(name) for name in sorted(folder.glob("*.npy"))},
+    }
     return Faces(
-        "codemaps", None, maps.astype(np.uint8), None if codebook is None else codebook.astype(np.float32), labels, part, provenance
+        "codemaps",
+        None,
+        maps.astype(np.uint8),
+        None if codebook is None else codebook.astype(np.float32),
+        labels,
+        part,
+        provenance,
     )
 
 
@@ -181,9 +238,19 @@ def read_image(path: Path) -> np.ndarray:
                 span = levels.max() - levels.min()
                 image = Image.fromarray(np.uint8((levels - levels.min()) / (span or 1) * 255))
             elif "A" in image.getbands() or "transparency" in image.info:
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            return np.array(ImageOps.fit(image.convert("L"), (SIDE, SIDE), Image.Resampling.LANCZOS))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                image = Image.alpha_composite(
+                    Image.new("RGBA", image.size, "white"), image.convert("RGBA")
+                )
+            return np.array(
+                ImageOps.fit(image.convert("L"), (SIDE, SIDE), Image.Resampling.LANCZOS)
+            )
+    except (
+        UnidentifiedImageError,
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:
         raise InputError(f"{path}: not a readable image ({error})") from None
 
 
@@ -198,36 +265,58 @@ def _from_csv(path: Path) -> Faces:
         raise InputError(f"{path}: not a readable csv ({error})") from None
     table.columns = [str(name).strip().lower() for name in table.columns]
     if missing := {"emotion", "pixels"} - set(table.columns):
-        raise InputError(f"{path}: no column {', '.join(sorted(missing))}; emotion, pixels and Usage are needed")
+        raise InputError(
+            f"{path}: no column {', '.join(sorted(missing))}; emotion, pixels and Usage are needed"
+        )
     if not table.columns.is_unique:
-        raise InputError(f"{path}: two columns of one name; emotion, pixels and Usage are needed, each once")
+        raise InputError(
+            f"{path}: two columns of one name; emotion, pixels and Usage are needed, each once"
+        )
     if table.empty:
         raise InputError(f"{path}: no rows")
     pixels = table["pixels"].fillna("").astype(str).str.strip()
     counts = pixels.str.split().str.len()
     if (wrong := np.flatnonzero(counts != SIDE * SIDE)).size:
-        raise InputError(f"{path}: row {wrong[0]} has {counts.iloc[wrong[0]]} pixels; {SIDE * SIDE} are needed (is the file cut off?)")
+        raise InputError(
+            f"{path}: row {wrong[0]} has {counts.iloc[wrong[0]]} pixels; {SIDE * SIDE} are needed (is the file cut off?)"
+        )
     try:
         values = np.array(" ".join(pixels).split(), dtype=np.float32)
     except ValueError as error:
         raise InputError(f"{path}: a pixel is not a number ({error})") from None
     images = _integers(values, path, 0, 255).astype(np.uint8).reshape(-1, SIDE, SIDE)  # (N, H, W)
-    return _faces(path, images, table["emotion"].to_numpy(), table["usage"].to_numpy() if "usage" in table else None)
+    return _faces(
+        path,
+        images,
+        table["emotion"].to_numpy(),
+        table["usage"].to_numpy() if "usage" in table else None,
+    )
 
 
 def _from_npz(path: Path, labelled: bool) -> Faces:
     try:
         # opened here, because numpy leaves a damaged file open
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            held = {name: archive[name] for name in ("images", "labels", "usage") if name in archive}
-    except Exception as error:  # numpy raises zipfile, zlib, struct and its own errors on a damaged archive
+            held = {
+                name: archive[name] for name in ("images", "labels", "usage") if name in archive
+            }
+    except (
+        Exception
+    ) as error:  # numpy raises zipfile, zlib, struct and its own errors on a damaged archive
         raise InputError(f"{path}: not a readable npz without pickled objects ({error})") from None
     if "images" not in held or (labelled and "labels" not in held):
-        raise InputError(f"{path}: arrays {sorted(held)}; images{' and labels' if labelled else ''} are needed")
+        raise InputError(
+            f"{path}: arrays {sorted(held)}; images{' and labels' if labelled else ''} are needed"
+        )
     images = held["images"]
     if images.ndim != 3 or images.shape[1:] != (SIDE, SIDE) or len(images) == 0:
         raise InputError(f"{path}: images {images.shape}; (N, {SIDE}, {SIDE}) with N > 0 is needed")
-    return _faces(path, _integers(images, path, 0, 255).astype(np.uint8), held.get("labels"), held.get("usage"))
+    return _faces(
+        path,
+        _integers(images, path, 0, 255).astype(np.uint8),
+        held.get("labels"),
+        held.get("usage"),
+    )
 
 
 def _from_folder(path: Path, labelled: bool) -> Faces:
@@ -240,25 +329,47 @@ def _from_folder(path: Path, labelled: bool) -> Faces:
         for file in files:
             words = file.relative_to(path).parts
             if len(words) < 2 or words[-2].lower() not in CLASSES:
-                raise InputError(f"{file}: images must stand in <train|test>/<class>/, with a class of {', '.join(CLASSES)}")
+                raise InputError(
+                    f"{file}: images must stand in <train|test>/<class>/, with a class of {', '.join(CLASSES)}"
+                )
             labels.append(CLASSES.index(words[-2].lower()))
             usage.append(words[-3] if len(words) > 2 else "train")
     images = np.stack([read_image(file) for file in progress(files, "reading images")])
-    faces = _faces(path, images, None if labels is None else np.array(labels), None if usage is None else np.array(usage))
+    faces = _faces(
+        path,
+        images,
+        None if labels is None else np.array(labels),
+        None if usage is None else np.array(usage),
+    )
     return (
         faces
         if labelled
-        else dataclasses.replace(faces, provenance={**faces.provenance, "files": [str(p.relative_to(path)) for p in files]})
+        else dataclasses.replace(
+            faces,
+            provenance={**faces.provenance, "files": [str(p.relative_to(path)) for p in files]},
+        )
     )
 
 
-def _faces(path: Path, images: np.ndarray, labels: np.ndarray | None, usage: np.ndarray | None) -> Faces:
+def _faces(
+    path: Path, images: np.ndarray, labels: np.ndarray | None, usage: np.ndarray | None
+) -> Faces:
     if labels is not None:
         if np.shape(labels) != (len(images),):
-            raise InputError(f"{path}: labels of shape {np.shape(labels)} for {len(images)} images; one label an image is needed")
+            raise InputError(
+                f"{path}: labels of shape {np.shape(labels)} for {len(images)} images; one label an image is needed"
+            )
         labels = _integers(np.asarray(labels), path, 0, len(CLASSES) - 1, "label").astype(np.int64)
     part = np.full(len(images), "train") if usage is None else _parts(usage, path, len(images))
-    return Faces("fer2013", images, None, None, labels, part, {"path": path.name, "sha256": sha256(path), "images": len(images)})
+    return Faces(
+        "fer2013",
+        images,
+        None,
+        None,
+        labels,
+        part,
+        {"path": path.name, "sha256": sha256(path), "images": len(images)},
+    )
 
 
 def _parts(usage: np.ndarray, path: Path, n: int) -> np.ndarray:
@@ -267,10 +378,14 @@ def _parts(usage: np.ndarray, path: Path, n: int) -> np.ndarray:
     try:
         words = np.asarray(usage).astype(str)
     except (ValueError, TypeError):
-        raise InputError(f"{path}: usage of type {np.asarray(usage).dtype}; words are needed") from None
+        raise InputError(
+            f"{path}: usage of type {np.asarray(usage).dtype}; words are needed"
+        ) from None
     known = {str(word): PARTS.get(str(word).lower()) for word in np.unique(words)}
     if bad := [word for word, part in known.items() if part is None]:
-        raise InputError(f"{path}: usage {bad[0]!r}; allowed are Training, PublicTest, PrivateTest, train, test, private")
+        raise InputError(
+            f"{path}: usage {bad[0]!r}; allowed are Training, PublicTest, PrivateTest, train, test, private"
+        )
     return np.array([known[str(word)] for word in words])
 
 
@@ -280,18 +395,26 @@ def _npy(path: Path) -> np.ndarray:
     try:
         with open(path, "rb") as stream:
             array = np.load(stream, allow_pickle=False)
-    except Exception as error:  # numpy raises tokenize's, zipfile's and its own errors on a damaged file
+    except (
+        Exception
+    ) as error:  # numpy raises tokenize's, zipfile's and its own errors on a damaged file
         raise InputError(f"{path}: not a readable npy without pickled objects ({error})") from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: an npz archive under the name of an npy array")
     return array
 
 
-def _integers(values: np.ndarray, path: Path, low: int, high: int, what: str = "value") -> np.ndarray:
+def _integers(
+    values: np.ndarray, path: Path, low: int, high: int, what: str = "value"
+) -> np.ndarray:
     if values.dtype.kind not in "biuf":
-        raise InputError(f"{path}: {what}s of type {values.dtype}; whole numbers {low}..{high} are needed")
+        raise InputError(
+            f"{path}: {what}s of type {values.dtype}; whole numbers {low}..{high} are needed"
+        )
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise InputError(f"{path}: a {what} is NaN or infinite; whole numbers {low}..{high} are needed")
+        raise InputError(
+            f"{path}: a {what} is NaN or infinite; whole numbers {low}..{high} are needed"
+        )
     if values.size and ((values < low) | (values > high) | (values != np.floor(values))).any():
         wrong = values[(values < low) | (values > high) | (values != np.floor(values))].flat[0]
         raise InputError(f"{path}: {what} {wrong}; whole numbers {low}..{high} are needed")
@@ -305,7 +428,13 @@ def fingerprints(rows: np.ndarray) -> np.ndarray:
     """uint64 (N,): a 63-bit hash of the exact content of each row (blake2b)."""
     from hashlib import blake2b
 
-    return np.array([int.from_bytes(blake2b(row.tobytes(), digest_size=8).digest(), "big") >> 1 for row in rows], dtype=np.uint64)
+    return np.array(
+        [
+            int.from_bytes(blake2b(row.tobytes(), digest_size=8).digest(), "big") >> 1
+            for row in rows
+        ],
+        dtype=np.uint64,
+    )
 
 
 def perceptual_hash(images: np.ndarray) -> np.ndarray:
@@ -315,7 +444,9 @@ def perceptual_hash(images: np.ndarray) -> np.ndarray:
         block = images[start : start + 4096].astype(np.float32)
         low = dctn(block, axes=(1, 2))[:, :8, :8].reshape(len(block), 64)[:, 1:]  # (n, 63)
         bits = low > np.median(low, axis=1, keepdims=True)
-        hashes[start : start + 4096] = np.packbits(np.pad(bits, ((0, 0), (1, 0))), axis=1).view(">u8")[:, 0]
+        hashes[start : start + 4096] = np.packbits(np.pad(bits, ((0, 0), (1, 0))), axis=1).view(
+            ">u8"
+        )[:, 0]
     return hashes
 
 
@@ -338,7 +469,10 @@ def near_duplicates(images: np.ndarray, bits: int = 3, correlation: float = 0.98
     pairs = np.unique(np.sort(np.concatenate([np.empty((0, 2), np.int64), *found]), axis=1), axis=0)
     keep = np.zeros(len(pairs), bool)
     for start in range(0, len(pairs), 4096):
-        a, b = (images[pairs[start : start + 4096, k]].reshape(-1, SIDE * SIDE).astype(np.float32) for k in (0, 1))
+        a, b = (
+            images[pairs[start : start + 4096, k]].reshape(-1, SIDE * SIDE).astype(np.float32)
+            for k in (0, 1)
+        )
         a, b = (x - x.mean(1, keepdims=True) for x in (a, b))
         norm = np.sqrt((a * a).sum(1) * (b * b).sum(1))
         keep[start : start + 4096] = (a * b).sum(1) >= correlation * np.maximum(norm, 1e-6)
@@ -359,7 +493,9 @@ def audit(faces: Faces) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     near = near_duplicates(rows[first]) if faces.images is not None else np.empty((0, 2), np.int64)
     near = near[~(constant[first[near[:, 0]]] | constant[first[near[:, 1]]])]
     pairs = np.concatenate([pairs, first[near]])
-    groups = connected_components(coo_array((np.ones(len(pairs)), pairs.T), shape=(n, n)), directed=False)[1]
+    groups = connected_components(
+        coo_array((np.ones(len(pairs)), pairs.T), shape=(n, n)), directed=False
+    )[1]
 
     def disagree(group: np.ndarray) -> np.ndarray:
         low, high = np.full(group.max() + 1, 99), np.full(group.max() + 1, -1)
@@ -383,7 +519,9 @@ def audit(faces: Faces) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     return groups, constant | disagree(groups)[groups], counts
 
 
-def held_out_split(faces: Faces, groups: np.ndarray, unfit: np.ndarray, seed: int, validation: float = 0.1) -> Split:
+def held_out_split(
+    faces: Faces, groups: np.ndarray, unfit: np.ndarray, seed: int, validation: float = 0.1
+) -> Split:
     """Train, validation and test rows; the test part is kept whole and its twins leave the other two.
 
     Without a test part in the data one seventh of the groups becomes it. Groups are drawn class by class.
@@ -405,7 +543,9 @@ def held_out_split(faces: Faces, groups: np.ndarray, unfit: np.ndarray, seed: in
     return split
 
 
-def _draw(groups: np.ndarray, labels: np.ndarray, rows: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+def _draw(
+    groups: np.ndarray, labels: np.ndarray, rows: np.ndarray, share: float, rng: np.random.Generator
+) -> np.ndarray:
     """Boolean mask over all rows: those of `rows` in a random `share` of each class's groups."""
     names, first = np.unique(groups[rows], return_index=True)
     label, chosen = labels[rows][first], []

@@ -57,7 +57,9 @@ class Moments:
     target_mean: np.ndarray
 
     @classmethod
-    def accumulate(cls, blocks: Iterable[tuple[np.ndarray, np.ndarray]], intercept: bool = True) -> Moments:
+    def accumulate(
+        cls, blocks: Iterable[tuple[np.ndarray, np.ndarray]], intercept: bool = True
+    ) -> Moments:
         """Adds up row blocks (H_block (b, L), Y_block (b, k)); memory does not grow with the number of rows.
 
         Where a unit's mean is large beside its deviation, rows are shifted by the first block's mean before they are
@@ -77,7 +79,9 @@ class Moments:
                 hidden -= shift
             # one BLAS for every product: numpy's and scipy's threads wait for each other's; H'H is done as half a product
             gram += np.matmul(hidden.T, hidden, out=product)
-            sums += hidden.T @ np.column_stack([target, np.ones(len(target))]).astype(kind)  # H'Y, and H'1 beside it
+            sums += hidden.T @ np.column_stack([target, np.ones(len(target))]).astype(
+                kind
+            )  # H'Y, and H'1 beside it
             target_sum += target.sum(0)
             n += len(hidden)
         del product
@@ -85,10 +89,18 @@ class Moments:
         if intercept:
             cross = cross - np.outer(hidden_sum, target_sum / n)
             for start in range(0, units, 1024):
-                gram[start : start + 1024] -= np.outer(hidden_sum[start : start + 1024], hidden_sum / n).astype(kind)
+                gram[start : start + 1024] -= np.outer(
+                    hidden_sum[start : start + 1024], hidden_sum / n
+                ).astype(kind)
         else:
             hidden_sum, target_sum = 0 * hidden_sum, 0 * target_sum
-        return cls(n, gram, cross.astype(kind), (shift + hidden_sum / n).astype(kind), (target_sum / n).astype(kind))
+        return cls(
+            n,
+            gram,
+            cross.astype(kind),
+            (shift + hidden_sum / n).astype(kind),
+            (target_sum / n).astype(kind),
+        )
 
     def ridge(self, alpha: float) -> np.ndarray:
         """argmin |H beta - Y|^2 + alpha |beta|^2 (L, k), by Cholesky with one step of iterative refinement.
@@ -97,7 +109,9 @@ class Moments:
         """
         beta = np.zeros_like(self.cross)
         try:
-            matrix = self.gram.copy().T  # Fortran order, as LAPACK wants it; the matrix is symmetric
+            matrix = (
+                self.gram.copy().T
+            )  # Fortran order, as LAPACK wants it; the matrix is symmetric
             matrix[np.diag_indices_from(matrix)] += alpha
             factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
             for _ in range(2):
@@ -117,7 +131,11 @@ class Moments:
         """Eigenvalues (L,) ascending and vectors (L, L) of the Gram matrix, float64."""
         return eigh(self.gram.astype(np.float64), overwrite_a=True, check_finite=False)
 
-    def ridge_path(self, alphas: Sequence[float] | np.ndarray, eigen: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+    def ridge_path(
+        self,
+        alphas: Sequence[float] | np.ndarray,
+        eigen: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> np.ndarray:
         """Ridge solutions (A, L, k) for many alphas from one eigendecomposition; alpha = 0 is the minimum-norm solution."""
         values, vectors = eigen or self.eigen()
         rotated = vectors.T @ self.cross  # (L, k)
@@ -126,7 +144,9 @@ class Moments:
         path = np.empty((len(alphas), *self.cross.shape), self.gram.dtype)
         for row, alpha in enumerate(alphas):
             keep = values > (noise if alpha == 0 else -alpha)
-            inverse = np.where(keep, 1 / np.where(keep, np.maximum(values, 0 if alpha else noise) + alpha, 1), 0)
+            inverse = np.where(
+                keep, 1 / np.where(keep, np.maximum(values, 0 if alpha else noise) + alpha, 1), 0
+            )
             path[row] = vectors @ (inverse[:, None] * rotated)
         return path
 
@@ -134,8 +154,14 @@ class Moments:
         """The least-squares solution of minimum norm (L, k), pinv(H) Y."""
         return self.ridge_path([0.0])[0]
 
-    def elastic_net_path(self, alphas: Sequence[float] | np.ndarray, l1_ratio: float, eigen: tuple[np.ndarray, np.ndarray] | None = None,
-                         tolerance: float = 1e-3, max_rounds: int = 3000) -> np.ndarray:  # fmt: skip
+    def elastic_net_path(
+        self,
+        alphas: Sequence[float] | np.ndarray,
+        l1_ratio: float,
+        eigen: tuple[np.ndarray, np.ndarray] | None = None,
+        tolerance: float = 1e-3,
+        max_rounds: int = 3000,
+    ) -> np.ndarray:
         """argmin |H beta - Y|^2 / 2n + alpha (l1_ratio |beta|_1 + (1 - l1_ratio) |beta|^2 / 2) for many alphas: (A, L, k).
 
         ADMM (Boyd et al. 2011, section 6.4) on all alphas and outputs at once: in the eigenbasis of the Gram matrix each round
@@ -143,11 +169,15 @@ class Moments:
         Warns (ConvergenceWarning) when a column does not reach the tolerance, relative change and gap, in `max_rounds`.
         """
         values, vectors = eigen or self.eigen()
-        kind = self.gram.dtype if len(values) <= 512 else np.float32  # the tolerance is far above float32's rounding
+        kind = (
+            self.gram.dtype if len(values) <= 512 else np.float32
+        )  # the tolerance is far above float32's rounding
         spectrum = (np.maximum(values, 0) / self.n).astype(kind)[:, None]
         vectors = vectors.astype(kind)
         outputs, columns = self.cross.shape[1], len(alphas) * self.cross.shape[1]
-        target = np.tile(vectors.T @ (self.cross / self.n).astype(kind), (1, len(alphas)))  # (L, A k)
+        target = np.tile(
+            vectors.T @ (self.cross / self.n).astype(kind), (1, len(alphas))
+        )  # (L, A k)
         weight = np.repeat(np.asarray(alphas, kind), outputs)
         rho = np.full(columns, max(np.median(spectrum), 1e-6 * spectrum[-1, 0]), kind)
         split, dual = np.zeros((2, len(values), columns), kind)
@@ -163,27 +193,49 @@ class Moments:
             if rounds % 10:
                 continue
             size, tiny = np.linalg.norm(split, axis=0), 1e-12
-            primal = np.where(size > 0, np.linalg.norm(smooth - split, axis=0) / np.maximum(size, tiny), np.abs(smooth).max(0) > 1e-6)
-            change = np.linalg.norm(split - before, axis=0) / np.maximum(np.linalg.norm(dual, axis=0), tiny)
+            primal = np.where(
+                size > 0,
+                np.linalg.norm(smooth - split, axis=0) / np.maximum(size, tiny),
+                np.abs(smooth).max(0) > 1e-6,
+            )
+            change = np.linalg.norm(split - before, axis=0) / np.maximum(
+                np.linalg.norm(dual, axis=0), tiny
+            )
             done = (primal < tolerance) & (change < tolerance)
             solution[:, open_columns[done]] = split[:, done]
             go_on = ~done
-            open_columns, split, dual, target = open_columns[go_on], split[:, go_on], dual[:, go_on], target[:, go_on]
+            open_columns, split, dual, target = (
+                open_columns[go_on],
+                split[:, go_on],
+                dual[:, go_on],
+                target[:, go_on],
+            )
             rho, weight = rho[go_on], weight[go_on]
-            balance = np.sqrt(np.maximum(primal[go_on], 1e-9) / np.maximum(change[go_on], 1e-9)).clip(1 / 3, 3)
-            balance = np.where(np.abs(np.log(balance)) > 0.26, balance, 1).astype(kind)  # section 3.4.1, on relative residuals
+            balance = np.sqrt(
+                np.maximum(primal[go_on], 1e-9) / np.maximum(change[go_on], 1e-9)
+            ).clip(1 / 3, 3)
+            balance = np.where(np.abs(np.log(balance)) > 0.26, balance, 1).astype(
+                kind
+            )  # section 3.4.1, on relative residuals
             rho, dual = rho * balance, dual / balance
             if not open_columns.size:
                 break
         else:
             warnings.warn(
-                f"{open_columns.size} of {columns} columns did not converge in {max_rounds} rounds", ConvergenceWarning, stacklevel=2
+                f"{open_columns.size} of {columns} columns did not converge in {max_rounds} rounds",
+                ConvergenceWarning,
+                stacklevel=2,
             )
             solution[:, open_columns] = split
         return solution.reshape(len(values), len(alphas), outputs).transpose(1, 0, 2)
 
-    def path(self, penalty: Penalty, alphas: Sequence[float] | np.ndarray, l1_ratio: float = 0.5,
-             eigen: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:  # fmt: skip
+    def path(
+        self,
+        penalty: Penalty,
+        alphas: Sequence[float] | np.ndarray,
+        l1_ratio: float = 0.5,
+        eigen: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> np.ndarray:
         """Output weights (A, L, k) of one penalty along `alphas` (no penalty: one entry, whatever they are)."""
         if penalty is None:
             return self.ridge_path([0.0], eigen)
@@ -203,8 +255,12 @@ def random_layer(kind: str, inputs: int, units: int, seed: int) -> tuple[np.ndar
     """W float32 (p, L) and b (L,), standard normal or from {-1, +1}, drawn from the PCG64 stream of `seed`."""
     rng = np.random.default_rng(seed)
     if kind == "gaussian":
-        return rng.standard_normal((inputs, units), dtype=np.float32), rng.standard_normal(units, dtype=np.float32)
-    bits = np.unpackbits(np.frombuffer(rng.bytes(((inputs + 1) * units + 7) // 8), np.uint8))[: (inputs + 1) * units]
+        return rng.standard_normal((inputs, units), dtype=np.float32), rng.standard_normal(
+            units, dtype=np.float32
+        )
+    bits = np.unpackbits(np.frombuffer(rng.bytes(((inputs + 1) * units + 7) // 8), np.uint8))[
+        : (inputs + 1) * units
+    ]
     signs = np.where(bits, np.float32(1), np.float32(-1)).reshape(inputs + 1, units)
     return signs[:-1], signs[-1]
 
@@ -232,9 +288,23 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
     classes_ (k,), coef_ (L, k), intercept_ (k,), n_features_in_, seed_ (int, the hidden layer's).
     """
 
-    def __init__(self, n_hidden: int = 1000, weights: Literal["gaussian", "binary"] = "gaussian", activation: str = "tanh", penalty: Penalty = None,
-                 alpha: float = 1.0, l1_ratio: float = 0.5, weight_scale: float | None = None, direct_links: bool = False, fit_intercept: bool = True,
-                 features: Any = None, precision: Literal["auto", "float64"] = "auto", temperature: float = 0.2, block_rows: int = 4096, random_state: Any = None):  # fmt: skip
+    def __init__(
+        self,
+        n_hidden: int = 1000,
+        weights: Literal["gaussian", "binary"] = "gaussian",
+        activation: str = "tanh",
+        penalty: Penalty = None,
+        alpha: float = 1.0,
+        l1_ratio: float = 0.5,
+        weight_scale: float | None = None,
+        direct_links: bool = False,
+        fit_intercept: bool = True,
+        features: Any = None,
+        precision: Literal["auto", "float64"] = "auto",
+        temperature: float = 0.2,
+        block_rows: int = 4096,
+        random_state: Any = None,
+    ):
         self.n_hidden = n_hidden
         self.weights = weights
         self.activation = activation
@@ -262,11 +332,19 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
     def accumulate(self, X: Any, y: Any) -> Moments:
         """Draws the hidden layer for X (n, p), y (n,) and returns the moments from which `solve` gets every penalty."""
         self._check_parameters()
-        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=None if self.features is not None else [np.float32, np.float64])
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse="csr",
+            dtype=None if self.features is not None else [np.float32, np.float64],
+        )
         check_classification_targets(y)
         self.classes_, target = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"Classifier can't train when only one class is present: {self.classes_[0]!r}")
+            raise ValueError(
+                f"Classifier can't train when only one class is present: {self.classes_[0]!r}"
+            )
         if isinstance(self.random_state, int | np.integer):
             self.seed_ = int(self.random_state)
         else:
@@ -281,14 +359,19 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         one_hot = np.eye(len(self.classes_))
 
         def moments(kind: type[np.floating]) -> Moments:
-            blocks = ((hidden.astype(kind, copy=False), one_hot[target[rows]]) for rows, hidden in self._blocks(X))
+            blocks = (
+                (hidden.astype(kind, copy=False), one_hot[target[rows]])
+                for rows, hidden in self._blocks(X)
+            )
             return Moments.accumulate(blocks, self.fit_intercept)
 
         if self.precision == "float64" or X.dtype == np.float64:
             return moments(np.float64)
         found = moments(np.float32)
         # without a penalty nothing damps the directions that float32 sums cannot tell from rounding
-        return moments(np.float64) if self.penalty is None and self._ill_conditioned(found) else found
+        return (
+            moments(np.float64) if self.penalty is None and self._ill_conditioned(found) else found
+        )
 
     def solve(self, moments: Moments) -> ELMClassifier:
         """Solves the output layer from moments under the present penalty, alpha and l1_ratio."""
@@ -331,23 +414,44 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         """Sets `temperature` to the value of least log-loss on held-out rows X (n, p), y (n,) (Guo et al. 2017)."""
         scores, place = self._scores(X), np.searchsorted(self.classes_, y)
         grid = np.geomspace(0.02, 1, 40)
-        losses = [(logsumexp(scores / t, axis=1) - scores[np.arange(len(place)), place] / t).mean() for t in grid]
+        losses = [
+            (logsumexp(scores / t, axis=1) - scores[np.arange(len(place)), place] / t).mean()
+            for t in grid
+        ]
         return self.set_params(temperature=float(grid[int(np.argmin(losses))]))
 
     def _scores(self, X: Any) -> np.ndarray:
         check_is_fitted(self, "coef_")
-        X = validate_data(self, X, accept_sparse="csr", dtype=None if self.features is not None else [np.float32, np.float64], reset=False)
-        return np.concatenate([hidden @ self.coef_ + self.intercept_ for _, hidden in self._blocks(X)])
+        X = validate_data(
+            self,
+            X,
+            accept_sparse="csr",
+            dtype=None if self.features is not None else [np.float32, np.float64],
+            reset=False,
+        )
+        return np.concatenate(
+            [hidden @ self.coef_ + self.intercept_ for _, hidden in self._blocks(X)]
+        )
 
     def _check_parameters(self) -> None:
-        allowed = {"weights": ("gaussian", "binary"), "activation": tuple(ACTIVATIONS), "penalty": (None, "ridge", "lasso", "elasticnet")}
+        allowed = {
+            "weights": ("gaussian", "binary"),
+            "activation": tuple(ACTIVATIONS),
+            "penalty": (None, "ridge", "lasso", "elasticnet"),
+        }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
-                raise ValueError(f"{name}={getattr(self, name)!r}; allowed are {', '.join(map(repr, values))}")
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}; allowed are {', '.join(map(repr, values))}"
+                )
         if self.n_hidden < (0 if self.direct_links else 1):
-            raise ValueError(f"n_hidden={self.n_hidden}; at least 1 is needed (0 with direct_links)")
+            raise ValueError(
+                f"n_hidden={self.n_hidden}; at least 1 is needed (0 with direct_links)"
+            )
         if self.alpha < 0 or not 0 < self.l1_ratio <= 1:
-            raise ValueError(f"alpha={self.alpha}, l1_ratio={self.l1_ratio}; alpha >= 0 and 0 < l1_ratio <= 1 are needed")
+            raise ValueError(
+                f"alpha={self.alpha}, l1_ratio={self.l1_ratio}; alpha >= 0 and 0 < l1_ratio <= 1 are needed"
+            )
 
     def _draw(self, inputs: int) -> None:
         self.n_inputs_ = inputs
@@ -356,7 +460,11 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         self._weight = weight if scale == 1 else weight * np.float32(scale)
 
     def _inputs(self, X: Any) -> Any:
-        return X if self.features is None else self.features_.transform(X).astype(np.float32, copy=False)
+        return (
+            X
+            if self.features is None
+            else self.features_.transform(X).astype(np.float32, copy=False)
+        )
 
     def _blocks(self, X: Any) -> Iterable[tuple[slice, np.ndarray]]:
         """Row blocks of activations (b, L); a block is overwritten by the next one."""
@@ -368,12 +476,16 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
             if issparse(inputs):
                 hidden = inputs @ weight
             else:
-                room = np.empty((len(inputs), self.n_hidden), inputs.dtype) if room is None else room
+                room = (
+                    np.empty((len(inputs), self.n_hidden), inputs.dtype) if room is None else room
+                )
                 hidden = np.matmul(inputs, weight, out=room[: len(inputs)])
             hidden += self._bias
             hidden = ACTIVATIONS[self.activation](hidden)
             if self.direct_links:
-                hidden = np.concatenate([hidden, inputs.toarray() if issparse(inputs) else inputs], axis=1)
+                hidden = np.concatenate(
+                    [hidden, inputs.toarray() if issparse(inputs) else inputs], axis=1
+                )
             yield rows, hidden
 
     @staticmethod
@@ -387,7 +499,11 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
     # -- a seed and beta
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name not in ("_weight", "_bias")}
+        return {
+            name: value
+            for name, value in super().__getstate__().items()
+            if name not in ("_weight", "_bias")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -398,7 +514,11 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         """Writes the fitted model as .npz: the seed of the hidden layer (as bits, for a small binary one), beta, and the
         features' arrays. Raises TypeError for features that have no `arrays` method."""
         check_is_fitted(self, "coef_")
-        settings = {name: value for name, value in self.get_params(deep=False).items() if name not in ("features", "random_state")}
+        settings = {
+            name: value
+            for name, value in self.get_params(deep=False).items()
+            if name not in ("features", "random_state")
+        }
         facts = {
             "settings": settings,
             "seed": self.seed_,
@@ -411,9 +531,14 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
             arrays["bits"] = np.packbits(np.concatenate([self._weight.ravel(), self._bias]) > 0)
         if self.features is not None:
             if not hasattr(self.features_, "arrays"):
-                raise TypeError(f"{type(self.features_).__name__} cannot be saved here; fit it apart, in a Pipeline")
+                raise TypeError(
+                    f"{type(self.features_).__name__} cannot be saved here; fit it apart, in a Pipeline"
+                )
             held = self.features_.arrays()
-            facts["features"] = {"class": type(self.features_).__name__, "settings": held.pop("settings")}
+            facts["features"] = {
+                "class": type(self.features_).__name__,
+                "settings": held.pop("settings"),
+            }
             arrays |= {f"features.{name}": array for name, array in held.items()}
         with atomic_path(path) as temporary:
             np.savez_compressed(temporary, facts=np.array(json.dumps(facts)), **arrays)
@@ -428,20 +553,39 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
             facts = json.loads(str(held.pop("facts")))
             model = cls(**facts["settings"], random_state=facts["seed"])
             model.seed_, model.n_features_in_ = facts["seed"], facts["columns"]
-            model.coef_, model.intercept_, model.classes_ = held["coef"], held["intercept"], held["classes"]
+            model.coef_, model.intercept_, model.classes_ = (
+                held["coef"],
+                held["intercept"],
+                held["classes"],
+            )
             if "features" in facts:
                 kind = SAVED[facts["features"]["class"]]
-                inner = {name.removeprefix("features."): array for name, array in held.items() if name.startswith("features.")}
-                model.features = model.features_ = kind.from_arrays({"settings": facts["features"]["settings"], **inner})
+                inner = {
+                    name.removeprefix("features."): array
+                    for name, array in held.items()
+                    if name.startswith("features.")
+                }
+                model.features = model.features_ = kind.from_arrays(
+                    {"settings": facts["features"]["settings"], **inner}
+                )
             model._draw(facts["inputs"])
             if "bits" in held:
-                signs = np.where(np.unpackbits(held["bits"])[: (facts["inputs"] + 1) * model.n_hidden], np.float32(1), np.float32(-1))
+                signs = np.where(
+                    np.unpackbits(held["bits"])[: (facts["inputs"] + 1) * model.n_hidden],
+                    np.float32(1),
+                    np.float32(-1),
+                )
                 scale = np.abs(model._weight).max(initial=0)
-                model._weight, model._bias = signs[: -model.n_hidden].reshape(model._weight.shape) * scale, signs[-model.n_hidden :]
+                model._weight, model._bias = (
+                    signs[: -model.n_hidden].reshape(model._weight.shape) * scale,
+                    signs[-model.n_hidden :],
+                )
         except Exception as error:
             raise InputError(f"{path}: not an ELM that assignment1 saved ({error})") from None
         if model._digest() != facts["digest"]:
-            raise InputError(f"{path}: this version of numpy draws another hidden layer from the seed than the one that saved it")
+            raise InputError(
+                f"{path}: this version of numpy draws another hidden layer from the seed than the one that saved it"
+            )
         return model
 
     def _digest(self) -> str:

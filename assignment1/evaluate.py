@@ -49,9 +49,15 @@ def main(config: Config) -> dict[str, Any]:
         settings = record["config"]
         faces = data.load_again(record)
         groups, unfit, _ = data.audit(faces)
-        chosen = data.held_out_split(faces, groups, unfit, settings["seed"], settings["validation"]).test
+        chosen = data.held_out_split(
+            faces, groups, unfit, settings["seed"], settings["validation"]
+        ).test
     else:
-        faces = data.load_codemaps(config.data) if vqvae is None else data.load_images(config.data, labelled=True)
+        faces = (
+            data.load_codemaps(config.data)
+            if vqvae is None
+            else data.load_images(config.data, labelled=True)
+        )
         fresh = faces.part != "train"
         chosen = np.flatnonzero(fresh) if fresh.any() else np.arange(len(faces))
     seen = np.zeros(len(chosen), bool)
@@ -69,13 +75,32 @@ def main(config: Config) -> dict[str, Any]:
     for name, model in models.items():
         prediction = model.predict(X)
         for variant, part in (("all faces", np.ones(len(seen), bool)), ("unseen faces", unseen)):
-            table += rows("held-out", "test", name, variant, labels[part], prediction[part], None, 0.0)
-        value = {row["metric"]: row["value"] for row in table if row["model"] == name and row["variant"] == "unseen faces"}
-        print(f"{name:11s} accuracy {value['accuracy']:.3f} [{value['accuracy_low']:.3f}, {value['accuracy_high']:.3f}]"
-              f"  balanced {value['balanced_accuracy']:.3f}  macro F1 {value['macro_f1']:.3f}  (unseen faces)")  # fmt: skip
-    result = {"run": {"folder": folder.name, "data": plain(faces.provenance), "faces": len(labels), "seen_in_training": int(seen.sum())},
-              "metrics_info": METRICS_INFO, "rows": table}  # fmt: skip
-    write_json(config.out or folder / f"evaluation-{config.data.stem if config.data else 'test'}.json", result)
+            table += rows(
+                "held-out", "test", name, variant, labels[part], prediction[part], None, 0.0
+            )
+        value = {
+            row["metric"]: row["value"]
+            for row in table
+            if row["model"] == name and row["variant"] == "unseen faces"
+        }
+        print(
+            f"{name:11s} accuracy {value['accuracy']:.3f} [{value['accuracy_low']:.3f}, {value['accuracy_high']:.3f}]"
+            f"  balanced {value['balanced_accuracy']:.3f}  macro F1 {value['macro_f1']:.3f}  (unseen faces)"
+        )
+    result = {
+        "run": {
+            "folder": folder.name,
+            "data": plain(faces.provenance),
+            "faces": len(labels),
+            "seen_in_training": int(seen.sum()),
+        },
+        "metrics_info": METRICS_INFO,
+        "rows": table,
+    }
+    write_json(
+        config.out or folder / f"evaluation-{config.data.stem if config.data else 'test'}.json",
+        result,
+    )
     draw_figures(folder)
     compile_report(folder, HERE / "report.typ", folder / "report.pdf")
     return result

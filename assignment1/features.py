@@ -16,7 +16,9 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 
-def principal_codes(codebook: np.ndarray, codes: np.ndarray, components: int | None, power: float) -> np.ndarray:
+def principal_codes(
+    codebook: np.ndarray, codes: np.ndarray, components: int | None, power: float
+) -> np.ndarray:
     """The codebook (m, d) in its principal axes under the codes' frequencies: float32 (m, components).
 
     Axis i is divided by its standard deviation to the `power` (0 keeps the scale, 1 whitens): a VQ-VAE spends most of its
@@ -39,7 +41,11 @@ class Saved:
 
     def arrays(self) -> dict[str, Any]:
         """{"settings": JSON values, name: array ...}: enough for `from_arrays`."""
-        settings = {name: value for name, value in self.get_params(deep=False).items() if not isinstance(value, np.ndarray)}
+        settings = {
+            name: value
+            for name, value in self.get_params(deep=False).items()
+            if not isinstance(value, np.ndarray)
+        }
         held: dict[str, Any] = {"settings": {**settings, "columns": self.n_features_in_}}
         for name, value in vars(self).items():
             if name.endswith("_") and isinstance(value, np.ndarray):
@@ -51,7 +57,10 @@ class Saved:
     @classmethod
     def from_arrays(cls, held: dict[str, Any]) -> Any:
         """The fitted transformer again."""
-        settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in held["settings"].items()}
+        settings: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in held["settings"].items()
+        }
         columns = settings.pop("columns")
         model = cls(**settings, **({"codebook": held["table_"]} if "table_" in held else {}))
         model.n_features_in_ = columns
@@ -107,7 +116,10 @@ class OneHotCodes(Saved, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         X = check_codes(self, X, self.codes, reset=False)
         pointers = np.arange(0, X.size + 1, X.shape[1])
-        return csr_array((np.ones(X.size, np.float32), (X + self.places_).ravel(), pointers), shape=(len(X), X.shape[1] * self.codes))
+        return csr_array(
+            (np.ones(X.size, np.float32), (X + self.places_).ravel(), pointers),
+            shape=(len(X), X.shape[1] * self.codes),
+        )
 
 
 class CodebookLookup(Saved, TransformerMixin, BaseEstimator):
@@ -116,7 +128,9 @@ class CodebookLookup(Saved, TransformerMixin, BaseEstimator):
     Attributes: table_ float32 (m, components).
     """
 
-    def __init__(self, codebook: np.ndarray | None = None, components: int | None = 16, power: float = 0.5):
+    def __init__(
+        self, codebook: np.ndarray | None = None, components: int | None = 16, power: float = 0.5
+    ):
         self.codebook = codebook
         self.components = components
         self.power = power
@@ -164,9 +178,21 @@ class RandomReceptiveFields(Saved, TransformerMixin, BaseEstimator):
     Attributes: filters_ (list of float32 (F, c, r, r)), offsets_ (list of (F,)), mean_, scale_ (n_features,).
     """
 
-    def __init__(self, codebook: np.ndarray | None = None, components: int = 8, power: float = 0.5, sizes: tuple[int, ...] = (3, 5, 7), maps: int = 50,
-                 stride: int = 1, pool: int = 4, weights: Literal["gaussian", "binary"] = "gaussian", filters: Literal["patches", "noise"] = "patches",
-                 mirror: bool = False, sample: int = 1500, random_state: int = 0):  # fmt: skip
+    def __init__(
+        self,
+        codebook: np.ndarray | None = None,
+        components: int = 8,
+        power: float = 0.5,
+        sizes: tuple[int, ...] = (3, 5, 7),
+        maps: int = 50,
+        stride: int = 1,
+        pool: int = 4,
+        weights: Literal["gaussian", "binary"] = "gaussian",
+        filters: Literal["patches", "noise"] = "patches",
+        mirror: bool = False,
+        sample: int = 1500,
+        random_state: int = 0,
+    ):
         self.codebook = codebook
         self.components = components
         self.power = power
@@ -182,9 +208,14 @@ class RandomReceptiveFields(Saved, TransformerMixin, BaseEstimator):
 
     def fit(self, X: np.ndarray, y: Any = None) -> RandomReceptiveFields:
         """Draws the filters and measures their responses on a sample of X; nothing is trained. Raises ValueError for bad X."""
-        for name, allowed in (("weights", ("gaussian", "binary")), ("filters", ("patches", "noise"))):
+        for name, allowed in (
+            ("weights", ("gaussian", "binary")),
+            ("filters", ("patches", "noise")),
+        ):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r}; allowed are {', '.join(allowed)}")
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}; allowed are {', '.join(allowed)}"
+                )
         X = validate_data(self, X, dtype=None)
         rng = np.random.default_rng(self.random_state)
         rows = X[np.sort(rng.choice(len(X), min(self.sample, len(X)), replace=False))]
@@ -194,13 +225,19 @@ class RandomReceptiveFields(Saved, TransformerMixin, BaseEstimator):
             self.table_ = principal_codes(self.codebook, codes, self.components, self.power)
         maps, self.filters_, self.offsets_ = self._maps(rows)[0], [], []
         for size in self.sizes:
-            patches = F.unfold(maps, size, stride=2).transpose(1, 2).flatten(0, 1)  # (places, c r r)
-            patches = patches[torch.from_numpy(rng.choice(len(patches), min(20000, len(patches)), replace=False))]
+            patches = (
+                F.unfold(maps, size, stride=2).transpose(1, 2).flatten(0, 1)
+            )  # (places, c r r)
+            patches = patches[
+                torch.from_numpy(rng.choice(len(patches), min(20000, len(patches)), replace=False))
+            ]
             if self.filters == "patches":
                 draw = patches[torch.from_numpy(rng.integers(len(patches), size=self.maps))]
                 draw = draw - draw.mean(1, keepdim=True)
             else:
-                draw = torch.from_numpy(rng.standard_normal((self.maps, patches.shape[1]), dtype=np.float32))
+                draw = torch.from_numpy(
+                    rng.standard_normal((self.maps, patches.shape[1]), dtype=np.float32)
+                )
             if self.weights == "binary":
                 draw = torch.where(draw >= 0, 1.0, -1.0)
             response = patches @ draw.T
@@ -218,22 +255,30 @@ class RandomReceptiveFields(Saved, TransformerMixin, BaseEstimator):
         X = validate_data(self, X, dtype=None, reset=False)
         if self.codebook is not None:
             X = check_codes(self, X, len(self.table_), reset=False)
-        return np.concatenate([self._features(X[start : start + 256]) for start in range(0, len(X), 256)])
+        return np.concatenate(
+            [self._features(X[start : start + 256]) for start in range(0, len(X), 256)]
+        )
 
     def _side(self, columns: int) -> int:
         side = round((columns / (2 if self.mirror and self.codebook is not None else 1)) ** 0.5)
         if side * side * (2 if self.mirror and self.codebook is not None else 1) != columns:
-            raise ValueError(f"{columns} columns are not a square map{' and its mirror' if self.mirror else ''}")
+            raise ValueError(
+                f"{columns} columns are not a square map{' and its mirror' if self.mirror else ''}"
+            )
         return side
 
     def _maps(self, X: np.ndarray) -> list[torch.Tensor]:
         """The map of each row, and of its mirror image: float32 (n, c, S, S)."""
         side = self._side(X.shape[1])
         if self.codebook is None:
-            picture = contrast_normalised(torch.from_numpy(X.astype(np.float32)).reshape(-1, 1, side, side))
+            picture = contrast_normalised(
+                torch.from_numpy(X.astype(np.float32)).reshape(-1, 1, side, side)
+            )
             return [picture, picture.flip(3)] if self.mirror else [picture]
         parts = np.split(X, 2, axis=1) if self.mirror else [X]
-        tables = [torch.from_numpy(self.table_[part.astype(np.int64)]) for part in parts]  # (n, S S, c)
+        tables = [
+            torch.from_numpy(self.table_[part.astype(np.int64)]) for part in parts
+        ]  # (n, S S, c)
         return [table.transpose(1, 2).reshape(len(X), -1, side, side) for table in tables]
 
     @torch.no_grad()
@@ -245,8 +290,16 @@ class RandomReceptiveFields(Saved, TransformerMixin, BaseEstimator):
             for filters, offsets in zip(self.filters_, self.offsets_, strict=True):
                 # fields that are large beside the map would leave few places: pad so that about S / stride remain
                 padding = max(0, filters.shape[2] // 2 - (0 if self.codebook is not None else 4))
-                response = F.conv2d(view, torch.from_numpy(filters), torch.from_numpy(offsets), stride=self.stride, padding=padding)
-                pooled.append(F.adaptive_avg_pool2d(response.relu_(), self.pool).flatten(1))  # (n, F q q)
+                response = F.conv2d(
+                    view,
+                    torch.from_numpy(filters),
+                    torch.from_numpy(offsets),
+                    stride=self.stride,
+                    padding=padding,
+                )
+                pooled.append(
+                    F.adaptive_avg_pool2d(response.relu_(), self.pool).flatten(1)
+                )  # (n, F q q)
             total = total + torch.cat(pooled, 1) / len(views)
         return (total.numpy() - self.mean_) / self.scale_
 
@@ -257,7 +310,9 @@ def contrast_normalised(pictures: torch.Tensor, window: int = 9) -> torch.Tensor
     pictures = pictures - pictures.mean((1, 2, 3), keepdim=True)
     pictures = pictures / pictures.std((1, 2, 3), keepdim=True).clamp(min=1e-3)
     centred = pictures - F.avg_pool2d(pictures, window, 1, window // 2, count_include_pad=False)
-    deviation = F.avg_pool2d(centred.square(), window, 1, window // 2, count_include_pad=False).sqrt()
+    deviation = F.avg_pool2d(
+        centred.square(), window, 1, window // 2, count_include_pad=False
+    ).sqrt()
     return centred / (deviation + 0.5)
 
 
@@ -272,7 +327,9 @@ class SideBySide(TransformerMixin, BaseEstimator):
 
     def fit(self, X: np.ndarray, y: Any = None) -> SideBySide:
         self.n_features_in_ = X.shape[1]
-        self.parts_ = [(clone(part).fit(X[:, first:last], y), first, last) for part, first, last in self.parts]
+        self.parts_ = [
+            (clone(part).fit(X[:, first:last], y), first, last) for part, first, last in self.parts
+        ]
         return self
 
     def transform(self, X: np.ndarray) -> Any:
@@ -285,7 +342,9 @@ class SideBySide(TransformerMixin, BaseEstimator):
         held: dict[str, Any] = {"settings": {"columns": self.n_features_in_, "parts": []}}
         for number, (part, first, last) in enumerate(self.parts_):
             inner = part.arrays()
-            held["settings"]["parts"].append([type(part).__name__, inner.pop("settings"), first, last])
+            held["settings"]["parts"].append(
+                [type(part).__name__, inner.pop("settings"), first, last]
+            )
             held |= {f"{number}.{name}": array for name, array in inner.items()}
         return held
 
@@ -294,11 +353,25 @@ class SideBySide(TransformerMixin, BaseEstimator):
         """The fitted transformer again."""
         parts = []
         for number, (kind, settings, first, last) in enumerate(held["settings"]["parts"]):
-            inner = {name.removeprefix(f"{number}."): array for name, array in held.items() if name.startswith(f"{number}.")}
+            inner = {
+                name.removeprefix(f"{number}."): array
+                for name, array in held.items()
+                if name.startswith(f"{number}.")
+            }
             parts.append((SAVED[kind].from_arrays({"settings": settings, **inner}), first, last))
         model = cls(parts)
         model.parts_, model.n_features_in_ = parts, held["settings"]["columns"]
         return model
 
 
-SAVED = {kind.__name__: kind for kind in (RawCodes, StandardisedIntegers, OneHotCodes, CodebookLookup, RandomReceptiveFields, SideBySide)}
+SAVED = {
+    kind.__name__: kind
+    for kind in (
+        RawCodes,
+        StandardisedIntegers,
+        OneHotCodes,
+        CodebookLookup,
+        RandomReceptiveFields,
+        SideBySide,
+    )
+}

@@ -31,15 +31,40 @@ def draw_figures(folder: Path) -> None:
 
 def _learning(folder: Path, record: dict, curves: pd.DataFrame) -> None:
     names = sorted(set(curves.name))
-    with figure(folder / "learning_curves.png", record, (9.0, 3.0), 1, 3) as (_, (left, middle, right)):
+    with figure(folder / "learning_curves.png", record, (9.0, 3.0), 1, 3) as (
+        _,
+        (left, middle, right),
+    ):
         if "vq_psnr" in names:
-            learning_curve(left, curves, "train", "vq_reconstruction", color="#0072B2", label="reconstruction")
-            learning_curve(left, curves, "train", "vq_commitment", color="#D55E00", label="commitment", linestyle="--")
-            left.set(title="VQ-VAE, training part", xlabel="step", ylabel="mean squared error (standardised pixels)", yscale="log")
+            learning_curve(
+                left, curves, "train", "vq_reconstruction", color="#0072B2", label="reconstruction"
+            )
+            learning_curve(
+                left,
+                curves,
+                "train",
+                "vq_commitment",
+                color="#D55E00",
+                label="commitment",
+                linestyle="--",
+            )
+            left.set(
+                title="VQ-VAE, training part",
+                xlabel="step",
+                ylabel="mean squared error (standardised pixels)",
+                yscale="log",
+            )
             left.legend()
-            learning_curve(middle, curves, "validation", "vq_psnr", color="#009E73", marker="o", markersize=3)
-            middle.set(title="VQ-VAE, validation part", xlabel="step", ylabel="PSNR (dB), mean over faces")
-        for name, colour, marker in (("MLPClassifier_loss", "#0072B2", "o"), ("CNNClassifier_loss", "#D55E00", "s")):
+            learning_curve(
+                middle, curves, "validation", "vq_psnr", color="#009E73", marker="o", markersize=3
+            )
+            middle.set(
+                title="VQ-VAE, validation part", xlabel="step", ylabel="PSNR (dB), mean over faces"
+            )
+        for name, colour, marker in (
+            ("MLPClassifier_loss", "#0072B2", "o"),
+            ("CNNClassifier_loss", "#D55E00", "s"),
+        ):
             part = curves[curves.name == name]
             mean = part.groupby("epoch").value.mean()
             if len(mean):
@@ -51,7 +76,11 @@ def _learning(folder: Path, record: dict, curves: pd.DataFrame) -> None:
                     markersize=3,
                     label=f"{name[:3]}, mean of {part.groupby('epoch').size().max()} fits",
                 )
-        right.set(title="networks on codes, training part", xlabel="epoch", ylabel="cross-entropy (nats) + penalty")
+        right.set(
+            title="networks on codes, training part",
+            xlabel="epoch",
+            ylabel="cross-entropy (nats) + penalty",
+        )
         right.legend()
 
 
@@ -73,16 +102,34 @@ def _accuracy(folder: Path, record: dict, test: pd.DataFrame) -> None:
             values, deviations = np.array(found, dtype=float).T
             places = np.arange(len(names)) + 0.26 * (number - 1)
             seeds = int(part[part.model == family].n_seeds.max())
-            axes.bar(places, values, 0.24, yerr=np.nan_to_num(deviations), color=colour[family], hatch=("", "//", "..")[number], edgecolor="white",
-                     capsize=2, label=f"{family} ({seeds} seed{'s' if seeds > 1 else ''})")  # fmt: skip
-            for place, value, top in zip(places, values, values + np.nan_to_num(deviations), strict=True):
+            axes.bar(
+                places,
+                values,
+                0.24,
+                yerr=np.nan_to_num(deviations),
+                color=colour[family],
+                hatch=("", "//", "..")[number],
+                edgecolor="white",
+                capsize=2,
+                label=f"{family} ({seeds} seed{'s' if seeds > 1 else ''})",
+            )
+            for place, value, top in zip(
+                places, values, values + np.nan_to_num(deviations), strict=True
+            ):
                 axes.text(place, top + 0.01, f"{value:.3f}", ha="center", fontsize=6.5)
         for model, style in (("CNN", "--"), ("linear", "-."), ("largest class", ":")):
             axes.axhline(
-                _baseline(test, model), color="#444444", linestyle=style, linewidth=1, label=f"{model}: {_baseline(test, model):.3f}"
+                _baseline(test, model),
+                color="#444444",
+                linestyle=style,
+                linewidth=1,
+                label=f"{model}: {_baseline(test, model):.3f}",
             )
         axes.set_xticks(range(len(names)), names)
-        axes.set(ylabel="test accuracy, ridge penalty", title="What a code map is shown as decides how well an untrained hidden layer does")
+        axes.set(
+            ylabel="test accuracy, ridge penalty",
+            title="What a code map is shown as decides how well an untrained hidden layer does",
+        )
         axes.legend(ncol=2, loc="upper left")
         axes.set_ylim(0, 1.45 * max(part.value.max(), np.nan_to_num(_baseline(test, "CNN"))))
 
@@ -91,10 +138,18 @@ def _grid(folder: Path, record: dict, test: pd.DataFrame) -> None:
     part = test[(test.metric == "accuracy") & test.model.isin(FAMILIES)]
     names = list(dict.fromkeys(variant.rsplit(", ", 1)[0] for variant in part.variant))
     limits = (float(part.value.min()), float(part.value.max()))
-    with figure(folder / "accuracy_grid.png", record, (9.5, 2.9), 1, 3, sharey=True) as (picture, axes):
+    with figure(folder / "accuracy_grid.png", record, (9.5, 2.9), 1, 3, sharey=True) as (
+        picture,
+        axes,
+    ):
         for place, family in zip(axes, FAMILIES, strict=True):
             lookup = part[part.model == family].set_index("variant").value
-            values = np.array([[lookup.get(f"{name}, {penalty}", np.nan) for penalty in PENALTIES] for name in names])
+            values = np.array(
+                [
+                    [lookup.get(f"{name}, {penalty}", np.nan) for penalty in PENALTIES]
+                    for name in names
+                ]
+            )
             image = heat_map(place, values, names, list(PENALTIES), "{:.3f}", limits=limits)
             place.set_title(family)
         picture.colorbar(image, ax=axes, label="test accuracy, mean over seeds")
@@ -110,12 +165,25 @@ def _paths(folder: Path, record: dict) -> None:
             for number, name in enumerate(names):
                 if f"ELM, {name} | {penalty} | alphas" not in held:
                     continue
-                read = {what: held[f"ELM, {name} | {penalty} | {what}"] for what in ("alphas", "accuracy", "share_used")}
-                style = {"color": colour[name], "label": name, "marker": MARKERS[number], "markersize": 3, "markevery": 4}
+                read = {
+                    what: held[f"ELM, {name} | {penalty} | {what}"]
+                    for what in ("alphas", "accuracy", "share_used")
+                }
+                style = {
+                    "color": colour[name],
+                    "label": name,
+                    "marker": MARKERS[number],
+                    "markersize": 3,
+                    "markevery": 4,
+                }
                 axes[0, column].plot(read["alphas"], read["accuracy"], **style)
                 axes[1, column].plot(read["alphas"], read["share_used"], **style)
             for row, label in ((0, "validation accuracy"), (1, "share of units in use")):
-                axes[row, column].set(xscale="log", xlabel=f"strength α of the {penalty} penalty", ylabel=label if column == 0 else "")
+                axes[row, column].set(
+                    xscale="log",
+                    xlabel=f"strength α of the {penalty} penalty",
+                    ylabel=label if column == 0 else "",
+                )
             axes[0, column].set_title(penalty)
             axes[1, column].set_ylim(-0.02, 1.05)
         axes[1, 0].legend()
@@ -126,12 +194,18 @@ def _confusion(folder: Path, record: dict) -> None:
     labels, best = held["labels"], record["notes"]["best_on_validation"]
     shown = [name for name in ("ELM", "binary ELM", "MLP", "CNN") if name in best]
     classes = np.unique(labels)
-    with figure(folder / "confusion.png", record, (3.0 * len(shown) + 0.6, 3.5), 1, len(shown), sharey=True) as (picture, axes):
+    with figure(
+        folder / "confusion.png", record, (3.0 * len(shown) + 0.6, 3.5), 1, len(shown), sharey=True
+    ) as (picture, axes):
         for place, name in zip(np.atleast_1d(axes), shown, strict=True):
             predictions = held[f"{name} | {best[name]['variant']}"]
             counts = sum(confusion_matrix(labels, row, labels=classes) for row in predictions)
             image = heat_map(
-                place, counts / counts.sum(1, keepdims=True), [CLASSES[c] for c in classes], [CLASSES[c] for c in classes], limits=(0, 1)
+                place,
+                counts / counts.sum(1, keepdims=True),
+                [CLASSES[c] for c in classes],
+                [CLASSES[c] for c in classes],
+                limits=(0, 1),
             )
             place.set(title=f"{name}: {best[name]['variant']}", xlabel="predicted")
             place.title.set_fontsize(8)
@@ -143,15 +217,22 @@ def _reconstructions(folder: Path, record: dict) -> None:
     held = np.load(folder / "reconstructions.npz", allow_pickle=False)
     with figure(folder / "codes.png", record, (8.6, 4.2), 3, len(held["images"])) as (_, axes):
         for column in range(len(held["images"])):
-            for row, (name, options) in enumerate((
-                ("images", {"cmap": "gray", "vmin": 0, "vmax": 255}),
-                ("codemaps", {"cmap": "viridis", "vmin": 0, "vmax": 255, "interpolation": "nearest"}),
-                ("reconstructions", {"cmap": "gray", "vmin": 0, "vmax": 255}),
-            )):  # fmt: skip
+            for row, (name, options) in enumerate(
+                (
+                    ("images", {"cmap": "gray", "vmin": 0, "vmax": 255}),
+                    (
+                        "codemaps",
+                        {"cmap": "viridis", "vmin": 0, "vmax": 255, "interpolation": "nearest"},
+                    ),
+                    ("reconstructions", {"cmap": "gray", "vmin": 0, "vmax": 255}),
+                )
+            ):
                 axes[row, column].imshow(held[name][column], **options)
                 axes[row, column].set_xticks([])
                 axes[row, column].set_yticks([])
                 axes[row, column].grid(False)
                 if column == 0:
-                    axes[row, column].set_ylabel(("drawn face\n48 × 48", "code indices\n12 × 12", "decoded\n48 × 48")[row])
+                    axes[row, column].set_ylabel(
+                        ("drawn face\n48 × 48", "code indices\n12 × 12", "decoded\n48 × 48")[row]
+                    )
             axes[0, column].set_title(CLASSES[column], fontsize=8)

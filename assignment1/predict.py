@@ -44,14 +44,20 @@ class Config:
 
 def main(config: Config) -> pd.DataFrame:
     if config.data is None or not config.data.exists():
-        raise InputError(f"--data {config.data}: an image, a folder, an npz or a csv of faces is needed")
+        raise InputError(
+            f"--data {config.data}: an image, a folder, an npz or a csv of faces is needed"
+        )
     folder = config.run or newest_run(HERE / "results")
     vqvae, models = load_models(folder, choose_device(config.device)[0])
     if vqvae is None:
-        raise InputError(f"{folder} was trained on code maps and holds no VQ-VAE for pictures; give another --run")
+        raise InputError(
+            f"{folder} was trained on code maps and holds no VQ-VAE for pictures; give another --run"
+        )
     faces = data.load_images(config.data, labelled=False)
     X = code_views(vqvae.encode(faces.given), vqvae)
-    names = faces.provenance.get("files") or [f"{config.data.name}[{row}]" for row in range(len(faces))]
+    names = faces.provenance.get("files") or [
+        f"{config.data.name}[{row}]" for row in range(len(faces))
+    ]
     table = []
     for model, classifier in models.items():
         probability = classifier.predict_proba(X)
@@ -69,26 +75,41 @@ def main(config: Config) -> pd.DataFrame:
     out = config.out or folder / "predictions.csv"
     with atomic_path(out) as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f")
-    picture = out.with_name(f"{out.stem}-probabilities.png")  # never the name of a face that was given
+    picture = out.with_name(
+        f"{out.stem}-probabilities.png"
+    )  # never the name of a face that was given
     draw(picture, folder, faces.given, names, table, config.shown)
     print(table.to_string(index=False, float_format="{:.2f}".format, max_rows=40))
     print(f"\nwritten: {out} and {picture}")
     return table
 
 
-def draw(path: Path, folder: Path, images: np.ndarray, names: list[str], table: pd.DataFrame, shown: int) -> None:
+def draw(
+    path: Path, folder: Path, images: np.ndarray, names: list[str], table: pd.DataFrame, shown: int
+) -> None:
     """Faces beside bars of their probabilities, one colour a model."""
     record, shown = read_run(folder)[0], min(shown, len(images))
-    columns, colour = [name for name in table if name.startswith("p_")], colours(table.model.unique())
-    with figure(path, record, (6.5, 1.5 * shown + 0.6), shown, 2, squeeze=False, width_ratios=(1, 3.2)) as (_, axes):
+    columns, colour = (
+        [name for name in table if name.startswith("p_")],
+        colours(table.model.unique()),
+    )
+    with figure(
+        path, record, (6.5, 1.5 * shown + 0.6), shown, 2, squeeze=False, width_ratios=(1, 3.2)
+    ) as (_, axes):
         for row in range(shown):
             left, right = axes[row]
             left.imshow(images[row], cmap="gray", vmin=0, vmax=255)
             left.set(xticks=[], yticks=[])
             left.set_title(names[row][-28:], fontsize=7)
-            for number, (model, part) in enumerate(table[table.face == names[row]].groupby("model", sort=False)):
+            for number, (model, part) in enumerate(
+                table[table.face == names[row]].groupby("model", sort=False)
+            ):
                 right.bar(
-                    np.arange(len(columns)) + 0.27 * (number - 1), part[columns].to_numpy()[0], 0.25, color=colour[model], label=model
+                    np.arange(len(columns)) + 0.27 * (number - 1),
+                    part[columns].to_numpy()[0],
+                    0.25,
+                    color=colour[model],
+                    label=model,
                 )
             right.set_xticks(range(len(columns)), [name[2:] for name in columns])
             right.set(ylim=(0, 1), ylabel="probability")

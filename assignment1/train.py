@@ -12,7 +12,15 @@ import torch
 from assignment1 import data
 from assignment1.config import Config
 from assignment1.figures import draw_figures
-from assignment1.protocols import METRICS_INFO, as_assigned, held_out, print_table, save_arrays, save_models, vqvae_rows
+from assignment1.protocols import (
+    METRICS_INFO,
+    as_assigned,
+    held_out,
+    print_table,
+    save_arrays,
+    save_models,
+    vqvae_rows,
+)
 from assignment1.vqvae import VQVAE, code_views, psnr
 from common.cli import entry, parse
 from common.report import compile_report
@@ -21,20 +29,27 @@ from common.run import Run, choose_device, progress, tensors
 HERE = Path(__file__).resolve().parent
 
 
-def train_vqvae(config: Config, run: Run, train: np.ndarray, validation: np.ndarray, device: str, precision: str) -> dict[str, Any]:
+def train_vqvae(
+    config: Config, run: Run, train: np.ndarray, validation: np.ndarray, device: str, precision: str
+) -> dict[str, Any]:
     """Trains on faces uint8 (N, 48, 48); returns the weights. Every random draw is a function of (seed, step), so a resumed run is the same run."""
     torch.manual_seed(config.seed)
     model = VQVAE(config.codes, config.code_dim, config.vq_width, config.vq_fine_width)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     model.mean.fill_(train.mean() / 255)
     model.std.fill_(train.std() / 255)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=config.vq_lr, betas=(0.9, 0.99), weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=config.vq_lr, betas=(0.9, 0.99), weight_decay=1e-4
+    )
     autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
     per_epoch = max(len(train) // config.vq_batch, 1)
     total, step = config.vq_epochs * per_epoch, 0
 
     def save() -> None:
-        run.save("vqvae", {"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()})
+        run.save(
+            "vqvae",
+            {"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()},
+        )
 
     if kept := run.load("vqvae"):
         step = kept["step"]
@@ -49,21 +64,37 @@ def train_vqvae(config: Config, run: Run, train: np.ndarray, validation: np.ndar
             if rng.random() < 0.5:
                 batch = batch[:, :, ::-1]
             pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(device)[:, None] / 255
-            reconstruction, commitment = model.losses(pixels, rng, now >= config.vq_warmup, autocast)
+            reconstruction, commitment = model.losses(
+                pixels, rng, now >= config.vq_warmup, autocast
+            )
             loss = reconstruction + config.commitment * commitment
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for group in optimiser.param_groups:
-                group["lr"] = config.vq_lr * min(1, (now + 1) / 100) * (1 + np.cos(np.pi * now / total)) / 2
+                group["lr"] = (
+                    config.vq_lr * min(1, (now + 1) / 100) * (1 + np.cos(np.pi * now / total)) / 2
+                )
             optimiser.step()
             step = now + 1
             if step % 50 == 0 or step in (1, total):
-                run.log(step, epoch, "train", vq_reconstruction=reconstruction.item(), vq_commitment=commitment.item())
+                run.log(
+                    step,
+                    epoch,
+                    "train",
+                    vq_reconstruction=reconstruction.item(),
+                    vq_commitment=commitment.item(),
+                )
             if step % per_epoch == 0:
                 codemaps = model.eval().encode(validation)
                 quality = psnr(validation, model.decode(codemaps)).mean()
-                run.log(step, epoch + 1, "validation", vq_psnr=quality, vq_codes_used=len(np.unique(codemaps)))
+                run.log(
+                    step,
+                    epoch + 1,
+                    "validation",
+                    vq_psnr=quality,
+                    vq_codes_used=len(np.unique(codemaps)),
+                )
                 model.train()
                 save()
             stop_here(step, loss.item())
@@ -77,19 +108,38 @@ def main(config: Config) -> dict[str, Any]:
     split = data.held_out_split(faces, groups, unfit, config.seed, config.validation)
     folder = config.out or HERE / "results" / f"{faces.source}-{config.preset}"
     device, bfloat16 = choose_device(config.device)
-    precision = {True: "bfloat16", False: "float32"}[bfloat16] if config.precision == "auto" else config.precision
+    precision = (
+        {True: "bfloat16", False: "float32"}[bfloat16]
+        if config.precision == "auto"
+        else config.precision
+    )
 
     with Run(config, folder, __file__, faces.source, faces.provenance) as run:
-        run.note(audit=counts, split={name: len(part) for name, part in vars(split).items()}, device=device, precision=precision)
+        run.note(
+            audit=counts,
+            split={name: len(part) for name, part in vars(split).items()},
+            device=device,
+            precision=precision,
+        )
         if notice := faces.provenance.get("notice"):
             print(f"notice: {notice}", file=sys.stderr)
 
         # codes: a VQ-VAE trained on the training part only (or the user's own code maps)
         table, vqvae, codemaps, codebook = [], None, faces.given, faces.codebook
         if faces.images is not None:
-            vqvae = VQVAE(config.codes, config.code_dim, config.vq_width, config.vq_fine_width).to(device)
+            vqvae = VQVAE(config.codes, config.code_dim, config.vq_width, config.vq_fine_width).to(
+                device
+            )
             state = run.memo(
-                "vqvae", lambda: train_vqvae(config, run, faces.given[split.train], faces.given[split.validation], device, precision)
+                "vqvae",
+                lambda: train_vqvae(
+                    config,
+                    run,
+                    faces.given[split.train],
+                    faces.given[split.validation],
+                    device,
+                    precision,
+                ),
             )
             vqvae.load_state_dict(tensors(state))
             vqvae.eval().save(folder / "vqvae.safetensors")

@@ -81,7 +81,9 @@ class Codebook(nn.Module):
         self.vectors.copy_(self.sums / self.counts[:, None])
 
     def _gather(self, z: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.bincount(indices, minlength=len(self.vectors)).to(z.dtype), torch.zeros_like(self.sums).index_add_(0, indices, z)
+        return torch.bincount(indices, minlength=len(self.vectors)).to(z.dtype), torch.zeros_like(
+            self.sums
+        ).index_add_(0, indices, z)
 
     def _draw(self, n: int, number: int, rng: np.random.Generator) -> Tensor:
         return torch.from_numpy(rng.integers(n, size=number)).to(self.vectors.device)
@@ -93,11 +95,24 @@ class VQVAE(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, codes: int = 256, code_dim: int = 128, width: int = 96, fine_width: int = 32,
-                 encoder_blocks: int = 2, decoder_blocks: int = 3):  # fmt: skip
+    def __init__(
+        self,
+        codes: int = 256,
+        code_dim: int = 128,
+        width: int = 96,
+        fine_width: int = 32,
+        encoder_blocks: int = 2,
+        decoder_blocks: int = 3,
+    ):
         super().__init__()
-        self.sizes = {"codes": codes, "code_dim": code_dim, "width": width, "fine_width": fine_width,
-                      "encoder_blocks": encoder_blocks, "decoder_blocks": decoder_blocks}  # fmt: skip
+        self.sizes = {
+            "codes": codes,
+            "code_dim": code_dim,
+            "width": width,
+            "fine_width": fine_width,
+            "encoder_blocks": encoder_blocks,
+            "decoder_blocks": decoder_blocks,
+        }
         self.register_buffer("mean", torch.tensor(0.5))
         self.register_buffer("std", torch.tensor(0.25))
         self.codebook = Codebook(codes, code_dim)
@@ -123,7 +138,9 @@ class VQVAE(nn.Module):
             nn.PixelShuffle(2),  # (B, 1, H, W)
         )
 
-    def losses(self, pixels: Tensor, rng: np.random.Generator, quantise: bool, autocast: torch.autocast) -> tuple[Tensor, Tensor]:
+    def losses(
+        self, pixels: Tensor, rng: np.random.Generator, quantise: bool, autocast: torch.autocast
+    ) -> tuple[Tensor, Tensor]:
         """Reconstruction and commitment terms of a batch (B, 1, H, W), both means (paper, eq. 3); moves the codebook.
 
         With quantise=False the codes are skipped: a short warm-up as a plain autoencoder gives k-means something to start from.
@@ -150,11 +167,15 @@ class VQVAE(nn.Module):
         """Faces uint8 (N, H, W) -> code indices uint8 (N, h, w), in float32 whatever the training precision was."""
         maps = []
         for start in progress(range(0, len(images), batch), "encoding"):
-            block = torch.from_numpy(np.ascontiguousarray(images[start : start + batch])).to(self.mean.device)
+            block = torch.from_numpy(np.ascontiguousarray(images[start : start + batch])).to(
+                self.mean.device
+            )
             z = self.encoder((block[:, None] / 255 - self.mean) / self.std)  # (B, d, h, w)
             h, w = z.shape[2:]
             indices = self.codebook.nearest(rearrange(z, "b d h w -> (b h w) d"))
-            maps.append(rearrange(indices, "(b h w) -> b h w", h=h, w=w).to(torch.uint8).cpu().numpy())
+            maps.append(
+                rearrange(indices, "(b h w) -> b h w", h=h, w=w).to(torch.uint8).cpu().numpy()
+            )
         return np.concatenate(maps)
 
     @torch.no_grad()
@@ -162,23 +183,33 @@ class VQVAE(nn.Module):
         """Code indices uint8 (N, h, w) -> faces float32 (N, H, W) in [0, 1]."""
         images = []
         for start in progress(range(0, len(codemaps), batch), "decoding"):
-            indices = torch.from_numpy(codemaps[start : start + batch].astype(np.int64)).to(self.mean.device)
-            y = self.decoder(rearrange(self.codebook.vectors[indices], "b h w d -> b d h w"))  # (B, 1, H, W)
+            indices = torch.from_numpy(codemaps[start : start + batch].astype(np.int64)).to(
+                self.mean.device
+            )
+            y = self.decoder(
+                rearrange(self.codebook.vectors[indices], "b h w d -> b d h w")
+            )  # (B, 1, H, W)
             images.append((y * self.std + self.mean).clamp(0, 1)[:, 0].cpu().numpy())
         return np.concatenate(images)
 
     def save(self, path: Path) -> None:
         """Weights, codebook and sizes as one safetensors file."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        tensors = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()
+        }
         with atomic_path(path) as temporary:
-            temporary.write_bytes(save(tensors, metadata={name: str(size) for name, size in self.sizes.items()}))
+            temporary.write_bytes(
+                save(tensors, metadata={name: str(size) for name, size in self.sizes.items()})
+            )
 
 
 def load_vqvae(path: Path, device: str = "cpu") -> VQVAE:
     """Reads what VQVAE.save wrote. Raises InputError when the file is missing or is something else."""
     try:
         with safe_open(path, framework="pt", device=device) as file:
-            model = VQVAE(**{name: int(size) for name, size in (file.metadata() or {}).items()}).to(device)
+            model = VQVAE(**{name: int(size) for name, size in (file.metadata() or {}).items()}).to(
+                device
+            )
             model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a dict)
     except Exception as error:
         raise InputError(f"{path}: not a VQ-VAE that assignment1 saved ({error})") from None
@@ -202,4 +233,6 @@ def code_views(codemaps: np.ndarray, vqvae: VQVAE | None) -> np.ndarray:
         return flat
     pictures = np.round(255 * vqvae.decode(codemaps)).astype(np.uint8)  # (N, H, W)
     mirror = vqvae.encode(pictures[:, :, ::-1])
-    return np.concatenate([flat, mirror.reshape(len(flat), -1), pictures.reshape(len(flat), -1)], axis=1)
+    return np.concatenate(
+        [flat, mirror.reshape(len(flat), -1), pictures.reshape(len(flat), -1)], axis=1
+    )

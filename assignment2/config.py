@@ -47,6 +47,14 @@ class Config(ForecastConfig):
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:
         return {
-            "smoke": {"steps": 1500, "seeds": 2, "assigned_units": 24, "assigned_epochs": 30, "units": 8, "epochs": 2, "batch": 128},
+            "smoke": {
+                "steps": 1500,
+                "seeds": 2,
+                "assigned_units": 24,
+                "assigned_epochs": 30,
+                "units": 8,
+                "epochs": 2,
+                "batch": 128,
+            },
             "full": {},
         }

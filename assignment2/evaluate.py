@@ -17,12 +17,18 @@ HERE = Path(__file__).resolve().parent
 
 def load(folder: Path, device: str) -> Saved:
     """The forecasters of a run folder."""
-    models, series = load_forecasters(folder / "model.seq2seq.safetensors", choose_device(device)[0])
-    return Saved([Group("Seq2Seq", "quantile head", models, f"mean of {len(models)} seeds")], series)
+    models, series = load_forecasters(
+        folder / "model.seq2seq.safetensors", choose_device(device)[0]
+    )
+    return Saved(
+        [Group("Seq2Seq", "quantile head", models, f"mean of {len(models)} seeds")], series
+    )
 
 
 def main(config: EvaluateConfig) -> dict[str, Any]:
-    return evaluate(config, HERE / "results", COINS, lambda folder: load(folder, config.device), draw_figures)
+    return evaluate(
+        config, HERE / "results", COINS, lambda folder: load(folder, config.device), draw_figures
+    )
 
 
 if __name__ == "__main__":

@@ -34,7 +34,10 @@ class Seq2Seq(nn.Module):
         self.encoder = nn.LSTM(inputs, units, batch_first=True)
         self.decoder = nn.LSTM(decoder_inputs, units, batch_first=True)
         self.head = nn.Linear(2 * units, outputs)
-        for lstm in (self.encoder, self.decoder):  # Keras' initialisation: Glorot, orthogonal, forget gate open
+        for lstm in (
+            self.encoder,
+            self.decoder,
+        ):  # Keras' initialisation: Glorot, orthogonal, forget gate open
             weights = dict(lstm.named_parameters())
             nn.init.xavier_uniform_(weights["weight_ih_l0"])
             for gate in weights["weight_hh_l0"].data.chunk(4):
@@ -55,7 +58,9 @@ class Seq2Seq(nn.Module):
         """Outputs (B, C, U) and final state of a context (B, C, I)."""
         return self.encoder(context)
 
-    def step(self, inputs: Tensor, memory: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    def step(
+        self, inputs: Tensor, memory: Tensor, state: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Outputs (B, n, O), attention (B, n, C) and state after decoder inputs (B, n, I), n steps at once."""
         decoded, state = self.decoder(inputs, state)  # (B, n, U)
         attention = (decoded @ memory.transpose(1, 2)).softmax(-1)  # (B, n, C)
@@ -67,7 +72,11 @@ class Seq2Seq(nn.Module):
         return self.step(inputs, memory, state)[0]
 
     def decode(
-        self, context: Tensor, first: Tensor, steps: int, feed: Callable[[Tensor, int], Tensor] = lambda output, _: output
+        self,
+        context: Tensor,
+        first: Tensor,
+        steps: int,
+        feed: Callable[[Tensor, int], Tensor] = lambda output, _: output,
     ) -> tuple[Tensor, Tensor]:
         """Free-running: outputs (B, H, O) and attention (B, H, C); `feed(output (B, O), step)` makes the next step's input
         (B, I) of what was put out, `first` (B, I) is that of the first step."""
@@ -101,16 +110,35 @@ class Forecaster(nn.Module):
     shrink: Tensor
     smooth: Tensor
 
-    def __init__(self, series: int, context: int, horizon: int, units: int, decays: tuple[float, ...], dropout: float):
+    def __init__(
+        self,
+        series: int,
+        context: int,
+        horizon: int,
+        units: int,
+        decays: tuple[float, ...],
+        dropout: float,
+    ):
         super().__init__()
-        self.settings = {"series": series, "context": context, "horizon": horizon, "units": units, "decays": decays, "dropout": dropout}
+        self.settings = {
+            "series": series,
+            "context": context,
+            "horizon": horizon,
+            "units": units,
+            "decays": decays,
+            "dropout": dropout,
+        }
         self.horizon, self.series = horizon, series
         self.register_buffer("levels", torch.tensor(LEVELS, dtype=torch.float32))
         self.register_buffer("deviation", torch.ones(series))  # of a step's log return
         self.register_buffer("shape", torch.zeros(horizon, series, len(LEVELS)))
         self.register_buffer("spread", torch.ones(horizon, series))
-        self.register_buffer("shrink", torch.ones(horizon, series))  # of the location, where a point is wanted
-        self.register_buffer("smooth", torch.from_numpy(ewma_matrices(context - 1, decays)), persistent=False)  # (D, C - 1, C - 1)
+        self.register_buffer(
+            "shrink", torch.ones(horizon, series)
+        )  # of the location, where a point is wanted
+        self.register_buffer(
+            "smooth", torch.from_numpy(ewma_matrices(context - 1, decays)), persistent=False
+        )  # (D, C - 1, C - 1)
         self.network = Seq2Seq(series * (1 + len(decays)) + 6, series + 6, units, 4 * series)
         self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.network.head.weight)
@@ -123,10 +151,21 @@ class Forecaster(nn.Module):
     def inputs(self, past: np.ndarray, times: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Encoder inputs (B, C - 1, I), volatility at the origin (B, S) and the targets' calendar (B, H, 6) of prices
         (B, C, S) at times datetime64 (B, C)."""
-        returns = torch.from_numpy(np.diff(np.log(past), axis=1).astype(np.float32)).to(self.deviation.device) / self.deviation
+        returns = (
+            torch.from_numpy(np.diff(np.log(past), axis=1).astype(np.float32)).to(
+                self.deviation.device
+            )
+            / self.deviation
+        )
         squares = returns.clamp(-10, 10).square()
-        volatility = torch.einsum("dtc,bcs->btds", self.smooth, squares).add(1e-3).sqrt()  # (B, C - 1, D, S)
-        parts = [torch.asinh(returns), volatility.log().flatten(2), torch.from_numpy(calendar(times[:, 1:])).to(returns.device)]
+        volatility = (
+            torch.einsum("dtc,bcs->btds", self.smooth, squares).add(1e-3).sqrt()
+        )  # (B, C - 1, D, S)
+        parts = [
+            torch.asinh(returns),
+            volatility.log().flatten(2),
+            torch.from_numpy(calendar(times[:, 1:])).to(returns.device),
+        ]
         return (
             torch.cat(parts, -1),
             volatility[:, -1, -1] * self.deviation,
@@ -137,15 +176,30 @@ class Forecaster(nn.Module):
     def fit_scales(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> None:
         """Sets deviation, shape and spread from the training part's windows; changes are log returns (N, H, S)."""
         self.deviation.copy_(torch.from_numpy(np.diff(np.log(past[:, -2:]), axis=1).std((0, 1))))
-        sigma = torch.cat([self.inputs(past[i : i + 1024], times[i : i + 1024])[1] for i in range(0, len(past), 1024)]).cpu().numpy()
-        scaled = np.quantile(changes / sigma[:, None], self.levels.cpu().numpy(), axis=0)  # (Q, H, S)
+        sigma = (
+            torch.cat(
+                [
+                    self.inputs(past[i : i + 1024], times[i : i + 1024])[1]
+                    for i in range(0, len(past), 1024)
+                ]
+            )
+            .cpu()
+            .numpy()
+        )
+        scaled = np.quantile(
+            changes / sigma[:, None], self.levels.cpu().numpy(), axis=0
+        )  # (Q, H, S)
         shape = torch.from_numpy(scaled).float().permute(1, 2, 0)  # (H, S, Q)
         spread = (shape[..., -10] - shape[..., 9]) / 2
         self.shape.copy_(shape / spread[..., None])
         self.spread.copy_(spread)
 
     def forward(
-        self, past: np.ndarray, times: np.ndarray, truth: Tensor | None = None, forced: Tensor | None = None
+        self,
+        past: np.ndarray,
+        times: np.ndarray,
+        truth: Tensor | None = None,
+        forced: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Location (B, H, S) and quantiles (B, H, S, Q) of the log return from the last price, and attention (B, H, C - 1).
 
@@ -158,14 +212,20 @@ class Forecaster(nn.Module):
         def feed(output: Tensor, step: int) -> Tensor:
             fed = output[:, : self.series]
             if truth is not None and forced is not None:
-                fed = torch.where(forced[:, step - 1, None], truth[:, step - 1] / unit[:, step - 1], fed)
+                fed = torch.where(
+                    forced[:, step - 1, None], truth[:, step - 1] / unit[:, step - 1], fed
+                )
             return torch.cat([torch.asinh(fed), ahead[:, step]], -1)
 
         first = torch.cat([torch.zeros_like(sigma), ahead[:, 0]], -1)
         outputs, attention = self.network.decode(self.dropout(inputs), first, self.horizon, feed)
-        location, scale, skew, tail = outputs.unflatten(-1, (4, self.series)).unbind(-2)  # (B, H, S) each
+        location, scale, skew, tail = outputs.unflatten(-1, (4, self.series)).unbind(
+            -2
+        )  # (B, H, S) each
         sign, size = self.shape.sign(), self.shape.abs().clamp(min=1e-4)
-        stretched = sign * torch.exp(scale[..., None] + skew[..., None] * sign + tail[..., None].exp() * size.log())  # (B, H, S, Q)
+        stretched = sign * torch.exp(
+            scale[..., None] + skew[..., None] * sign + tail[..., None].exp() * size.log()
+        )  # (B, H, S, Q)
         return location * unit, unit[..., None] * (location[..., None] + stretched), attention
 
     @torch.no_grad()
@@ -201,7 +261,9 @@ def pinball(quantiles: Tensor, truth: Tensor, levels: Tensor) -> Tensor:
 def save_forecasters(path: Path, models: Sequence[Forecaster], series: tuple[str, ...]) -> None:
     """Writes one forecaster a seed, with the settings that rebuild them, as one safetensors file."""
     arrays = {
-        f"{seed}.{name}": tensor.contiguous().cpu() for seed, model in enumerate(models) for name, tensor in model.state_dict().items()
+        f"{seed}.{name}": tensor.contiguous().cpu()
+        for seed, model in enumerate(models)
+        for name, tensor in model.state_dict().items()
     }
     facts = {"settings": models[0].settings, "series": series, "seeds": len(models)}
     with atomic_path(path) as temporary:
@@ -217,7 +279,13 @@ def load_forecasters(path: Path, device: str = "cpu") -> tuple[list[Forecaster],
         models = []
         for seed in range(facts["seeds"]):
             model = Forecaster(**facts["settings"]).to(device)
-            model.load_state_dict({name.partition(".")[2]: tensor for name, tensor in held.items() if name.startswith(f"{seed}.")})
+            model.load_state_dict(
+                {
+                    name.partition(".")[2]: tensor
+                    for name, tensor in held.items()
+                    if name.startswith(f"{seed}.")
+                }
+            )
             models.append(model.eval())
     except Exception as error:
         raise InputError(f"{path}: not forecasters that assignment2 saved ({error})") from None

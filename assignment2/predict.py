@@ -11,7 +11,9 @@ from common.prices import COINS
 
 
 def main(config: PredictConfig) -> pd.DataFrame:
-    return forecast_next(config, HERE / "results", COINS, lambda folder: load(folder, config.device))
+    return forecast_next(
+        config, HERE / "results", COINS, lambda folder: load(folder, config.device)
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,11 @@ from common.forecast import Windows
 
 def answers(assigned: dict[str, Any]) -> list[tuple[str, str, np.ndarray, int]]:
     """What `assigned_rows` scores: the course's figure, and the same weights without the truth, on both windows."""
-    ways = ("teacher forced, trained window", "free-running, trained window", "free-running, next steps")
+    ways = (
+        "teacher forced, trained window",
+        "free-running, trained window",
+        "free-running, next steps",
+    )
     return [("Seq2Seq", way, assigned[way], assigned["params"]) for way in ways]
 
 

@@ -18,6 +18,8 @@ finally:
     os.close(_stderr)
     os.close(_nowhere)
 
-tf.get_logger().setLevel("ERROR")  # many networks are traced one after the other, of which it would warn
+tf.get_logger().setLevel(
+    "ERROR"
+)  # many networks are traced one after the other, of which it would warn
 
 __all__ = ["keras", "layers", "ops", "tf"]

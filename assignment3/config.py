@@ -69,4 +69,7 @@ class Config(ForecastConfig):
 
     def network(self) -> dict[str, Any]:
         """What `encoder` is told."""
-        return {name: getattr(self, name) for name in ("width", "blocks", "heads", "key", "feed_forward", "norm", "dropout")}
+        return {
+            name: getattr(self, name)
+            for name in ("width", "blocks", "heads", "key", "feed_forward", "norm", "dropout")
+        }

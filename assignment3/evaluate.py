@@ -23,13 +23,19 @@ def load(folder: Path, device: str) -> Saved:
     for normalisation, label in NORMALISATIONS.items():
         models = load_all(folder, normalisation)
         groups.append(Group("Transformer", label, models, f"{label}, mean of {len(models)} seeds"))
-    seq2seq, series = load_forecasters(folder / "model.seq2seq.safetensors", choose_device(device)[0])
+    seq2seq, series = load_forecasters(
+        folder / "model.seq2seq.safetensors", choose_device(device)[0]
+    )
     groups.append(Group("Seq2Seq", "quantile head", seq2seq, f"mean of {len(seq2seq)} seeds"))
-    return Saved(groups, series, pairs=list(combinations([(group.model, group.mean) for group in groups], 2)))
+    return Saved(
+        groups, series, pairs=list(combinations([(group.model, group.mean) for group in groups], 2))
+    )
 
 
 def main(config: EvaluateConfig) -> dict[str, Any]:
-    return evaluate(config, HERE / "results", COINS, lambda folder: load(folder, config.device), draw_figures)
+    return evaluate(
+        config, HERE / "results", COINS, lambda folder: load(folder, config.device), draw_figures
+    )
 
 
 if __name__ == "__main__":

@@ -25,10 +25,13 @@ from common.windows import future, past
 
 HERE = Path(__file__).resolve().parent
 INFO = {
-    name: {"unit": f"training deviations{power}", "better": "lower",
-           "reference": f"mean {what} error of z-scored rates over all windows, steps and series; 0: every rate right; compare with no change"}
+    name: {
+        "unit": f"training deviations{power}",
+        "better": "lower",
+        "reference": f"mean {what} error of z-scored rates over all windows, steps and series; 0: every rate right; compare with no change",
+    }
     for name, what, power in (("mse", "squared", " squared"), ("mae", "absolute", ""))
-}  # fmt: skip
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,9 @@ class Config(BaseConfig):
 def load(path: Path) -> np.ndarray:
     """Rates (T, S) of a text table without a header. Raises InputError for anything else."""
     try:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
+        with (
+            gzip.open(path, "rt") if path.suffix == ".gz" else open(path, encoding="utf-8") as file
+        ):
             values = np.loadtxt(file, delimiter=",", ndmin=2)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
@@ -92,8 +97,11 @@ def load(path: Path) -> np.ndarray:
 def parts_of(steps: int, context: int, horizon: int) -> dict[str, np.ndarray]:
     """Origins of each part, 70 %, 10 % and 20 % of the rows; contexts may reach back into the part before, targets may not."""
     train_end, test_start = int(steps * 0.7), steps - int(steps * 0.2)
-    parts = {"train": np.arange(context - 1, train_end - horizon), "validation": np.arange(train_end - 1, test_start - horizon),
-             "test": np.arange(test_start - 1, steps - horizon)}  # fmt: skip
+    parts = {
+        "train": np.arange(context - 1, train_end - horizon),
+        "validation": np.arange(train_end - 1, test_start - horizon),
+        "test": np.arange(test_start - 1, steps - horizon),
+    }
     for name, at in parts.items():
         if not len(at):
             raise InputError(
@@ -118,22 +126,39 @@ def build(config: Config, horizon: int, seed: int) -> keras.Model:
         norm="pre",
         dropout=config.dropout,
     )
-    return keras.Model(inputs, layers.Dense(horizon, kernel_initializer="zeros", name="head")(layers.Flatten()(token)))
+    return keras.Model(
+        inputs,
+        layers.Dense(horizon, kernel_initializer="zeros", name="head")(layers.Flatten()(token)),
+    )
 
 
-def apart(values: np.ndarray, at: np.ndarray, context: int, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+def apart(
+    values: np.ndarray, at: np.ndarray, context: int, horizon: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Contexts (N S, C) and targets (N S, H) of each series on its own, less its last known value, float32."""
     seen, ahead = past(values, at, context), future(values, at, horizon)
     last = seen[:, -1:]
-    return tuple((part - last).transpose(0, 2, 1).reshape(-1, part.shape[1]).astype(np.float32) for part in (seen, ahead))
+    return tuple(
+        (part - last).transpose(0, 2, 1).reshape(-1, part.shape[1]).astype(np.float32)
+        for part in (seen, ahead)
+    )
 
 
-def train(config: Config, run: Run, values: np.ndarray, parts: dict[str, np.ndarray], horizon: int, seed: int) -> dict[str, Any]:
+def train(
+    config: Config,
+    run: Run,
+    values: np.ndarray,
+    parts: dict[str, np.ndarray],
+    horizon: int,
+    seed: int,
+) -> dict[str, Any]:
     """One network, of the pass that was best on validation; its forecasts of the validation and of the test part less the last
     value (N S, H)."""
     start, name = time.perf_counter(), f"{horizon}-{seed}"
     model = build(config, horizon, seed)
-    optimiser = keras.optimizers.AdamW(config.lr, weight_decay=config.weight_decay, global_clipnorm=1.0)
+    optimiser = keras.optimizers.AdamW(
+        config.lr, weight_decay=config.weight_decay, global_clipnorm=1.0
+    )
     inputs, targets = apart(values, parts["train"], config.context, horizon)
     seen, ahead = apart(values, parts["validation"], config.context, horizon)
 
@@ -157,7 +182,10 @@ def train(config: Config, run: Run, values: np.ndarray, parts: dict[str, np.ndar
             if mse < best:
                 best, weights = mse, model.get_weights()
     model.set_weights(weights)
-    told = {part: model.predict(apart(values, parts[part], config.context, horizon)[0], 1024, verbose=0) for part in ("validation", "test")}
+    told = {
+        part: model.predict(apart(values, parts[part], config.context, horizon)[0], 1024, verbose=0)
+        for part in ("validation", "test")
+    }
     return told | {"params": model.count_params(), "seconds": time.perf_counter() - start}
 
 
@@ -193,21 +221,43 @@ def main(config: Config) -> dict[str, Any]:
         table: list[dict[str, Any]] = []
         for horizon, part in parts.items():
             seen, ahead = (
-                {name: cut(values, at, length) for name, at in part.items()} for cut, length in ((past, config.context), (future, horizon))
+                {name: cut(values, at, length) for name, at in part.items()}
+                for cut, length in ((past, config.context), (future, horizon))
             )
-            done = [run.memo(f"{horizon}-{seed}", partial(train, config, run, values, part, horizon, seed)) for seed in range(config.seeds)]
+            done = [
+                run.memo(
+                    f"{horizon}-{seed}", partial(train, config, run, values, part, horizon, seed)
+                )
+                for seed in range(config.seeds)
+            ]
             told = {
-                name: [one[name].reshape(len(ahead[name]), -1, horizon).transpose(0, 2, 1) + seen[name][:, -1:] for one in done]
+                name: [
+                    one[name].reshape(len(ahead[name]), -1, horizon).transpose(0, 2, 1)
+                    + seen[name][:, -1:]
+                    for one in done
+                ]
                 for name in ("validation", "test")
             }
             still = {name: no_change(seen[name], horizon) for name in told}
-            better = allowed(np.mean(told["validation"], 0), ahead["validation"], still["validation"], horizon)
+            better = allowed(
+                np.mean(told["validation"], 0), ahead["validation"], still["validation"], horizon
+            )
             run.note(**{f"better_on_validation_{horizon}": better})
-            ridge = RidgeWindow(log=False).fit(seen["train"], ahead["train"], seen["validation"], ahead["validation"])
+            ridge = RidgeWindow(log=False).fit(
+                seen["train"], ahead["train"], seen["validation"], ahead["validation"]
+            )
             mean = np.mean(told["test"], 0)
-            cases = [("no change", "last rate", [still["test"]]), ("NLinear", "ridge, one a series", [ridge.predict(seen["test"])]),
-                     ("Transformer", "as trained", told["test"]), ("Transformer", f"mean of {config.seeds} seeds", [mean]),
-                     ("Transformer", "its mean where validation shows it better, else no change", [mean if better else still["test"]])]  # fmt: skip
+            cases = [
+                ("no change", "last rate", [still["test"]]),
+                ("NLinear", "ridge, one a series", [ridge.predict(seen["test"])]),
+                ("Transformer", "as trained", told["test"]),
+                ("Transformer", f"mean of {config.seeds} seeds", [mean]),
+                (
+                    "Transformer",
+                    "its mean where validation shows it better, else no change",
+                    [mean if better else still["test"]],
+                ),
+            ]
             for model, variant, forecasts in cases:
                 facts = (
                     {
@@ -219,10 +269,25 @@ def main(config: Config) -> dict[str, Any]:
                     else {}
                 )
                 for metric, power in (("mse", 2), ("mae", 1)):
-                    scores = [float((np.abs(forecast - ahead["test"]) ** power).mean()) for forecast in forecasts]
+                    scores = [
+                        float((np.abs(forecast - ahead["test"]) ** power).mean())
+                        for forecast in forecasts
+                    ]
                     deviation = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
-                    table.append({"protocol": "held-out", "split": "test", "model": model, "variant": variant, "metric": metric, "value": float(np.mean(scores)),
-                                  "std": deviation, "n_seeds": len(scores), "horizon": horizon, **facts})  # fmt: skip
+                    table.append(
+                        {
+                            "protocol": "held-out",
+                            "split": "test",
+                            "model": model,
+                            "variant": variant,
+                            "metric": metric,
+                            "value": float(np.mean(scores)),
+                            "std": deviation,
+                            "n_seeds": len(scores),
+                            "horizon": horizon,
+                            **facts,
+                        }
+                    )
         results = run.finish(table, INFO)
     print(f"{'horizon':>8} {'model':14}{'variant':60}{'MSE':>9}")
     for row in results["rows"]:

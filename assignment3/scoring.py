@@ -13,8 +13,15 @@ from common.forecast import Windows
 
 def answers(assigned: dict[str, Any]) -> list[tuple[str, str, np.ndarray, int]]:
     """What `assigned_rows` scores: both networks behind both normalisations, on the trained window and after it."""
-    named = [(*name.partition(", ")[::2], forecast) for name, forecast in assigned.items() if ", " in name]
-    return [(model, variant, forecast, assigned[f"params | {model}"]) for model, variant, forecast in named]
+    named = [
+        (*name.partition(", ")[::2], forecast)
+        for name, forecast in assigned.items()
+        if ", " in name
+    ]
+    return [
+        (model, variant, forecast, assigned[f"params | {model}"])
+        for model, variant, forecast in named
+    ]
 
 
 def looks(windows: Windows, forecaster: Forecaster, origin: np.ndarray) -> dict[str, np.ndarray]:

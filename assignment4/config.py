@@ -55,7 +55,25 @@ class Config(ForecastConfig):
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:
-        small = {"steps": 700, "seeds": 1, "assigned_epochs": 20, "ranks": (2,), "rank": 2, "assigned_ranks": (2,), "shares": (0.1,), "epochs": 2,
-                 "lrs": (3e-4,), "lora_lrs": (1e-3,)}  # fmt: skip
-        few = {"steps": 2000, "seeds": 2, "ranks": (2, 8), "shares": (0.05,), "lrs": (3e-4,), "lora_lrs": (1e-3,), "epochs": 3}
+        small = {
+            "steps": 700,
+            "seeds": 1,
+            "assigned_epochs": 20,
+            "ranks": (2,),
+            "rank": 2,
+            "assigned_ranks": (2,),
+            "shares": (0.1,),
+            "epochs": 2,
+            "lrs": (3e-4,),
+            "lora_lrs": (1e-3,),
+        }
+        few = {
+            "steps": 2000,
+            "seeds": 2,
+            "ranks": (2, 8),
+            "shares": (0.05,),
+            "lrs": (3e-4,),
+            "lora_lrs": (1e-3,),
+            "epochs": 3,
+        }
         return {"smoke": small, "default": few, "full": {}}

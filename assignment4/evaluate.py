@@ -33,10 +33,16 @@ def adapted(file: Path, base: Path | None) -> Forecaster:
     """The forecaster that an adapter makes of its base. Raises InputError where one of them is missing or is another."""
     scales = load_scales(file.parent / "scales.safetensors")
     number = file.stem.rpartition("-")[2]
-    made = scales["bases"][int(number) % len(scales["bases"])] if number.isdigit() else scales["bases"][0]
+    made = (
+        scales["bases"][int(number) % len(scales["bases"])]
+        if number.isdigit()
+        else scales["bases"][0]
+    )
     place = (base or PRETRAINED / made["run"]) / made["file"]
     if not place.is_file():
-        raise InputError(f"{file}: its base {place} does not exist; make it with python assignment3/train.py, or name its run with --base")
+        raise InputError(
+            f"{file}: its base {place} does not exist; make it with python assignment3/train.py, or name its run with --base"
+        )
     if sha256(place) != made["sha256"]:
         raise InputError(
             f"{file} is an adapter for another base than {place} (sha256 {made['sha256'][:12]}); name the right run with --base"
@@ -46,7 +52,9 @@ def adapted(file: Path, base: Path | None) -> Forecaster:
     for name in ("spread", "deviation"):
         getattr(fitted, f"fitted_{name}").assign(scales[name])
     LoRA(model).load(file, "target")
-    fitted.fitted_shrink.assign(scales["shrink"].get(file.stem.removeprefix("adapter."), fitted.fitted_shrink.numpy()))
+    fitted.fitted_shrink.assign(
+        scales["shrink"].get(file.stem.removeprefix("adapter."), fitted.fitted_shrink.numpy())
+    )
     return Forecaster(model)
 
 
@@ -54,20 +62,33 @@ def load(folder: Path, adapter: Path | None, base: Path | None) -> Saved:
     """The forecasters of a run folder by kind of adapter, or the one of an adapter."""
     files = [adapter] if adapter is not None else sorted(folder.glob("adapter.*.safetensors"))
     if not files:
-        raise InputError(f"{folder} holds no adapter.*.safetensors; make them with: python assignment4/train.py")
+        raise InputError(
+            f"{folder} holds no adapter.*.safetensors; make them with: python assignment4/train.py"
+        )
     kinds: dict[str, list[Path]] = {}
     for file in files:
-        kinds.setdefault(file.stem.removeprefix("adapter.").rpartition("-")[0] if adapter is None else file.stem, []).append(file)
+        kinds.setdefault(
+            file.stem.removeprefix("adapter.").rpartition("-")[0] if adapter is None else file.stem,
+            [],
+        ).append(file)
     scales = load_scales(files[0].parent / "scales.safetensors")
     groups = []
-    for kind, members in sorted(kinds.items(), key=lambda item: (len(item[0]), item[0]), reverse=True):  # the higher rank first
+    for kind, members in sorted(
+        kinds.items(), key=lambda item: (len(item[0]), item[0]), reverse=True
+    ):  # the higher rank first
         models = [adapted(file, base) for file in members]
         groups.append(Group("LoRA", kind, models, f"{kind}, mean of {len(models)} seeds"))
     return Saved(groups, tuple(scales["series"]), scales["normalisation"] == "log")
 
 
 def main(config: Config) -> dict[str, Any]:
-    return evaluate(config, HERE / "results", CURRENCIES, lambda folder: load(folder, config.adapter, config.base), draw_figures)
+    return evaluate(
+        config,
+        HERE / "results",
+        CURRENCIES,
+        lambda folder: load(folder, config.adapter, config.base),
+        draw_figures,
+    )
 
 
 if __name__ == "__main__":

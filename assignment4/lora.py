@@ -73,8 +73,13 @@ def affine_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
                 continue
             seen.add(id(layer))
             path = prefix + layer.name
-            if getattr(type(layer), "call", None) in (keras.layers.Dense.call, keras.layers.EinsumDense.call):
-                found[f"{path}:{len(found)}" if path in found else path] = layer  # a subclassed model may use a name twice
+            if getattr(type(layer), "call", None) in (
+                keras.layers.Dense.call,
+                keras.layers.EinsumDense.call,
+            ):
+                found[f"{path}:{len(found)}" if path in found else path] = (
+                    layer  # a subclassed model may use a name twice
+                )
             visit(layer, f"{path}/")
 
     visit(model, "")
@@ -87,7 +92,9 @@ def split(path: str, layer: keras.layers.Layer) -> Affine:
     Raises InputError for a kernel that is not plain float32 and for an einsum equation that is no matrix product.
     """
     if layer.quantization_mode or {layer.compute_dtype, layer.variable_dtype} != {"float32"}:
-        raise InputError(f"{path} computes in {layer.dtype_policy.name}; LoRA is written for float32")
+        raise InputError(
+            f"{path} computes in {layer.dtype_policy.name}; LoRA is written for float32"
+        )
     if layer.lora_enabled:
         raise InputError(f"{path} has Keras' own LoRA; build it without lora_rank")
     equation = layer.equation if isinstance(layer, keras.layers.EinsumDense) else "...x,xy->...y"
@@ -113,13 +120,23 @@ def split(path: str, layer: keras.layers.Layer) -> Affine:
 def _einsum(equation: str, x: keras.KerasTensor, factor: keras.Variable) -> keras.KerasTensor:
     """ops.einsum with the ellipsis spelt out, because TensorFlow's gradient of an einsum with an ellipsis is slow."""
     unused = "".join(letter for letter in string.ascii_letters if letter not in equation)
-    return ops.einsum(equation.replace("...", unused[: len(x.shape) + len("...") - equation.index(",")]), x, factor)
+    return ops.einsum(
+        equation.replace("...", unused[: len(x.shape) + len("...") - equation.index(",")]),
+        x,
+        factor,
+    )
 
 
-def adapted_call(layer: keras.layers.Layer, a: keras.Variable, b: keras.Variable, scale: float) -> Callable:
+def adapted_call(
+    layer: keras.layers.Layer, a: keras.Variable, b: keras.Variable, scale: float
+) -> Callable:
     """The layer's `call` with h = W x + s (x A) B + bias (Hu et al. 2021, equation 3) in front of the activation."""
     affine = split(layer.name, layer)
-    product = ops.matmul if isinstance(layer, keras.layers.Dense) else functools.partial(ops.einsum, layer.equation)
+    product = (
+        ops.matmul
+        if isinstance(layer, keras.layers.Dense)
+        else functools.partial(ops.einsum, layer.equation)
+    )
 
     def call(inputs, training=None):
         # not x (W + s A B), whose backward pass would pay for the gradient of a whole kernel
@@ -157,8 +174,12 @@ class LoRA:
         self.model = model
         self.base_name = base_name
         self._layers = affine_layers(model)
-        if unbuilt := [path for path, layer in self._layers.items() if not layer.built] or ([] if self._layers else [model.name]):
-            raise InputError(f"{unbuilt[0]} has no Dense or EinsumDense weights yet; call the model once before LoRA")
+        if unbuilt := [path for path, layer in self._layers.items() if not layer.built] or (
+            [] if self._layers else [model.name]
+        ):
+            raise InputError(
+                f"{unbuilt[0]} has no Dense or EinsumDense weights yet; call the model once before LoRA"
+            )
         if any("call" in vars(layer) for layer in self._layers.values()):
             raise InputError(f"{model.name} has an adapter of another LoRA; detach that first")
         self._weights = list(model.weights)
@@ -194,17 +215,25 @@ class LoRA:
         """A and B of each layer of the active adapter, in the order of model.trainable_variables; empty when off or merged."""
         if self._active is None or self.merged:
             return []
-        return [variable for pair in self._adapters[self._active].factors.values() for variable in pair]
+        return [
+            variable for pair in self._adapters[self._active].factors.values() for variable in pair
+        ]
 
     def count(self, name: str | None = None) -> int:
         """Trained weights of an adapter (None: the active one): the sum of r (in + out) over its layers."""
-        return sum(math.prod(variable.shape) for pair in self._get(name).factors.values() for variable in pair)
+        return sum(
+            math.prod(variable.shape)
+            for pair in self._get(name).factors.values()
+            for variable in pair
+        )
 
     def update(self, name: str | None = None) -> dict[str, np.ndarray]:
         """{path: s A B as a float64 matrix (in, out)} of an adapter (None: the active one)."""
         adapter = self._get(name)
         return {
-            path: adapter.scale * a.numpy().reshape(-1, b.shape[0]).astype(np.float64) @ b.numpy().reshape(b.shape[0], -1)
+            path: adapter.scale
+            * a.numpy().reshape(-1, b.shape[0]).astype(np.float64)
+            @ b.numpy().reshape(b.shape[0], -1)
             for path, (a, b) in adapter.factors.items()
         }
 
@@ -230,7 +259,14 @@ class LoRA:
         generator = np.random.default_rng(seed)
         factors = {}
         for path in self._choose(targets):
-            own = next((other for pattern, other in (rank_pattern or {}).items() if re.search(pattern, path)), rank)
+            own = next(
+                (
+                    other
+                    for pattern, other in (rank_pattern or {}).items()
+                    if re.search(pattern, path)
+                ),
+                rank,
+            )
             affine = self._split(path, own)
             a = generator.normal(0, affine.size[0] ** -0.5, (*affine.inputs, own))
             factors[path] = a, np.zeros((own, *affine.outputs))
@@ -288,8 +324,16 @@ class LoRA:
         adapter = self._get(name)
         path = _adapter_path(path)
         if (digest := self._digest()) != self.base_sha256:
-            raise InputError(f"{path}: the weights under the adapter were {self.base_sha256} and have become {digest}; it is not saved")
-        content = save({"factors": np.concatenate([factor.numpy().ravel() for pair in adapter.factors.values() for factor in pair])})
+            raise InputError(
+                f"{path}: the weights under the adapter were {self.base_sha256} and have become {digest}; it is not saved"
+            )
+        content = save(
+            {
+                "factors": np.concatenate(
+                    [factor.numpy().ravel() for pair in adapter.factors.values() for factor in pair]
+                )
+            }
+        )
         positions = {key: position for position, key in enumerate(self._layers)}
         facts = {
             "format": FORMAT,
@@ -301,11 +345,17 @@ class LoRA:
             "trained_weights": self.count(name),
             "safetensors": hashlib.sha256(content).hexdigest(),
             # Keras numbers unnamed layers anew in every process, so a layer is found by its position
-            "targets": {key: [positions[key], *split(key, self._layers[key]).size, b.shape[0]] for key, (_, b) in adapter.factors.items()},
+            "targets": {
+                key: [positions[key], *split(key, self._layers[key]).size, b.shape[0]]
+                for key, (_, b) in adapter.factors.items()
+            },
         }
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
-        write_text(path.with_suffix(".json"), json.dumps(facts, separators=(",", ":"), ensure_ascii=False) + "\n")
+        write_text(
+            path.with_suffix(".json"),
+            json.dumps(facts, separators=(",", ":"), ensure_ascii=False) + "\n",
+        )
 
     def load(self, path: Path, name: str) -> None:
         """Adds the adapter of a file under a name and makes it active.
@@ -322,14 +372,19 @@ class LoRA:
         here = list(self._layers)
         for written, (position, *size, own) in facts["targets"].items():
             if position not in range(len(here)):
-                raise InputError(f"{path} adapts {written}, layer {position}; this model has the layers 0 to {len(here) - 1}")
+                raise InputError(
+                    f"{path} adapts {written}, layer {position}; this model has the layers 0 to {len(here) - 1}"
+                )
             affine = self._split(here[position], own)
             if tuple(size) != affine.size:
                 raise InputError(
                     f"{path}: {written} is {size[0]} x {size[1]} in the file; the model's is {affine.size[0]} x {affine.size[1]}"
                 )
             a, b = np.split(held[start : start + own * sum(size)], [own * size[0]])
-            factors[here[position]] = a.reshape(*affine.inputs, own), b.reshape(own, *affine.outputs)
+            factors[here[position]] = (
+                a.reshape(*affine.inputs, own),
+                b.reshape(own, *affine.outputs),
+            )
             start += own * sum(size)
         self._attach(name, rank, facts["alpha"], facts["rank_stabilised"], factors)
 
@@ -339,12 +394,16 @@ class LoRA:
         """An adapter by name, or the active one."""
         name = self._active if name is None else name
         if name not in self._adapters:
-            raise InputError(f"no adapter {'is active' if name is None else name}; there are: {', '.join(self._adapters) or 'none'}")
+            raise InputError(
+                f"no adapter {'is active' if name is None else name}; there are: {', '.join(self._adapters) or 'none'}"
+            )
         return self._adapters[name]
 
     def _choose(self, targets: Iterable[str] | None) -> list[str]:
         """The paths that the patterns match, in the order of model.weights."""
-        patterns = [""] if targets is None else [targets] if isinstance(targets, str) else list(targets)
+        patterns = (
+            [""] if targets is None else [targets] if isinstance(targets, str) else list(targets)
+        )
         matched: set[str] = set()
         for pattern in patterns:
             try:
@@ -352,7 +411,9 @@ class LoRA:
             except re.error as error:
                 raise InputError(f"targets: {pattern} is no regular expression ({error})") from None
             if not found:
-                raise InputError(f"targets: {pattern} matches no layer; the layers are {', '.join(self._layers)}")
+                raise InputError(
+                    f"targets: {pattern} matches no layer; the layers are {', '.join(self._layers)}"
+                )
             matched |= found
         if not matched:
             raise InputError(f"targets: no pattern given; the layers are {', '.join(self._layers)}")
@@ -362,17 +423,30 @@ class LoRA:
         """The split of a layer that has room for the rank."""
         affine = split(path, self._layers[path])
         if not 1 <= rank <= min(affine.size):
-            raise InputError(f"rank {rank}: {path} is {affine.size[0]} x {affine.size[1]}, so its rank goes from 1 to {min(affine.size)}")
+            raise InputError(
+                f"rank {rank}: {path} is {affine.size[0]} x {affine.size[1]}, so its rank goes from 1 to {min(affine.size)}"
+            )
         return affine
 
-    def _attach(self, name: str, rank: int, alpha: float, rank_stabilised: bool, factors: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    def _attach(
+        self,
+        name: str,
+        rank: int,
+        alpha: float,
+        rank_stabilised: bool,
+        factors: dict[str, tuple[np.ndarray, np.ndarray]],
+    ) -> None:
         """Makes the variables of a new adapter, freezes the base if this is the first, and switches to it."""
         if name in self._adapters:
-            raise InputError(f"an adapter {name} is there already; the taken names are {', '.join(self._adapters)}")
+            raise InputError(
+                f"an adapter {name} is there already; the taken names are {', '.join(self._adapters)}"
+            )
         if not (alpha > 0 and math.isfinite(alpha)):
             raise InputError(f"alpha {alpha}: the adapter's scale must be a finite number above 0")
         if not self.model.trainable:
-            raise InputError(f"{self.model.name}.trainable is False, so Keras trains nothing of it; set it to True, LoRA freezes W itself")
+            raise InputError(
+                f"{self.model.name}.trainable is False, so Keras trains nothing of it; set it to True, LoRA freezes W itself"
+            )
         if not self._trainable:
             self._trainable = [weight.trainable for weight in self._weights]
             for weight in self._weights:
@@ -385,7 +459,10 @@ class LoRA:
             float(alpha),
             rank_stabilised,
             {
-                path: (keras.Variable(a, dtype="float32", name="lora_a"), keras.Variable(b, dtype="float32", name="lora_b"))
+                path: (
+                    keras.Variable(a, dtype="float32", name="lora_a"),
+                    keras.Variable(b, dtype="float32", name="lora_b"),
+                )
                 for path, (a, b) in factors.items()
             },
         )
@@ -401,13 +478,17 @@ class LoRA:
             self._layers[path].kernel.assign(kernel)
         self._kernels = {}
         self._active = name
-        factors, scale = (self._adapters[name].factors, self._adapters[name].scale) if name else ({}, 1.0)
+        factors, scale = (
+            (self._adapters[name].factors, self._adapters[name].scale) if name else ({}, 1.0)
+        )
         for path, pair in factors.items():
             layer = self._layers[path]
             if merged:
                 a, b = (variable.numpy().astype(np.float64) for variable in pair)
                 self._kernels[path] = layer.kernel.numpy()
-                layer.kernel.assign(self._kernels[path] + scale * np.einsum(split(path, layer).outer, a, b))
+                layer.kernel.assign(
+                    self._kernels[path] + scale * np.einsum(split(path, layer).outer, a, b)
+                )
                 continue
             # on the instance, not its class: the model's configuration, and so model.save, stays the base's
             vars(layer)["call"] = adapted_call(layer, *pair, scale)
@@ -418,7 +499,11 @@ class LoRA:
             layer._tracker.lock()
         for part in self.model._flatten_layers():
             if isinstance(part, keras.Model):
-                for kind in ("train", "test", "predict"):  # made again rather than dropped: a callback may switch inside fit
+                for kind in (
+                    "train",
+                    "test",
+                    "predict",
+                ):  # made again rather than dropped: a callback may switch inside fit
                     if getattr(part, f"{kind}_function") is not None:
                         getattr(part, f"make_{kind}_function")(force=True)
 
@@ -445,19 +530,29 @@ def _read(path: Path) -> tuple[dict, np.ndarray]:
     beside = path.with_suffix(".json")
     for file in (path, beside):
         if not file.is_file():
-            raise InputError(f"{file} is not there; an adapter is x.safetensors and x.json side by side")
+            raise InputError(
+                f"{file} is not there; an adapter is x.safetensors and x.json side by side"
+            )
     try:
         facts = json.loads(beside.read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:
             raise InputError(f"{beside} has format {facts['format']}; format {FORMAT} can be read")
         count = sum((size[1] + size[2]) * size[3] for size in facts["targets"].values())
-        wanted = {"base": str, "rank": int, "alpha": float, "rank_stabilised": bool, "safetensors": str}
+        wanted = {
+            "base": str,
+            "rank": int,
+            "alpha": float,
+            "rank_stabilised": bool,
+            "safetensors": str,
+        }
         if not all(isinstance(facts[key], kind) for key, kind in wanted.items()) or any(
             len(size) != 4 for size in facts["targets"].values()
         ):
             raise ValueError("a value has another type")
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise InputError(f"{beside} is damaged ({type(error).__name__}: {error}); copy the adapter again") from None
+        raise InputError(
+            f"{beside} is damaged ({type(error).__name__}: {error}); copy the adapter again"
+        ) from None
     try:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != facts["safetensors"]:
@@ -466,5 +561,7 @@ def _read(path: Path) -> tuple[dict, np.ndarray]:
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise InputError(f"{path} is damaged ({error}); copy the adapter again") from None
     if held.shape != (count,):
-        raise InputError(f"{path} holds factors of shape {held.shape}; {beside.name} speaks of {count} weights")
+        raise InputError(
+            f"{path} holds factors of shape {held.shape}; {beside.name} speaks of {count} weights"
+        )
     return facts, held

@@ -23,7 +23,12 @@ class Config(PredictConfig):
 
 
 def main(config: Config) -> pd.DataFrame:
-    return forecast_next(config, HERE / "results", CURRENCIES, lambda folder: load(folder, config.adapter, config.base))
+    return forecast_next(
+        config,
+        HERE / "results",
+        CURRENCIES,
+        lambda folder: load(folder, config.adapter, config.base),
+    )
 
 
 if __name__ == "__main__":

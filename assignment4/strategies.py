@@ -41,7 +41,10 @@ def strategies(ranks: tuple[int, ...], rank: int) -> list[Strategy]:
         Strategy("full fine-tuning", "full"),
         *(Strategy(f"LoRA, rank {r}", "lora", r) for r in ranks),
         Strategy(f"LoRA, rank {rank}, attention only", "lora", rank, ATTENTION),
-        *(Strategy(f"rsLoRA, rank {r}", "lora", r, None, True) for r in dict.fromkeys((rank, max(ranks)))),
+        *(
+            Strategy(f"rsLoRA, rank {r}", "lora", r, None, True)
+            for r in dict.fromkeys((rank, max(ranks)))
+        ),
     ]
 
 
@@ -57,10 +60,14 @@ def course_strategies(ranks: tuple[int, ...]) -> list[Strategy]:
 def part_name(strategy: Strategy, seed: int, lr: float, less: dict[str, Any]) -> str:
     """The name of one training, in metrics.csv and of its checkpoints."""
     named = (f"{key}_{value:g}" for key, value in less.items())
-    return "-".join([strategy.name.replace(", ", "-").replace(" ", "_"), f"{lr:g}", *named, str(seed)])
+    return "-".join(
+        [strategy.name.replace(", ", "-").replace(" ", "_"), f"{lr:g}", *named, str(seed)]
+    )
 
 
-def prepare(model: keras.Model, strategy: Strategy, seed: int, alpha: float | None = None) -> LoRA | None:
+def prepare(
+    model: keras.Model, strategy: Strategy, seed: int, alpha: float | None = None
+) -> LoRA | None:
     """Leaves trainable of a pretrained network what the strategy trains; returns the LoRA that holds its adapter, if it is one."""
     if strategy.kind in ("none", "head"):
         for layer in model.layers:
@@ -69,8 +76,12 @@ def prepare(model: keras.Model, strategy: Strategy, seed: int, alpha: float | No
         return None
     lora = LoRA(model)
     widths = {path: min(split(path, layer).size) for path, layer in lora.targets().items()}
-    narrow = {f"^{re.escape(path)}$": width for path, width in widths.items() if width < strategy.rank}  # their update is of full rank
-    lora.add("target", strategy.rank, alpha, strategy.targets, strategy.rank_stabilised, seed, narrow)
+    narrow = {
+        f"^{re.escape(path)}$": width for path, width in widths.items() if width < strategy.rank
+    }  # their update is of full rank
+    lora.add(
+        "target", strategy.rank, alpha, strategy.targets, strategy.rank_stabilised, seed, narrow
+    )
     return lora
 
 
@@ -81,7 +92,10 @@ def trained_weights(model: keras.Model) -> int:
 
 def kernels(model: keras.Model) -> dict[str, np.ndarray]:
     """The matrix (in, out) of every affine map, by path."""
-    return {path: layer.kernel.numpy().reshape(split(path, layer).size) for path, layer in affine_layers(model).items()}
+    return {
+        path: layer.kernel.numpy().reshape(split(path, layer).size)
+        for path, layer in affine_layers(model).items()
+    }
 
 
 @dataclasses.dataclass
@@ -107,9 +121,16 @@ def base_files(folder: Path, normalisation: str, series: int) -> list[Path]:
     files = forecaster_files(folder, normalisation)
     for name in ("run.json", "model.assigned-minmax.keras"):
         if not (Path(folder) / name).is_file():
-            raise InputError(f"{folder} holds no {name}; it is not a finished run of: python assignment3/train.py")
+            raise InputError(
+                f"{folder} holds no {name}; it is not a finished run of: python assignment3/train.py"
+            )
     for file in files:
         model = load_model(file)
-        if "quantiles" not in [layer.name for layer in model.layers] or len(model.get_layer("quantiles").settings["series"]) != series:
-            raise InputError(f"{file} is not a forecaster of {series} series, as many as there are here; name another run with --base")
+        if (
+            "quantiles" not in [layer.name for layer in model.layers]
+            or len(model.get_layer("quantiles").settings["series"]) != series
+        ):
+            raise InputError(
+                f"{file} is not a forecaster of {series} series, as many as there are here; name another run with --base"
+            )
     return files

@@ -22,8 +22,20 @@ from common.cli import InputError, entry, parse
 from common.run import Run, choose_device, tensors
 from common.weights import parameters
 
-BASE: dict[str, Any] = {"conditioning": "adaln", "skips": False, "ends": "linear", "target": "velocity", "error": "mse", "min_snr": 0.0, "max_signal": 0.95,
-                        "warmup": 250, "decay": True, "flips": True, "patch": 4, "lr": 1e-3}  # fmt: skip
+BASE: dict[str, Any] = {
+    "conditioning": "adaln",
+    "skips": False,
+    "ends": "linear",
+    "target": "velocity",
+    "error": "mse",
+    "min_snr": 0.0,
+    "max_signal": 0.95,
+    "warmup": 250,
+    "decay": True,
+    "flips": True,
+    "patch": 4,
+    "lr": 1e-3,
+}
 CHANGES: dict[str, dict[str, Any]] = {
     "base": {},
     "convolutional ends": {"ends": "convolution"},
@@ -67,7 +79,9 @@ class AblateConfig(Config):
 
 
 def main(config: AblateConfig) -> dict[str, Any]:
-    images = data.load(config.source, config.data, config.side, config.synthetic_images, config.seed)
+    images = data.load(
+        config.source, config.data, config.side, config.synthetic_images, config.seed
+    )
     parts = data.split(len(images), config.seed)
     pixels, judged = images.pixels[parts.train], images.pixels[parts.validation]
     device, bfloat16 = choose_device(config.device)
@@ -77,27 +91,71 @@ def main(config: AblateConfig) -> dict[str, Any]:
         raise InputError(f"--rows {', '.join(sorted(unknown))}: allowed are {'; '.join(every)}")
     table: list[dict[str, Any]] = []
     with Run(config, folder, __file__, images.source, images.provenance) as run:
-        state = run.memo("features", lambda: train_features(run, images.pixels, images.labels, parts.train, parts.validation, config.feature_width,
-                                                            config.feature_epochs, config.seed, device, bfloat16))  # fmt: skip
-        judge = Judge("own network", load_features(tensors(state), device).describe, pixels, judged, "validation")
+        state = run.memo(
+            "features",
+            lambda: train_features(
+                run,
+                images.pixels,
+                images.labels,
+                parts.train,
+                parts.validation,
+                config.feature_width,
+                config.feature_epochs,
+                config.seed,
+                device,
+                bfloat16,
+            ),
+        )
+        judge = Judge(
+            "own network",
+            load_features(tensors(state), device).describe,
+            pixels,
+            judged,
+            "validation",
+        )
         jobs = {
             name: (network, dataclasses.replace(config, **{**BASE, **change}))
             for name, (network, change) in every.items()
             if not config.rows or name in config.rows
         }
         for name, (network, settings) in jobs.items():
-            done = run.memo(name, partial(train, settings, run, name, network, pixels, judged, device, bfloat16))
+            done = run.memo(
+                name, partial(train, settings, run, name, network, pixels, judged, device, bfloat16)
+            )
             model = filled(settings, network, tensors(done["weights"]), device)
             params = parameters(model)
 
-            def scores(model: Diffusion = model, name: str = name, network: str = network, params: int = params) -> dict[str, Any]:
-                return {"rows": sampled_rows([judge], model, network, name, [("ddim", 5), ("ddim", 20)], config.samples, config.seeds,
-                                             config.side, bfloat16, params=params)}  # fmt: skip
+            def scores(
+                model: Diffusion = model,
+                name: str = name,
+                network: str = network,
+                params: int = params,
+            ) -> dict[str, Any]:
+                return {
+                    "rows": sampled_rows(
+                        [judge],
+                        model,
+                        network,
+                        name,
+                        [("ddim", 5), ("ddim", 20)],
+                        config.samples,
+                        config.seeds,
+                        config.side,
+                        bfloat16,
+                        params=params,
+                    )
+                }
 
             rows = run.memo(f"{name} scores", scores)["rows"]
             table += rows
-            line = {row["horizon"]: f"{row['value']:.4f} ± {row['std'] or 0:.4f}" for row in rows if row["metric"] == "kid"}
-            results = run.finish(table, METRICS_INFO)  # after every row, so that a stopped ablation shows what it has
+            line = {
+                row["horizon"]: f"{row['value']:.4f} ± {row['std'] or 0:.4f}"
+                for row in rows
+                if row["metric"] == "kid"
+            }
+            results = run.finish(
+                table, METRICS_INFO
+            )  # after every row, so that a stopped ablation shows what it has
             print(f"{network:12s} {name:24s} KID {line}  {done['seconds']:.0f} s", flush=True)
         return results
 

@@ -9,13 +9,40 @@ from typing import Any, Literal
 from assignment5.diffusion import Target
 from common.cli import BaseConfig, InputError
 
-ALLOWED: dict[str, tuple[float, float]] = {  # least and most, of train.py, evaluate.py and predict.py
-    **dict.fromkeys(("seeds", "synthetic_images", "patch", "width", "depth", "heads", "unet_widths", "batch", "accumulate", "epochs", "repeats",
-                     "steps", "sweep", "feature_width", "feature_epochs", "n"), (1, math.inf)),
+ALLOWED: dict[
+    str, tuple[float, float]
+] = {  # least and most, of train.py, evaluate.py and predict.py
+    **dict.fromkeys(
+        (
+            "seeds",
+            "synthetic_images",
+            "patch",
+            "width",
+            "depth",
+            "heads",
+            "unet_widths",
+            "batch",
+            "accumulate",
+            "epochs",
+            "repeats",
+            "steps",
+            "sweep",
+            "feature_width",
+            "feature_epochs",
+            "n",
+        ),
+        (1, math.inf),
+    ),
     **dict.fromkeys(("min_snr", "lr", "weight_decay", "warmup"), (0, math.inf)),
-    "seed": (0, 2**32), "side": (8, math.inf), "samples": (6, math.inf),  # six: five neighbours and the image itself
-    "powers": (0.05, 20), "power": (0.05, 20), "min_signal": (0.001, 0.999), "max_signal": (0.001, 0.999), "ema": (0, 1),
-}  # fmt: skip
+    "seed": (0, 2**32),
+    "side": (8, math.inf),
+    "samples": (6, math.inf),  # six: five neighbours and the image itself
+    "powers": (0.05, 20),
+    "power": (0.05, 20),
+    "min_signal": (0.001, 0.999),
+    "max_signal": (0.001, 0.999),
+    "ema": (0, 1),
+}
 
 
 def check(config: Any) -> None:
@@ -24,12 +51,17 @@ def check(config: Any) -> None:
         given, option = getattr(config, name, ()), "--" + name.replace("_", "-")
         for value in given if isinstance(given, tuple) else (given,):
             if not least <= value <= most:  # (so that NaN is refused too)
-                raise InputError(f"{option} {value}: allowed are " + (f"{least} and more" if most == math.inf else f"{least} to {most}"))
+                raise InputError(
+                    f"{option} {value}: allowed are "
+                    + (f"{least} and more" if most == math.inf else f"{least} to {most}")
+                )
     for name in ("recipes", "steps", "sweep", "powers", "unet_widths", "sampler"):
         if getattr(config, name, None) == ():
             raise InputError(f"--{name.replace('_', '-')}: at least one is needed")
     if getattr(config, "min_signal", 0) >= getattr(config, "max_signal", 1):
-        raise InputError(f"--min-signal {config.min_signal}: allowed is less than --max-signal {config.max_signal}")
+        raise InputError(
+            f"--min-signal {config.min_signal}: allowed is less than --max-signal {config.max_signal}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,18 +153,55 @@ class Config(BaseConfig):
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:
         return {
-            "smoke": {"synthetic_images": 160, "side": 16, "width": 48, "unet_widths": (8, 16), "batch": 16, "epochs": 1, "repeats": 2, "warmup": 5, "seeds": 2,
-                      "samples": 24, "feature_width": 8, "sweep": (3,), "steps": (2, 3), "powers": (1.0, 0.6), "feature_epochs": 1, "recipes": ("tuned", "as assigned")},
+            "smoke": {
+                "synthetic_images": 160,
+                "side": 16,
+                "width": 48,
+                "unet_widths": (8, 16),
+                "batch": 16,
+                "epochs": 1,
+                "repeats": 2,
+                "warmup": 5,
+                "seeds": 2,
+                "samples": 24,
+                "feature_width": 8,
+                "sweep": (3,),
+                "steps": (2, 3),
+                "powers": (1.0, 0.6),
+                "feature_epochs": 1,
+                "recipes": ("tuned", "as assigned"),
+            },
             "default": {"repeats": 3, "samples": 128, "powers": (1.0,)},
-            "full": {"side": 64, "width": 384, "epochs": 50, "samples": 1024, "sweep": (3, 5, 7, 10, 15, 20, 50), "feature_epochs": 30, "recipes": ("tuned", "as assigned")},
-        }  # fmt: skip
+            "full": {
+                "side": 64,
+                "width": 384,
+                "epochs": 50,
+                "samples": 1024,
+                "sweep": (3, 5, 7, 10, 15, 20, 50),
+                "feature_epochs": 30,
+                "recipes": ("tuned", "as assigned"),
+            },
+        }
 
 
 # Keras' example as it stands: noise, MAE, AdamW 1e-3, no augmentation; the Transformer that takes its U-Net's place is a plain ViT
 ASSIGNED: dict[str, Any] = {
-    "conditioning": "token", "skips": False, "ends": "linear", "target": "noise", "error": "mae", "min_snr": 0.0, "min_signal": 0.02,
-    "max_signal": 0.95, "batch": 64, "lr": 1e-3, "weight_decay": 1e-4, "warmup": 0, "decay": False, "flips": False, "ema": 0.999,
-}  # fmt: skip
+    "conditioning": "token",
+    "skips": False,
+    "ends": "linear",
+    "target": "noise",
+    "error": "mae",
+    "min_snr": 0.0,
+    "min_signal": 0.02,
+    "max_signal": 0.95,
+    "batch": 64,
+    "lr": 1e-3,
+    "weight_decay": 1e-4,
+    "warmup": 0,
+    "decay": False,
+    "flips": False,
+    "ema": 0.999,
+}
 
 
 def variant(config: Config, recipe: str) -> Config:

@@ -39,7 +39,9 @@ class Schedule:
         return angle.cos(), angle.sin()
 
 
-def separate(target: Target, x: Tensor, output: Tensor, signal: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def separate(
+    target: Target, x: Tensor, output: Tensor, signal: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
     """(x0, e) that a network's output says, given x = signal x0 + noise e; rates broadcast over x.
 
     noise: output = e. image: output = x0. velocity: output = signal e - noise x0 (Salimans & Ho 2022, section 4).
@@ -72,7 +74,14 @@ class Diffusion(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, schedule: Schedule, target: Target, mean: Tensor | None = None, std: Tensor | None = None):
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        target: Target,
+        mean: Tensor | None = None,
+        std: Tensor | None = None,
+    ):
         super().__init__()
         self.network, self.schedule, self.target = network, schedule, target
         self.register_buffer("mean", torch.zeros(3) if mean is None else mean)
@@ -86,7 +95,14 @@ class Diffusion(nn.Module):
         """The inverse of `normalise`, clipped to [0, 1]."""
         return (x * self.std[:, None, None] + self.mean[:, None, None]).clamp(0, 1)
 
-    def forward(self, images: Tensor, noises: Tensor, times: Tensor, error: Literal["mae", "mse"] = "mse", min_snr: float = 0.0) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        noises: Tensor,
+        times: Tensor,
+        error: Literal["mae", "mse"] = "mse",
+        min_snr: float = 0.0,
+    ) -> Tensor:
         """Loss of each image (B,) at times (B,) with the given noises (B, 3, S, S): mean error of the target, weighted where min_snr > 0."""
         signal, noise = (rate[:, None, None, None] for rate in self.schedule.rates(times))
         x0 = self.normalise(images)
@@ -98,13 +114,20 @@ class Diffusion(nn.Module):
     def denoise(self, x: Tensor, time: float) -> tuple[Tensor, Tensor]:
         """(x0, e) as the network sees them in x (B, 3, S, S) at one time."""
         signal, noise = self.schedule.rates(torch.full((len(x), 1, 1, 1), time, device=x.device))
-        return separate(self.target, x, self.network(x, noise.flatten() ** 2).float(), signal, noise)
+        return separate(
+            self.target, x, self.network(x, noise.flatten() ** 2).float(), signal, noise
+        )
 
     @torch.inference_mode()
     def sample(
-        self, noises: Tensor, steps: int = 20, sampler: Sampler = "ddim", eta: float = 0.0, generator: torch.Generator | None = None,
+        self,
+        noises: Tensor,
+        steps: int = 20,
+        sampler: Sampler = "ddim",
+        eta: float = 0.0,
+        generator: torch.Generator | None = None,
         power: float = 1.0,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """Images float (B, 3, S, S) in [0, 1] from noises (B, 3, S, S) that are standard normal. Raises InputError as `path`."""
         *_, x0 = path(self.denoise, self.schedule, noises, steps, sampler, eta, generator, power)
         return self.denormalise(x0)
@@ -115,8 +138,16 @@ def evaluations(sampler: Sampler, steps: int) -> int:
     return 2 * steps - 1 if sampler == "heun" else steps
 
 
-def path(denoise: Callable[[Tensor, float], tuple[Tensor, Tensor]], schedule: Schedule, x: Tensor, steps: int, sampler: Sampler = "ddim",
-         eta: float = 0.0, generator: torch.Generator | None = None, power: float = 1.0) -> Iterator[Tensor]:  # fmt: skip
+def path(
+    denoise: Callable[[Tensor, float], tuple[Tensor, Tensor]],
+    schedule: Schedule,
+    x: Tensor,
+    steps: int,
+    sampler: Sampler = "ddim",
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+    power: float = 1.0,
+) -> Iterator[Tensor]:
     """Yields the predicted x0 (B, C, S, S) at each of K times from t = 1 down to (1 / K)^power; the last one is the sample.
 
     The times are (1 - k / K)^power: power 1 steps evenly, below 1 the steps are short where there is much noise and the last one is long.
@@ -132,12 +163,16 @@ def path(denoise: Callable[[Tensor, float], tuple[Tensor, Tensor]], schedule: Sc
     if not 0 <= eta <= 1:
         raise InputError(f"--eta {eta}: allowed are 0 (deterministic) to 1 (as noisy as DDPM)")
     if eta and sampler != "ddim":
-        raise InputError(f"--eta {eta}: {SAMPLERS[sampler]} is deterministic; eta belongs to --sampler ddim")
+        raise InputError(
+            f"--eta {eta}: {SAMPLERS[sampler]} is deterministic; eta belongs to --sampler ddim"
+        )
     last = None  # x0 and log(s / n) of the step before
     for k in range(steps):
         time, following = ((1 - step / steps) ** power for step in (k, k + 1))
         s, n = (float(rate) for rate in schedule.rates(torch.tensor(time, dtype=torch.float64)))
-        s1, n1 = (float(rate) for rate in schedule.rates(torch.tensor(following, dtype=torch.float64)))
+        s1, n1 = (
+            float(rate) for rate in schedule.rates(torch.tensor(following, dtype=torch.float64))
+        )
         x0, e = denoise(x, time)
         yield x0
         if k == steps - 1:

@@ -20,7 +20,9 @@ MAX_FREQUENCY = 1000.0
 
 def noise_embedding(variance: Tensor) -> Tensor:
     """Sines and cosines of the noise variance float (B,) at 16 frequencies from 1 to 1000 -> (B, 32), as in Keras' DDIM example."""
-    frequencies = torch.logspace(0, torch.log10(torch.tensor(MAX_FREQUENCY)), FREQUENCIES, device=variance.device)
+    frequencies = torch.logspace(
+        0, torch.log10(torch.tensor(MAX_FREQUENCY)), FREQUENCIES, device=variance.device
+    )
     angles = 2 * torch.pi * variance.float()[:, None] * frequencies  # (B, 16)
     return torch.cat([angles.sin(), angles.cos()], dim=1)  # (B, 32)
 
@@ -69,7 +71,9 @@ class Block(nn.Module):
 
     def attend(self, x: Tensor) -> Tensor:
         """Multi-head self-attention over tokens (B, T, D)."""
-        q, k, v = rearrange(self.qkv(x), "b t (three h d) -> three b h t d", three=3, h=self.heads)  # (B, H, T, D / H)
+        q, k, v = rearrange(
+            self.qkv(x), "b t (three h d) -> three b h t d", three=3, h=self.heads
+        )  # (B, H, T, D / H)
         mixed = attention(q, k, v)
         return self.projection(rearrange(mixed, "b h t d -> b t (h d)"))
 
@@ -84,7 +88,9 @@ class Block(nn.Module):
         if self.modulation is None:
             x = x + self.attend(self.norm1(x))
             return x + self.feed(self.norm2(x))
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)[:, None].chunk(6, dim=2)  # each (B, 1, D)
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)[:, None].chunk(
+            6, dim=2
+        )  # each (B, 1, D)
         x = torch.addcmul(x, gate1, self.attend(torch.addcmul(shift1, self.norm1(x), 1 + scale1)))
         return torch.addcmul(x, gate2, self.feed(torch.addcmul(shift2, self.norm2(x), 1 + scale2)))
 
@@ -101,26 +107,50 @@ class DiT(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, side: int = 32, patch: int = 4, width: int = 192, depth: int = 8, heads: int = 12, conditioning: Literal["adaln", "token"] = "adaln",
-                 skips: bool = False, ends: Literal["linear", "convolution"] = "linear", channels: int = 3, stem: int = 32):  # fmt: skip
+    def __init__(
+        self,
+        side: int = 32,
+        patch: int = 4,
+        width: int = 192,
+        depth: int = 8,
+        heads: int = 12,
+        conditioning: Literal["adaln", "token"] = "adaln",
+        skips: bool = False,
+        ends: Literal["linear", "convolution"] = "linear",
+        channels: int = 3,
+        stem: int = 32,
+    ):
         super().__init__()
         if width % heads:
-            raise InputError(f"--width {width} is not divisible by the {heads} heads; take a multiple of {heads}")
+            raise InputError(
+                f"--width {width} is not divisible by the {heads} heads; take a multiple of {heads}"
+            )
         if side % patch:
-            raise InputError(f"--side {side} is not divisible by --patch {patch}; allowed are the divisors of the side")
+            raise InputError(
+                f"--side {side} is not divisible by --patch {patch}; allowed are the divisors of the side"
+            )
         self.patch, self.adaptive = patch, conditioning == "adaln"
         convolution = ends == "convolution"
         inner = stem if convolution else channels
         self.stem = nn.Conv2d(channels, stem, 3, padding=1) if convolution else None
         self.embed = nn.Linear(inner * patch**2, width)
         self.register_buffer("positions", positions(side // patch, width), persistent=False)
-        self.noise = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-        self.blocks = nn.ModuleList(Block(width, heads, self.adaptive, skips and number >= (depth + 1) // 2) for number in range(depth))
+        self.noise = nn.Sequential(
+            nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.blocks = nn.ModuleList(
+            Block(width, heads, self.adaptive, skips and number >= (depth + 1) // 2)
+            for number in range(depth)
+        )
         self.norm = nn.LayerNorm(width, elementwise_affine=not self.adaptive)
         self.modulation = nn.Linear(width, 2 * width) if self.adaptive else None
         self.head = nn.Linear(width, inner * patch**2)
         self.tail = (
-            nn.Sequential(nn.Conv2d(2 * stem, stem, 3, padding=1), nn.SiLU(), nn.Conv2d(stem, channels, 3, padding=1))
+            nn.Sequential(
+                nn.Conv2d(2 * stem, stem, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(stem, channels, 3, padding=1),
+            )
             if convolution
             else None
         )
@@ -139,7 +169,9 @@ class DiT(nn.Module):
         """Predicts from noisy images float (B, 3, S, S) and the share of noise in their variance, float (B,)."""
         grid = images.shape[-1] // self.patch
         full = images if self.stem is None else self.stem(images)
-        patches = rearrange(full, "b c (r p) (s q) -> b (r s) (p q c)", p=self.patch, q=self.patch)  # (B, T, P P C)
+        patches = rearrange(
+            full, "b c (r p) (s q) -> b (r s) (p q c)", p=self.patch, q=self.patch
+        )  # (B, T, P P C)
         x = self.embed(patches) + self.positions  # (B, T, D)
         condition = self.noise(noise_embedding(variance))  # (B, D)
         if not self.adaptive:
@@ -156,5 +188,7 @@ class DiT(nn.Module):
             x = torch.addcmul(shift, x, 1 + scale)
         else:
             x = x[:, 1:]  # (B, T, D)
-        out = rearrange(self.head(x), "b (r s) (p q c) -> b c (r p) (s q)", r=grid, p=self.patch, q=self.patch)  # (B, C, S, S)
+        out = rearrange(
+            self.head(x), "b (r s) (p q c) -> b c (r p) (s q)", r=grid, p=self.patch, q=self.patch
+        )  # (B, C, S, S)
         return out if self.tail is None else self.tail(torch.cat([out, full], dim=1))

@@ -63,13 +63,21 @@ class Config:
 def main(config: Config) -> dict[str, Any]:
     folder = config.run or newest_run(HERE / "results")
     if missing := [name for name in NEEDED if not (folder / name).exists()]:
-        raise InputError(f"--run {folder} holds no {missing[0]}; give the folder of a finished run of assignment 5")
-    out = config.out or folder / f"evaluation-{config.data.name.split('.')[0] if config.data else config.part}.json"
+        raise InputError(
+            f"--run {folder} holds no {missing[0]}; give the folder of a finished run of assignment 5"
+        )
+    out = (
+        config.out
+        or folder
+        / f"evaluation-{config.data.name.split('.')[0] if config.data else config.part}.json"
+    )
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: the folder {out.parent} does not exist")
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     device, bfloat16 = choose_device(config.device)
-    describers = [("own network", load_feature_net(folder / "features.safetensors", device).describe)]
+    describers = [
+        ("own network", load_feature_net(folder / "features.safetensors", device).describe)
+    ]
     describers += [("Inception", Inception(device).describe)] if config.inception else []
     saved = {name: load_denoiser(folder / f"model.{name}.safetensors", device) for name in NETWORKS}
     side = record["config"]["side"]
@@ -79,20 +87,45 @@ def main(config: Config) -> dict[str, Any]:
     train, real, split = None, images.pixels, "test"
     if config.data is None:
         parts = data.split(len(images), record["config"]["seed"])
-        train, real, split = images.pixels[parts.train], images.pixels[getattr(parts, config.part)], config.part
+        train, real, split = (
+            images.pixels[parts.train],
+            images.pixels[getattr(parts, config.part)],
+            config.part,
+        )
     if len(real) < 6:
-        raise InputError(f"{images.provenance.get('path', images.source)} holds {len(real)} images to score against; at least 6 are needed")
+        raise InputError(
+            f"{images.provenance.get('path', images.source)} holds {len(real)} images to score against; at least 6 are needed"
+        )
 
     # scores, table and figures
     judges = [Judge(name, describe, train, real, split) for name, describe in describers]
     wanted = [(sampler, steps) for sampler in config.sampler for steps in config.steps]
     table: list[dict[str, Any]] = []
     for name, (model, about) in saved.items():
-        table += sampled_rows(judges, model, name, about["recipe"], wanted, config.samples, config.seeds, side, bfloat16 and about["bfloat16"],
-                              power=config.power, params=parameters(model))  # fmt: skip
-    result = {"run": {"folder": folder.name, "data": images.provenance, "images": len(real)}, "metrics_info": METRICS_INFO, "rows": table}
+        table += sampled_rows(
+            judges,
+            model,
+            name,
+            about["recipe"],
+            wanted,
+            config.samples,
+            config.seeds,
+            side,
+            bfloat16 and about["bfloat16"],
+            power=config.power,
+            params=parameters(model),
+        )
+    result = {
+        "run": {"folder": folder.name, "data": images.provenance, "images": len(real)},
+        "metrics_info": METRICS_INFO,
+        "rows": table,
+    }
     write_json(out, result)
-    draw_evaluations(out.with_suffix(".png"), record | {"source": images.source, "data": images.provenance}, pd.DataFrame(table))
+    draw_evaluations(
+        out.with_suffix(".png"),
+        record | {"source": images.source, "data": images.provenance},
+        pd.DataFrame(table),
+    )
     draw_figures(folder)
     compile_report(folder, HERE / "report.typ", folder / "report.pdf")
     print_table(result, out, split)

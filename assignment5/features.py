@@ -24,7 +24,11 @@ class Unit(nn.Module):
         self.norm1, self.norm2 = nn.BatchNorm2d(inputs), nn.BatchNorm2d(width)
         self.first = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
         self.second = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.short = nn.Conv2d(inputs, width, 1, stride, bias=False) if stride > 1 or inputs != width else nn.Identity()
+        self.short = (
+            nn.Conv2d(inputs, width, 1, stride, bias=False)
+            if stride > 1 or inputs != width
+            else nn.Identity()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, S, S) -> (B, W, S / stride, S / stride)."""
@@ -40,7 +44,10 @@ class FeatureNet(nn.Module):
         stride = 1 if side <= 32 else 2
         self.stem = nn.Conv2d(3, width, 3, stride, 1, bias=False)
         self.units = nn.Sequential(
-            Unit(width, width, 1), Unit(width, 2 * width, 2), Unit(2 * width, 4 * width, 2), Unit(4 * width, 8 * width, 2)
+            Unit(width, width, 1),
+            Unit(width, 2 * width, 2),
+            Unit(2 * width, 4 * width, 2),
+            Unit(4 * width, 8 * width, 2),
         )
         self.norm = nn.BatchNorm2d(8 * width)
         self.head = nn.Linear(8 * width, classes)
@@ -57,7 +64,10 @@ class FeatureNet(nn.Module):
     def describe(self, pixels: np.ndarray, batch: int = 256) -> np.ndarray:
         """Features float64 (N, 8 W) of uint8 (N, S, S, 3)."""
         device = self.head.weight.device
-        parts = [self.features(to_float(torch.from_numpy(pixels[at : at + batch]).to(device))) for at in range(0, len(pixels), batch)]
+        parts = [
+            self.features(to_float(torch.from_numpy(pixels[at : at + batch]).to(device)))
+            for at in range(0, len(pixels), batch)
+        ]
         return torch.cat(parts).double().cpu().numpy()
 
 
@@ -73,11 +83,25 @@ def quarter_turns(count: int, seed: int) -> np.ndarray:
 
 def turned(pixels: np.ndarray, turns: np.ndarray) -> np.ndarray:
     """uint8 (N, S, S, 3), each turned by its number of quarter turns."""
-    return np.stack([np.rot90(image, turn) for image, turn in zip(pixels, turns, strict=True)]) if len(pixels) else pixels
+    return (
+        np.stack([np.rot90(image, turn) for image, turn in zip(pixels, turns, strict=True)])
+        if len(pixels)
+        else pixels
+    )
 
 
-def train_features(run: Run, pixels: np.ndarray, labels: np.ndarray | None, fit: np.ndarray, judge: np.ndarray, width: int, epochs: int, seed: int,
-                   device: str, bfloat16: bool) -> dict[str, Any]:  # fmt: skip
+def train_features(
+    run: Run,
+    pixels: np.ndarray,
+    labels: np.ndarray | None,
+    fit: np.ndarray,
+    judge: np.ndarray,
+    width: int,
+    epochs: int,
+    seed: int,
+    device: str,
+    bfloat16: bool,
+) -> dict[str, Any]:
     """Trains on the rows `fit` (AdamW, one cycle, mirror images, shifts) -> {"weights", "accuracy" on the rows `judge`, "classes"}.
 
     Without labels the network learns by how many quarter turns an image was turned.
@@ -111,7 +135,9 @@ def train_features(run: Run, pixels: np.ndarray, labels: np.ndarray | None, fit:
         ]
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             loss = F.cross_entropy(
-                model(batch_images.contiguous(memory_format=torch.channels_last)), answers[rows].to(device), label_smoothing=0.1
+                model(batch_images.contiguous(memory_format=torch.channels_last)),
+                answers[rows].to(device),
+                label_smoothing=0.1,
             )
         optimiser.zero_grad()
         loss.backward()
@@ -121,9 +147,21 @@ def train_features(run: Run, pixels: np.ndarray, labels: np.ndarray | None, fit:
             run.log(step + 1, epoch, "train", feature_loss=loss.item())
     model.eval()
     with torch.inference_mode():
-        said = torch.cat([model(to_float(images[part].to(device))).argmax(1).cpu() for part in torch.from_numpy(judge).split(256)])
+        said = torch.cat(
+            [
+                model(to_float(images[part].to(device))).argmax(1).cpu()
+                for part in torch.from_numpy(judge).split(256)
+            ]
+        )
     accuracy = float((said == answers[judge]).float().mean())
-    return {"weights": model.state_dict(), "accuracy": accuracy, "classes": classes, "width": width, "side": side, "task": task}
+    return {
+        "weights": model.state_dict(),
+        "accuracy": accuracy,
+        "classes": classes,
+        "width": width,
+        "side": side,
+        "task": task,
+    }
 
 
 class Inception:
@@ -138,20 +176,31 @@ class Inception:
 
             self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]).to(device)
         except ImportError:
-            raise InputError("--inception: pip install torch-fidelity (and the torchvision that fits torch) first") from None
+            raise InputError(
+                "--inception: pip install torch-fidelity (and the torchvision that fits torch) first"
+            ) from None
         except Exception as error:  # (a download can fail in many ways)
-            raise InputError(f"--inception: the weights cannot be had ({type(error).__name__}: {error})") from None
+            raise InputError(
+                f"--inception: the weights cannot be had ({type(error).__name__}: {error})"
+            ) from None
         self.device = device
 
     @torch.inference_mode()
     def describe(self, pixels: np.ndarray, batch: int = 64) -> np.ndarray:
         """Features float64 (N, 2048) of uint8 (N, S, S, 3)."""
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        return torch.cat([self.network(part.to(self.device))[0] for part in images.split(batch)]).double().cpu().numpy()
+        return (
+            torch.cat([self.network(part.to(self.device))[0] for part in images.split(batch)])
+            .double()
+            .cpu()
+            .numpy()
+        )
 
 
 def load_features(state: dict[str, Any], device: str) -> FeatureNet:
     """The network that `train_features` gave back, ready to describe."""
     model = FeatureNet(int(state["classes"]), int(state["width"]), int(state["side"]))
-    model.load_state_dict({name: torch.as_tensor(value) for name, value in state["weights"].items()})
+    model.load_state_dict(
+        {name: torch.as_tensor(value) for name, value in state["weights"].items()}
+    )
     return model.to(device).eval()

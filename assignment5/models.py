@@ -25,7 +25,16 @@ def build(config: Any, network: str) -> Diffusion:
     if network == "U-Net":
         inner: nn.Module = UNet(config.side, config.unet_widths)
     else:
-        inner = DiT(config.side, config.patch, config.width, config.depth, config.heads, config.conditioning, config.skips, config.ends)
+        inner = DiT(
+            config.side,
+            config.patch,
+            config.width,
+            config.depth,
+            config.heads,
+            config.conditioning,
+            config.skips,
+            config.ends,
+        )
     return Diffusion(inner, Schedule(config.min_signal, config.max_signal), config.target)
 
 
@@ -52,7 +61,9 @@ def load_feature_net(path: Path, device: str) -> FeatureNet:
 
 def largest_part(attempt: Any, batch: int) -> int:
     """The largest half, quarter, ... of a batch that `attempt(size)` has the memory for; 0 where none."""
-    for size in itertools.takewhile(bool, (batch >> halving for halving in range(1, batch.bit_length()))):
+    for size in itertools.takewhile(
+        bool, (batch >> halving for halving in range(1, batch.bit_length()))
+    ):
         try:
             attempt(size)
             return size
@@ -63,5 +74,11 @@ def largest_part(attempt: Any, batch: int) -> int:
 
 def too_large(batch: int, part: int, fits: int, processes: int) -> InputError:
     """The one line for a device without the memory for `part` images of a batch, where `fits` at once would do."""
-    advice = f"parts of {fits} would fit: --accumulate {batch // fits // processes}" if fits else "not even one image fits"
-    return InputError(f"--batch {batch}: the device has not enough memory for {part} images at once; {advice}")
+    advice = (
+        f"parts of {fits} would fit: --accumulate {batch // fits // processes}"
+        if fits
+        else "not even one image fits"
+    )
+    return InputError(
+        f"--batch {batch}: the device has not enough memory for {part} images at once; {advice}"
+    )

@@ -57,14 +57,23 @@ def main(config: Config) -> np.ndarray:
     start = time.perf_counter()
     noises = noise_set(config.seed, config.n, about["config"]["side"])
     images = sample(
-        model, noises, config.steps, config.sampler, config.eta, bfloat16 and about["bfloat16"], config.seed, power=config.power
+        model,
+        noises,
+        config.steps,
+        config.sampler,
+        config.eta,
+        bfloat16 and about["bfloat16"],
+        config.seed,
+        power=config.power,
     )
     seconds = time.perf_counter() - start
     out = config.out or folder / "samples"
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {out} cannot be made ({error.strerror}); give a writable folder") from None
+        raise InputError(
+            f"--out {out} cannot be made ({error.strerror}); give a writable folder"
+        ) from None
     files = {f"{number:04d}.png": image for number, image in enumerate(images)}
     files["grid.png"] = tile(images, max(1, round(len(images) ** 0.5 * 1.4)))
     for name, pixels in files.items():

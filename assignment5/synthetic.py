@@ -35,18 +35,28 @@ def draw_flowers(count: int, side: int, seed: int) -> tuple[np.ndarray, np.ndarr
 def _flower(kind: tuple, size: int, rng: np.random.Generator) -> Image.Image:
     petals, rings, length, breadth, colour, middle = kind
     leaves = np.clip(rng.normal((45, 85, 40), (15, 25, 15)), 0, 255)
-    ground = Image.fromarray(np.clip(leaves + rng.normal(0, 25, (5, 5, 1)) + rng.normal(0, 8, (5, 5, 3)), 0, 255).astype(np.uint8)).resize(
-        (size, size), Image.Resampling.BICUBIC
-    )
+    ground = Image.fromarray(
+        np.clip(leaves + rng.normal(0, 25, (5, 5, 1)) + rng.normal(0, 8, (5, 5, 3)), 0, 255).astype(
+            np.uint8
+        )
+    ).resize((size, size), Image.Resampling.BICUBIC)
     picture = ImageDraw.Draw(ground)
     for _ in range(rng.integers(3, 8)):  # blades and stems
         x, y, lean = rng.uniform(0, size), rng.uniform(size / 3, size), rng.normal(0, size / 5)
         shade = tuple(int(v) for v in np.clip(leaves + rng.normal(0, 25), 0, 255))
-        picture.line([(x, size), (x + lean, y)], fill=shade, width=max(int(rng.uniform(0.01, 0.04) * size), 1))
+        picture.line(
+            [(x, size), (x + lean, y)],
+            fill=shade,
+            width=max(int(rng.uniform(0.01, 0.04) * size), 1),
+        )
     ground = ground.filter(ImageFilter.GaussianBlur(size / 60))
     picture = ImageDraw.Draw(ground)
     centre, radius = rng.normal(size / 2, size / 16, 2), size * rng.uniform(0.28, 0.45)
-    squash, tilt, turn = rng.uniform(0.75, 1.0), rng.uniform(0, math.pi), rng.uniform(0, 2 * math.pi)
+    squash, tilt, turn = (
+        rng.uniform(0.75, 1.0),
+        rng.uniform(0, math.pi),
+        rng.uniform(0, 2 * math.pi),
+    )
     hue = rng.normal(0, 14, 3)
 
     def place(points: np.ndarray) -> list[tuple[float, float]]:
@@ -60,8 +70,21 @@ def _flower(kind: tuple, size: int, rng: np.random.Generator) -> Image.Image:
         reach = radius * (1 - 0.28 * ring)
         for petal in range(petals):
             angle = turn + 2 * math.pi * (petal + 0.5 * (ring % 2)) / petals + rng.normal(0, 0.06)
-            shade = tuple(int(v) for v in np.clip(np.array(colour) + hue + rng.normal(0, 10) - 18 * (petal % 2) + 10 * ring, 0, 255))
-            oval = np.stack([reach * (0.5 + 0.5 * length * np.cos(around)), reach * breadth * 0.5 * np.sin(around)], 1)
+            shade = tuple(
+                int(v)
+                for v in np.clip(
+                    np.array(colour) + hue + rng.normal(0, 10) - 18 * (petal % 2) + 10 * ring,
+                    0,
+                    255,
+                )
+            )
+            oval = np.stack(
+                [
+                    reach * (0.5 + 0.5 * length * np.cos(around)),
+                    reach * breadth * 0.5 * np.sin(around),
+                ],
+                1,
+            )
             c, s = math.cos(angle), math.sin(angle)
             picture.polygon(place(oval @ np.array([[c, s], [-s, c]])), fill=shade)
     disc = radius * rng.uniform(0.16, 0.24)

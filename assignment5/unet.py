@@ -37,10 +37,18 @@ class UNet(nn.Module):
     Raises InputError where the side cannot be halved as often as there are levels below the first.
     """
 
-    def __init__(self, side: int = 32, widths: tuple[int, ...] = (32, 64, 96, 128), depth: int = 2, channels: int = 3):
+    def __init__(
+        self,
+        side: int = 32,
+        widths: tuple[int, ...] = (32, 64, 96, 128),
+        depth: int = 2,
+        channels: int = 3,
+    ):
         super().__init__()
         if side % 2 ** (len(widths) - 1):
-            raise InputError(f"--side {side}: the U-Net halves it {len(widths) - 1} times; take a multiple of {2 ** (len(widths) - 1)}")
+            raise InputError(
+                f"--side {side}: the U-Net halves it {len(widths) - 1} times; take a multiple of {2 ** (len(widths) - 1)}"
+            )
         self.stem = nn.Conv2d(channels, widths[0], 1)
         now = widths[0] + 2 * FREQUENCIES
         skips: list[int] = []
@@ -69,7 +77,9 @@ class UNet(nn.Module):
 
     def forward(self, images: Tensor, variance: Tensor) -> Tensor:
         """Predicts from noisy images float (B, 3, S, S) and the share of noise in their variance, float (B,)."""
-        embedding = noise_embedding(variance)[:, :, None, None].expand(-1, -1, *images.shape[2:])  # (B, 32, S, S)
+        embedding = noise_embedding(variance)[:, :, None, None].expand(
+            -1, -1, *images.shape[2:]
+        )  # (B, 32, S, S)
         x = torch.cat([self.stem(images), embedding.to(images.dtype)], dim=1)
         kept: list[Tensor] = []
         for blocks in self.down:

@@ -44,7 +44,9 @@ def seconds(*works: Callable[[], object], repeats: int) -> list[float]:
 
 
 def ours(X: np.ndarray, y: np.ndarray, units: int = UNITS) -> ELMClassifier:
-    return ELMClassifier(units, penalty="ridge", alpha=1.0, weight_scale=1.0, random_state=0).fit(X, y)
+    return ELMClassifier(units, penalty="ridge", alpha=1.0, weight_scale=1.0, random_state=0).fit(
+        X, y
+    )
 
 
 def two_products(X: np.ndarray) -> np.ndarray:
@@ -71,7 +73,9 @@ def hpelm(X: np.ndarray, y: np.ndarray) -> None:
 
 def paths(X: np.ndarray, y: np.ndarray) -> None:
     """30 alphas of ridge, lasso and elastic net, with the fit of the moments."""
-    moments = ELMClassifier(UNITS, penalty="ridge", weight_scale=1.0, random_state=0).accumulate(X, y)
+    moments = ELMClassifier(UNITS, penalty="ridge", weight_scale=1.0, random_state=0).accumulate(
+        X, y
+    )
     eigen, top = moments.eigen(), moments.largest_alpha()
     moments.path("ridge", np.logspace(5, -2, 30), eigen=eigen)
     moments.path("lasso", top * np.logspace(0, -2.5, 30), eigen=eigen)
@@ -87,7 +91,9 @@ def one_at_a_time(X: np.ndarray, y: np.ndarray) -> None:
     hidden -= hidden.mean(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        Lasso(1e-3, fit_intercept=False, precompute=hidden.T @ hidden).fit(hidden, (y == 0).astype(np.float32))
+        Lasso(1e-3, fit_intercept=False, precompute=hidden.T @ hidden).fit(
+            hidden, (y == 0).astype(np.float32)
+        )
 
 
 def memory(rows: int, units: int) -> float:
@@ -98,7 +104,11 @@ from common.run import peak_mb
 from elm import ours, sample
 X, y = sample({rows}); ours(X[:3000], y[:3000], 50); before = peak_mb(); ours(X, y, {units}); print(peak_mb() - before)
 """
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    return float(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def main() -> None:
@@ -121,18 +131,49 @@ def main() -> None:
             "ratio": fit / other,
             "peak_mb": None,
         }
-        for name, other in (("hpelm 1.0.10", peer), ("pseudo-inverse (numpy)", pinv), ("the two matrix products alone", floor))
+        for name, other in (
+            ("hpelm 1.0.10", peer),
+            ("pseudo-inverse (numpy)", pinv),
+            ("the two matrix products alone", floor),
+        )
     ]
-    rows.append({"case": "30 alphas x ridge, lasso, elastic net, 7 outputs, 2,000 units", "ours_seconds": path, "other": "scikit-learn Lasso, one alpha, one output",
-                 "other_seconds": lasso, "ratio": path / lasso, "peak_mb": None})  # fmt: skip
+    rows.append(
+        {
+            "case": "30 alphas x ridge, lasso, elastic net, 7 outputs, 2,000 units",
+            "ours_seconds": path,
+            "other": "scikit-learn Lasso, one alpha, one output",
+            "other_seconds": lasso,
+            "ratio": path / lasso,
+            "peak_mb": None,
+        }
+    )
     for count in (20_000, 80_000):
-        rows.append({"case": f"memory of one fit above the data, 8,000 units, {count:,} rows", "ours_seconds": None, "other": None, "other_seconds": None,
-                     "ratio": None, "peak_mb": round(memory(count, 8_000), 1)})  # fmt: skip
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}"
-    write_json(Path(__file__).parent / "results" / "elm.json", {"machine": machine, "commit": git_state()["commit"], "rows": rows})
+        rows.append(
+            {
+                "case": f"memory of one fit above the data, 8,000 units, {count:,} rows",
+                "ours_seconds": None,
+                "other": None,
+                "other_seconds": None,
+                "ratio": None,
+                "peak_mb": round(memory(count, 8_000), 1),
+            }
+        )
+    machine = (
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}"
+    )
+    write_json(
+        Path(__file__).parent / "results" / "elm.json",
+        {"machine": machine, "commit": git_state()["commit"], "rows": rows},
+    )
     for row in rows:
-        other = f"{row['other']}: {row['other_seconds']:.2f} s, ratio {row['ratio']:.3f}" if row["other"] else f"{row['peak_mb']:.0f} MiB"
-        print(f"{row['case']:66s} {'' if row['ours_seconds'] is None else format(row['ours_seconds'], '.2f') + ' s':8s} {other}")
+        other = (
+            f"{row['other']}: {row['other_seconds']:.2f} s, ratio {row['ratio']:.3f}"
+            if row["other"]
+            else f"{row['peak_mb']:.0f} MiB"
+        )
+        print(
+            f"{row['case']:66s} {'' if row['ours_seconds'] is None else format(row['ours_seconds'], '.2f') + ' s':8s} {other}"
+        )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ class PlainNorm(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
-        self.conditioner = nn.Sequential(nn.Linear(1, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * width))
+        self.conditioner = nn.Sequential(
+            nn.Linear(1, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * width)
+        )
 
     def forward(self, x: Tensor, theta: Tensor) -> Tensor:
         """x (B, T, D), theta (B, T, 1)."""
@@ -49,10 +51,15 @@ class PlainAttention(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """(B, T, D) of x reading `source`."""
-        q, k, v = (rearrange(each, "b t (h d) -> b h t d", h=HEADS) for each in (self.q(x), self.k(source), self.v(source)))
+        q, k, v = (
+            rearrange(each, "b t (h d) -> b h t d", h=HEADS)
+            for each in (self.q(x), self.k(source), self.v(source))
+        )
         turn = rotary(torch.arange(x.shape[1]), q.shape[3])
         scores = rotate(q, turn) @ rotate(k, turn).transpose(2, 3) / q.shape[3] ** 0.5
-        scores = scores.masked_fill(torch.ones(scores.shape[2:], dtype=torch.bool).triu(1), -torch.inf)
+        scores = scores.masked_fill(
+            torch.ones(scores.shape[2:], dtype=torch.bool).triu(1), -torch.inf
+        )
         return self.out(rearrange(scores.softmax(3) @ v, "b h t d -> b t (h d)"))
 
 
@@ -67,7 +74,11 @@ class PlainSEA(nn.Module):
 
         def mlp() -> nn.Module:
             return nn.Sequential(
-                nn.Linear(WIDTH, 8 * WIDTH), nn.LayerNorm(8 * WIDTH), nn.GELU(), nn.Linear(8 * WIDTH, WIDTH), nn.Dropout(0.1)
+                nn.Linear(WIDTH, 8 * WIDTH),
+                nn.LayerNorm(8 * WIDTH),
+                nn.GELU(),
+                nn.Linear(8 * WIDTH, WIDTH),
+                nn.Dropout(0.1),
             )
 
         low = WIDTH // 2
@@ -120,7 +131,9 @@ def stepping(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]
     return step
 
 
-def rows_of(width: int = WIDTH, frames: int = FRAMES, simulated: bool = True) -> list[dict[str, Any]]:
+def rows_of(
+    width: int = WIDTH, frames: int = FRAMES, simulated: bool = True
+) -> list[dict[str, Any]]:
     """Every row of the table."""
     torch.manual_seed(0)
     z, theta = torch.randn(BATCH, frames + 1, 2, width), torch.rand(BATCH, 1)
@@ -131,7 +144,14 @@ def rows_of(width: int = WIDTH, frames: int = FRAMES, simulated: bool = True) ->
         stepping(plain, lambda: F.mse_loss(plain(z[:, :-1], tiled), z[:, 1:])),
     )
     case = f"training step, published sizes, {BATCH} x {frames} frames ({parameters(published):,} weights; plain: {parameters(plain):,})"
-    rows = [{"case": case, "ours_seconds": ours, "other": "the published block, written plainly", "other_seconds": other}]
+    rows = [
+        {
+            "case": case,
+            "ours_seconds": ours,
+            "other": "the published block, written plainly",
+            "other_seconds": other,
+        }
+    ]
     small = Temporal(TemporalConfig(width=128, window=64), 2, 512, 3)
     start, three = torch.randn(1, 2, 512), torch.rand(1, 3)
     cases = (
@@ -153,7 +173,9 @@ def rows_of(width: int = WIDTH, frames: int = FRAMES, simulated: bool = True) ->
                 "other_seconds": whole,
             }
         )
-    lengths = best(*(lambda steps=steps: rollout(small, start, three, steps) for steps in (200, 400, 800)))
+    lengths = best(
+        *(lambda steps=steps: rollout(small, start, three, steps) for steps in (200, 400, 800))
+    )
     rows.append(
         {
             "case": "rollout of 800 steps, ours",
@@ -186,7 +208,12 @@ def main() -> None:
         row |= {"ratio": round(row["ours_seconds"] / row["other_seconds"], 4), "peak_mb": peak_mb()}
         row |= {key: round(row[key], 4) for key in ("ours_seconds", "other_seconds")}
         print(" | ".join(f"{key} {value}" for key, value in row.items()))
-    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "python": sys.version.split()[0], **versions()}
+    machine = {
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": sys.version.split()[0],
+        **versions(),
+    }
     write_json(RESULT, {"machine": machine, "commit": git_state()["commit"], "rows": rows})
 
 

@@ -25,7 +25,9 @@ def ours(context: np.ndarray, fed: np.ndarray, target: np.ndarray, epochs: int) 
     """Seconds of `epochs` steps of the course's network in this repository."""
     torch.manual_seed(0)
     model = Seq2Seq(7, 7, 1000, 7)
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3, eps=1e-7)
+    optimiser = torch.optim.Adam(
+        [p for p in model.parameters() if p.requires_grad], lr=1e-3, eps=1e-7
+    )
     arrays = [torch.from_numpy(array) for array in (context, fed, target)]
     start = time.perf_counter()
     for _ in range(epochs):
@@ -65,25 +67,54 @@ def main() -> None:
     assert model.count_params() == 8_078_007
     model.fit([context, fed], target, epochs=3, verbose=0)  # traced
     # in turns, so that a machine that slows down slows both
-    parts = [(ours(context, fed, target, epochs // 3), keras_seconds(model, context, fed, target, epochs // 3)) for _ in range(3)]
+    parts = [
+        (
+            ours(context, fed, target, epochs // 3),
+            keras_seconds(model, context, fed, target, epochs // 3),
+        )
+        for _ in range(3)
+    ]
     mine, other = (sum(part[side] for part in parts) for side in (0, 1))
-    rows = [{"case": f"{epochs} as-assigned epochs, 8,078,007 weights", "ours_seconds": round(mine, 2), "other": "Keras on TensorFlow, model.fit",
-             "other_seconds": round(other, 2), "ratio": round(mine / other, 3), "peak_mb": peak_mb()}]  # fmt: skip
+    rows = [
+        {
+            "case": f"{epochs} as-assigned epochs, 8,078,007 weights",
+            "ours_seconds": round(mine, 2),
+            "other": "Keras on TensorFlow, model.fit",
+            "other_seconds": round(other, 2),
+            "ratio": round(mine / other, 3),
+            "peak_mb": peak_mb(),
+        }
+    ]
     quantiles = np.sort(rng.standard_normal((8000, 5, 7, 99), dtype=np.float32), -1)
     actual = rng.standard_normal((8000, 5, 7))
     start = time.perf_counter()
     crps_quantiles(quantiles, actual)
     for share in (0.80, 0.95):
         interval(quantiles, share)
-    rows.append({"case": "scoring 8,000 origins x 5 steps x 7 series x 99 quantiles", "ours_seconds": round(time.perf_counter() - start, 3), "other": None,
-                 "other_seconds": None, "ratio": None, "peak_mb": peak_mb()})  # fmt: skip
+    rows.append(
+        {
+            "case": "scoring 8,000 origins x 5 steps x 7 series x 99 quantiles",
+            "ours_seconds": round(time.perf_counter() - start, 3),
+            "other": None,
+            "other_seconds": None,
+            "ratio": None,
+            "peak_mb": peak_mb(),
+        }
+    )
     for row in rows:
         print(" | ".join(f"{key} {value}" for key, value in row.items() if value is not None))
-    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "python": sys.version.split()[0], **versions()}
+    machine = {
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": sys.version.split()[0],
+        **versions(),
+    }
     write_json(RESULT, {"machine": machine, "commit": git_state()["commit"], "rows": rows})
 
 
-def keras_seconds(model: object, context: np.ndarray, fed: np.ndarray, target: np.ndarray, epochs: int) -> float:
+def keras_seconds(
+    model: object, context: np.ndarray, fed: np.ndarray, target: np.ndarray, epochs: int
+) -> float:
     """Seconds of model.fit on the one window."""
     start = time.perf_counter()
     model.fit([context, fed], target, epochs=epochs, verbose=0)

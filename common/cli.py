@@ -65,12 +65,20 @@ def parse(config_class: type[C], argv: Sequence[str] | None = None) -> C:
         words = " ".join(argv).replace("--preset=", "--preset ").split()
         name = dict(itertools.pairwise(words)).get("--preset", default.preset)
         if name in get_args(Preset):  # anything else is tyro's to refuse
-            default = dataclasses.replace(default, **default.presets().get(name, {}) | {"preset": name})
+            default = dataclasses.replace(
+                default, **default.presets().get(name, {}) | {"preset": name}
+            )
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught):
             short = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-            return tyro.cli(config_class, args=argv, default=default, description=config_class.__doc__, config=short)
+            return tyro.cli(
+                config_class,
+                args=argv,
+                default=default,
+                description=config_class.__doc__,
+                config=short,
+            )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
@@ -99,9 +107,15 @@ def entry(main: Callable[[], object]) -> None:
     signal.signal(signal.SIGTERM, stop)
     try:
         main()
-    except (InputError, FloatingPointError) as error:  # the second: Run.stoppable met a loss that is not finite
+    except (
+        InputError,
+        FloatingPointError,
+    ) as error:  # the second: Run.stoppable met a loss that is not finite
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     except (Interrupted, KeyboardInterrupt) as cause:
-        print(f"interrupted: {str(cause) or 'finished parts are kept; the same command with --resume goes on'}", file=sys.stderr)
+        print(
+            f"interrupted: {str(cause) or 'finished parts are kept; the same command with --resume goes on'}",
+            file=sys.stderr,
+        )
         raise SystemExit(130) from None

@@ -121,36 +121,73 @@ class Windows:
         """Quantiles (N, H, S, Q) of prices at ascending origins, each corrected by the outcomes known at it; the last origin
         may be the last price."""
         values = self.prices.values
-        truth = future(np.concatenate([values, np.full((self.horizon, values.shape[1]), np.nan)]), at, self.horizon)
+        truth = future(
+            np.concatenate([values, np.full((self.horizon, values.shape[1]), np.nan)]),
+            at,
+            self.horizon,
+        )
         last = values[at].astype(np.float32)
-        moves = recalibrate(change(quantiles, last, self.log), change(truth, values[at], self.log).astype(np.float32), self.rolling)
-        return last[:, None, :, None] * np.exp(moves) if self.log else last[:, None, :, None] + moves
+        moves = recalibrate(
+            change(quantiles, last, self.log),
+            change(truth, values[at], self.log).astype(np.float32),
+            self.rolling,
+        )
+        return (
+            last[:, None, :, None] * np.exp(moves) if self.log else last[:, None, :, None] + moves
+        )
 
     def ridge(self) -> RidgeWindow:
         """NLinear, fitted on the training part and chosen on the validation part."""
-        known = [(self.past(at), self.future(at)) for at in (self.parts.train, self.parts.validation)]
+        known = [
+            (self.past(at), self.future(at)) for at in (self.parts.train, self.parts.validation)
+        ]
         return RidgeWindow(self.log).fit(*known[0], *known[1])
 
     def crps(self, forecaster: Forecaster, size: np.ndarray, at: np.ndarray) -> float:
         """Mean CRPS of a forecaster over the usual size (H, S) of each series' change: what training is stopped by."""
         _, quantiles = forecaster.predict(*self.inputs(at))
-        return float((crps_quantiles(change(quantiles, self.prices.values[at], self.log), self.changes(at)) / size).mean())
+        return float(
+            (
+                crps_quantiles(
+                    change(quantiles, self.prices.values[at], self.log), self.changes(at)
+                )
+                / size
+            ).mean()
+        )
 
 
 # -------------------------------------------------------------------------------------------------------------- scores
 
 
 def held_out_rows(
-    windows: Windows, groups: Sequence[Group], at: np.ndarray, split: str, ridge: RidgeWindow | None, pairs: Sequence[tuple[tuple[str, str], tuple[str, str]]] = ()
-) -> tuple[list[dict[str, Any]], dict[tuple[str, str], dict[str, np.ndarray]]]:  # fmt: skip
+    windows: Windows,
+    groups: Sequence[Group],
+    at: np.ndarray,
+    split: str,
+    ridge: RidgeWindow | None,
+    pairs: Sequence[tuple[tuple[str, str], tuple[str, str]]] = (),
+) -> tuple[list[dict[str, Any]], dict[tuple[str, str], dict[str, np.ndarray]]]:
     """Rows of every baseline, of every group (each seed, their mean, it before recalibration) and of the pairs of (model, variant)
     at the given origins; and of each group that is not brief the mean forecast over seeds {"point" (N, H, S), "quantiles" (N, H, S, Q)} in prices."""
     prices, table = windows.prices, []
     means: dict[tuple[str, str], dict[str, np.ndarray]] = {}
     seen, actual = windows.past(at), windows.future(at)
-    forecasts: dict[tuple[str, str], Any] = {(model, variant): (point, quantiles) for model, variant, point, quantiles in
-                 baselines(prices.values, prices.contiguous(), at, windows.context, windows.horizon, ridge, windows.log, windows.rolling)}  # fmt: skip
-    bench = Backtest(seen, actual, prices.series, forecasts["random walk", "rolling residuals"][1], windows.log)
+    forecasts: dict[tuple[str, str], Any] = {
+        (model, variant): (point, quantiles)
+        for model, variant, point, quantiles in baselines(
+            prices.values,
+            prices.contiguous(),
+            at,
+            windows.context,
+            windows.horizon,
+            ridge,
+            windows.log,
+            windows.rolling,
+        )
+    }
+    bench = Backtest(
+        seen, actual, prices.series, forecasts["random walk", "rolling residuals"][1], windows.log
+    )
     for (model, variant), forecast in forecasts.items():
         table += bench.rows(model, variant, [forecast], split=split)
     del forecasts
@@ -161,21 +198,39 @@ def held_out_rows(
         raw: Any = np.float32(0)  # arrays from the first seed on
         points: Any = 0.0
 
-        def each(group: Group = group, count: int = count) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        def each(
+            group: Group = group, count: int = count
+        ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             nonlocal raw, points
             for model in group.forecasters:
                 point, quantiles = model.predict(*inputs)
                 raw, points = raw + quantiles / count, points + point[-len(at) :] / count
                 yield point[-len(at) :], windows.recalibrated(quantiles, look_back)[-len(at) :]
 
-        facts: dict[str, Any] = {"split": split, "seconds": group.seconds and round(group.seconds, 2), "peak_mb": peak_mb()}
+        facts: dict[str, Any] = {
+            "split": split,
+            "seconds": group.seconds and round(group.seconds, 2),
+            "peak_mb": peak_mb(),
+        }
         rows = bench.rows(group.model, group.variant, each(), params=params, **facts)
         plain = (points, raw[-len(at) :])
         mean = {"point": points, "quantiles": windows.recalibrated(raw, look_back)[-len(at) :]}
         if not group.brief:
             means[group.model, group.variant] = mean
-            rows += bench.rows(group.model, f"{group.mean}, not recalibrated", [plain], split=split, params=params * count)
-        rows += bench.rows(group.model, group.mean, [(mean["point"], mean["quantiles"])], split=split, params=params * count)
+            rows += bench.rows(
+                group.model,
+                f"{group.mean}, not recalibrated",
+                [plain],
+                split=split,
+                params=params * count,
+            )
+        rows += bench.rows(
+            group.model,
+            group.mean,
+            [(mean["point"], mean["quantiles"])],
+            split=split,
+            params=params * count,
+        )
         table += pooled(rows) if group.brief else rows
     brief = {(group.model, group.mean) for group in groups if group.brief}
     for one, other in pairs:
@@ -189,7 +244,9 @@ def pooled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["series"] is None and row["horizon"] is None]
 
 
-def assigned_rows(seen: np.ndarray, coming: np.ndarray, answers: Sequence[tuple[str, str, np.ndarray, int]]) -> list[dict[str, Any]]:
+def assigned_rows(
+    seen: np.ndarray, coming: np.ndarray, answers: Sequence[tuple[str, str, np.ndarray, int]]
+) -> list[dict[str, Any]]:
     """The course's figure, mean squared error in prices, of answers (model, variant, forecast (H, S), trained weights) and of no change.
 
     A variant that ends in "next steps" is scored on the prices `coming` (H, S) after the course's window `seen` (T, S), every
@@ -205,9 +262,21 @@ def assigned_rows(seen: np.ndarray, coming: np.ndarray, answers: Sequence[tuple[
     ]
     found = []
     for model, variant, forecast, params in answers:
-        split, truth = ("test", coming) if variant.endswith("next steps") else ("train", seen[-horizon:])
-        found.append({"protocol": "as-assigned", "split": split, "model": model, "variant": variant, "metric": "mse",
-                      "value": float(((forecast - truth) ** 2).mean()), "n_seeds": 1, "params": params})  # fmt: skip
+        split, truth = (
+            ("test", coming) if variant.endswith("next steps") else ("train", seen[-horizon:])
+        )
+        found.append(
+            {
+                "protocol": "as-assigned",
+                "split": split,
+                "model": model,
+                "variant": variant,
+                "metric": "mse",
+                "value": float(((forecast - truth) ** 2).mean()),
+                "n_seeds": 1,
+                "params": params,
+            }
+        )
     return found
 
 
@@ -220,12 +289,16 @@ def fan_arrays(windows: Windows, mean: dict[str, np.ndarray]) -> dict[str, np.nd
     shown = int(np.argsort(moves)[len(moves) // 2])
     rows = slice(at[shown] - 47, at[shown] + windows.horizon + 1)
     return {
-        "series": np.array(windows.prices.series), "levels": LEVELS, "fan_origin": at[[shown]],
+        "series": np.array(windows.prices.series),
+        "levels": LEVELS,
+        "fan_origin": at[[shown]],
         "fan_times": windows.prices.times[rows].astype("datetime64[m]").astype(np.int64),
-        "fan_past": windows.past(at[[shown]])[0, -48:], "fan_future": truth[shown],
-        "fan_point": mean["point"][shown], "fan_quantiles": mean["quantiles"][shown],
+        "fan_past": windows.past(at[[shown]])[0, -48:],
+        "fan_future": truth[shown],
+        "fan_point": mean["point"][shown],
+        "fan_quantiles": mean["quantiles"][shown],
         "below": (truth[..., None] < mean["quantiles"]).mean((0, 1)),  # (S, Q): calibration
-    }  # fmt: skip
+    }
 
 
 def print_table(results: dict[str, Any], folder: Path) -> None:
@@ -245,13 +318,22 @@ def print_table(results: dict[str, Any], folder: Path) -> None:
         print(f"  {'model':30}{'variant':46}" + "".join(f"{title:>12}" for title in titles))
         for (model, variant), values in found.items():
             if any(name in values for name in names):
-                print(f"  {model:30}{variant:46}" + "".join(f"{values[name]:12.4f}" if name in values else f"{'-':>12}" for name in names))
+                print(
+                    f"  {model:30}{variant:46}"
+                    + "".join(
+                        f"{values[name]:12.4f}" if name in values else f"{'-':>12}"
+                        for name in names
+                    )
+                )
 
     print("held out, test part, pooled over series and steps")
     lines(metrics, ("RMSSE", "CRPS ratio", "in 80 %", "in 95 %"))
     if any("crps_against" in values for values in found.values()):
         print("one against another, the same origins")
-        lines(("rmse_against", "p_rmse_against", "crps_against", "p_crps_against"), ("RMSE ratio", "p", "CRPS ratio", "p"))
+        lines(
+            ("rmse_against", "p_rmse_against", "crps_against", "p_crps_against"),
+            ("RMSE ratio", "p", "CRPS ratio", "p"),
+        )
     print(f"everything is in {folder}")
 
 
@@ -317,7 +399,11 @@ WHY = "forecasts of log returns need prices above zero"
 
 
 def evaluate(
-    config: EvaluateConfig, results: Path, market: Market, load: Callable[[Path], Saved], draw: Callable[[Path], None]
+    config: EvaluateConfig,
+    results: Path,
+    market: Market,
+    load: Callable[[Path], Saved],
+    draw: Callable[[Path], None],
 ) -> dict[str, Any]:
     """Scores a run's saved models on its own test part, or on every origin of the user's prices; writes evaluation.json."""
     folder = config.run or newest_run(results)
@@ -327,11 +413,24 @@ def evaluate(
     context, horizon = settings["context"], settings["horizon"]
     if config.data is None:
         where = Path(made["data"]) if made["data"] else None
-        source = "cache" if record["source"] == "yahoo" else record["source"] if where or record["source"] == "simulated" else "auto"
-        prices = select(load_prices(source, where, market, made["period"], made["seed"], made["steps"]), saved.series)
-        parts = split(prices.contiguous(), context, horizon, made["test_steps"], made["validation_steps"])
+        source = (
+            "cache"
+            if record["source"] == "yahoo"
+            else record["source"]
+            if where or record["source"] == "simulated"
+            else "auto"
+        )
+        prices = select(
+            load_prices(source, where, market, made["period"], made["seed"], made["steps"]),
+            saved.series,
+        )
+        parts = split(
+            prices.contiguous(), context, horizon, made["test_steps"], made["validation_steps"]
+        )
         if prices.provenance.get("sha256") != record["data"].get("sha256"):
-            raise InputError(f"the prices that {folder} was trained on are not here (another sha256); name the file with --data")
+            raise InputError(
+                f"the prices that {folder} was trained on are not here (another sha256); name the file with --data"
+            )
     else:
         prices, parts = select(load_prices("csv", config.data, market), saved.series), None
     if saved.log:
@@ -342,54 +441,108 @@ def evaluate(
             f"{config.data}: {len(prices.times)} rows hold {len(at)} windows of {context} + {horizon} rows without a gap; at least 10 are needed"
         )
     windows = Windows(prices, parts, context, horizon, saved.log)
-    ridge = None if parts is None else windows.ridge()  # new prices have no training part to fit it on
+    ridge = (
+        None if parts is None else windows.ridge()
+    )  # new prices have no training part to fit it on
     table, _ = held_out_rows(windows, saved.groups, at, "test", ridge, saved.pairs)
     found: dict[str, Any] = {
-        "run": {"folder": str(folder), "data": prices.provenance, "origins": len(at), "first": prices.moment(int(at[0])),
-                "last": prices.moment(int(at[-1]))}, "metrics_info": metrics_info(saved.log), "rows": table,
-    }  # fmt: skip
+        "run": {
+            "folder": str(folder),
+            "data": prices.provenance,
+            "origins": len(at),
+            "first": prices.moment(int(at[0])),
+            "last": prices.moment(int(at[-1])),
+        },
+        "metrics_info": metrics_info(saved.log),
+        "rows": table,
+    }
     out = config.out or folder / "evaluation.json"
     write_json(out, found)
     if config.data is None and config.out is None:
         draw(folder)
     print(f"{len(at):,} origins, {found['run']['first']} to {found['run']['last']}")
-    constant = [name for name, values in zip(prices.series, prices.values.T, strict=True) if np.ptp(values) == 0]
+    constant = [
+        name
+        for name, values in zip(prices.series, prices.values.T, strict=True)
+        if np.ptp(values) == 0
+    ]
     if constant:
-        print(f"{', '.join(constant)}: the price never moves, so RMSSE is not defined and has no row")
+        print(
+            f"{', '.join(constant)}: the price never moves, so RMSSE is not defined and has no row"
+        )
     print_table(found, out)
     return found
 
 
-def forecast_next(config: PredictConfig, results: Path, market: Market, load: Callable[[Path], Saved]) -> pd.DataFrame:
+def forecast_next(
+    config: PredictConfig, results: Path, market: Market, load: Callable[[Path], Saved]
+) -> pd.DataFrame:
     """Tells the steps after the last known price by the first kind of model of a run: a table, its csv and a figure."""
     folder = config.run or newest_run(results)
     saved = load(folder)
     models = saved.groups[0].forecasters
     context, horizon = models[0].settings["context"], models[0].settings["horizon"]
-    prices = select(load_prices(config.source, config.data, market, "3mo" if market.hourly else "1y"), saved.series)
+    prices = select(
+        load_prices(config.source, config.data, market, "3mo" if market.hourly else "1y"),
+        saved.series,
+    )
     if saved.log:
         check_positive(prices, WHY)
     if len(prices.times) < context or not prices.contiguous()[-context + 1 :].all():
         raise InputError(
             f"{prices.provenance.get('path', prices.source)}: the last {context} rows are needed without a gap; {len(prices.times)} rows are there"
         )
-    windows, now = Windows(prices, None, context, horizon, saved.log), np.array([len(prices.times) - 1])
-    at = np.concatenate([origins(prices.contiguous(), context, horizon)[-windows.rolling :], now])  # what came since corrects the intervals
+    windows, now = (
+        Windows(prices, None, context, horizon, saved.log),
+        np.array([len(prices.times) - 1]),
+    )
+    at = np.concatenate(
+        [origins(prices.contiguous(), context, horizon)[-windows.rolling :], now]
+    )  # what came since corrects the intervals
     seen, times = windows.inputs(now)
     points, quantiles = zip(*(model.predict(*windows.inputs(at)) for model in models), strict=True)
-    point, quantiles = np.mean(points, 0)[-1], windows.recalibrated(np.mean(quantiles, 0), at)[-1]  # (H, S), (H, S, Q)
-    (low80, high80), (low95, high95), ahead = interval(quantiles, 0.80), interval(quantiles, 0.95), steps_ahead(times, horizon)[0]
+    point, quantiles = (
+        np.mean(points, 0)[-1],
+        windows.recalibrated(np.mean(quantiles, 0), at)[-1],
+    )  # (H, S), (H, S, Q)
+    (low80, high80), (low95, high95), ahead = (
+        interval(quantiles, 0.80),
+        interval(quantiles, 0.95),
+        steps_ahead(times, horizon)[0],
+    )
     form = "%Y-%m-%dT%H:%M:%SZ" if prices.hourly else "%Y-%m-%d"
     table = pd.DataFrame(
-        {"series": name, "time": pd.Timestamp(ahead[h]).strftime(form), "forecast": point[h, s], "no_change": seen[0, -1, s],
-         "low_80": low80[h, s], "high_80": high80[h, s], "low_95": low95[h, s], "high_95": high95[h, s]}
-        for s, name in enumerate(prices.series) for h in range(horizon)
-    )  # fmt: skip
+        {
+            "series": name,
+            "time": pd.Timestamp(ahead[h]).strftime(form),
+            "forecast": point[h, s],
+            "no_change": seen[0, -1, s],
+            "low_80": low80[h, s],
+            "high_80": high80[h, s],
+            "low_95": low95[h, s],
+            "high_95": high95[h, s],
+        }
+        for s, name in enumerate(prices.series)
+        for h in range(horizon)
+    )
     with atomic_path(config.out) as temporary:
         table.to_csv(temporary, index=False, float_format="%.8g")
     record = {"source": prices.source, "data": prices.provenance, "preset": f"of {folder.name}"}
-    picture, title = config.out.with_suffix(".png"), f"Forecast from {prices.moment(-1)}: 80 % and 95 % intervals"
-    fans(picture, record, prices.series, times[0, -48:], seen[0, -48:], ahead, quantiles, LEVELS, title)
+    picture, title = (
+        config.out.with_suffix(".png"),
+        f"Forecast from {prices.moment(-1)}: 80 % and 95 % intervals",
+    )
+    fans(
+        picture,
+        record,
+        prices.series,
+        times[0, -48:],
+        seen[0, -48:],
+        ahead,
+        quantiles,
+        LEVELS,
+        title,
+    )
     print(table.to_string(index=False, float_format=lambda number: f"{number:.6g}"))
     print(f"in {config.out} and {picture}; last known price: {prices.moment(-1)}")
     return table

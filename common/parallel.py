@@ -28,10 +28,14 @@ class World:
             return cls()
         import torch
 
-        world = cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"]))
+        world = cls(
+            int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
+        )
         if device == "cuda":
             torch.cuda.set_device(world.local)
-        torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo", rank=world.rank, world_size=world.size)
+        torch.distributed.init_process_group(
+            "nccl" if device == "cuda" else "gloo", rank=world.rank, world_size=world.size
+        )
         return world
 
     def share(self, batch: int, accumulate: int) -> list[slice]:
@@ -42,7 +46,9 @@ class World:
             )
         step = batch // (self.size * accumulate)
         first = self.rank * accumulate
-        return [slice((first + part) * step, (first + part + 1) * step) for part in range(accumulate)]
+        return [
+            slice((first + part) * step, (first + part + 1) * step) for part in range(accumulate)
+        ]
 
     def wait(self) -> None:
         """Waits until every process is here: the first with its run folder open, so that none reads what --overwrite removes."""

@@ -31,10 +31,32 @@ from common.cli import BaseConfig, InputError, Interrupted
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW_KEYS = (
-    "protocol", "split", "model", "variant", "metric", "value", "std", "n_seeds",
-    "series", "horizon", "params", "seconds", "peak_mb", "command",
-)  # fmt: skip
-LIBRARIES = ("numpy", "scipy", "pandas", "scikit-learn", "torch", "tensorflow-cpu", "tensorflow", "keras", "yfinance")
+    "protocol",
+    "split",
+    "model",
+    "variant",
+    "metric",
+    "value",
+    "std",
+    "n_seeds",
+    "series",
+    "horizon",
+    "params",
+    "seconds",
+    "peak_mb",
+    "command",
+)
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "torch",
+    "tensorflow-cpu",
+    "tensorflow",
+    "keras",
+    "yfinance",
+)
 CSV_HEADER = b"step,epoch,split,name,value\n"
 HOUSEKEEPING = {"out", "resume", "overwrite", "tensorboard"}  # options that do not change a result
 
@@ -111,7 +133,9 @@ def save_state(path: Path, state: Any) -> None:
 
     skeleton = json.dumps(strip(state))
     with atomic_path(path) as temporary:
-        temporary.write_bytes(save(arrays or {"none": np.zeros(1)}, metadata={"skeleton": skeleton}))
+        temporary.write_bytes(
+            save(arrays or {"none": np.zeros(1)}, metadata={"skeleton": skeleton})
+        )
 
 
 def load_state(path: Path) -> Any:
@@ -155,11 +179,16 @@ def git_state() -> dict[str, Any]:
     """The repository's commit and whether tracked files other than results differ from it; nulls outside a checkout."""
 
     def git(*words: str) -> str | None:
-        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False
+        )
         return done.stdout.strip() if done.returncode == 0 else None
 
     try:
-        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!*/results/*")
+        commit, changes = (
+            git("rev-parse", "HEAD"),
+            git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!*/results/*"),
+        )
     except OSError:
         commit = changes = None
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
@@ -173,7 +202,10 @@ def choose_device(wanted: str) -> tuple[str, bool]:
         raise InputError("--device cuda: this machine shows torch no GPU; use cpu or auto")
     device = "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
     # a processor whose bfloat16 products have no tile unit (AMX) is faster in float32
-    return device, torch.cuda.is_bf16_supported() if device == "cuda" else torch.cpu._is_amx_tile_supported()
+    return (
+        device,
+        torch.cuda.is_bf16_supported() if device == "cuda" else torch.cpu._is_amx_tile_supported(),
+    )
 
 
 def versions() -> dict[str, str]:
@@ -187,7 +219,9 @@ def versions() -> dict[str, str]:
 
 def peak_mb() -> float:
     """Largest resident memory of this process so far, in MiB."""
-    with contextlib.suppress(OSError):  # on Linux: unlike ru_maxrss, not inherited from the process that started this one
+    with contextlib.suppress(
+        OSError
+    ):  # on Linux: unlike ru_maxrss, not inherited from the process that started this one
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return round(int(line.split()[1]) / 1024, 1)
@@ -219,25 +253,39 @@ class Run:
     nor --overwrite speaks of.
     """
 
-    def __init__(self, config: BaseConfig, folder: Path, script: str, source: str, provenance: dict[str, Any]):
+    def __init__(
+        self, config: BaseConfig, folder: Path, script: str, source: str, provenance: dict[str, Any]
+    ):
         self.folder = Path(folder)
         self.started = time.perf_counter()
         identity = {
             "assignment": Path(script).resolve().parent.name,
             "source": source,
             "preset": config.preset,
-            "config": {key: value for key, value in plain(config).items() if key not in HOUSEKEEPING},
+            "config": {
+                key: value for key, value in plain(config).items() if key not in HOUSEKEEPING
+            },
             "data": plain(provenance),
         }
         self.command = self._command(config, identity["assignment"])
         old = self._take(config, identity) or {}
         self.identity = identity
         self.record = {
-            **identity, **git_state(), "resumed_from_commits": [*old.get("resumed_from_commits", []), *([old["commit"]] if "commit" in old else [])],
-            "argv": sys.argv, "command": self.command, "versions": versions(),
+            **identity,
+            **git_state(),
+            "resumed_from_commits": [
+                *old.get("resumed_from_commits", []),
+                *([old["commit"]] if "commit" in old else []),
+            ],
+            "argv": sys.argv,
+            "command": self.command,
+            "versions": versions(),
             "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-            "device": None, "status": "running", "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "notes": {},
-        }  # fmt: skip
+            "device": None,
+            "status": "running",
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "notes": {},
+        }
         write_json(self.folder / "run.json", self.record)
         self._writer = None
         if config.tensorboard:
@@ -267,14 +315,20 @@ class Run:
             self._lock = FileLock(self.folder / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise InputError(f"{self.folder} is in use by another run; give another folder with --out") from None
+            raise InputError(
+                f"{self.folder} is in use by another run; give another folder with --out"
+            ) from None
         except OSError as error:
-            raise InputError(f"--out {self.folder} cannot be written ({error.strerror}); give a writable folder") from None
+            raise InputError(
+                f"--out {self.folder} cannot be written ({error.strerror}); give a writable folder"
+            ) from None
         if (self.folder / "run.json").exists():
             try:
                 old = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
             except (OSError, ValueError):
-                raise InputError(f"{self.folder / 'run.json'} is not readable JSON; choose another --out or remove it") from None
+                raise InputError(
+                    f"{self.folder / 'run.json'} is not readable JSON; choose another --out or remove it"
+                ) from None
         if old and not config.overwrite:
             if not config.resume:
                 self._lock.release()
@@ -283,17 +337,27 @@ class Run:
                 )
             was = old.get("config", {})
             # options that did not exist when the run began take their present values
-            different = [key for key in identity if key != "config" and old.get(key) != identity[key]]
-            different += [f"--{key.replace('_', '-')}" for key, value in was.items() if identity["config"].get(key) != value]
+            different = [
+                key for key in identity if key != "config" and old.get(key) != identity[key]
+            ]
+            different += [
+                f"--{key.replace('_', '-')}"
+                for key, value in was.items()
+                if identity["config"].get(key) != value
+            ]
             if different:
                 self._lock.release()
-                raise InputError(f"--resume: {self.folder} was made with another {', '.join(different)}; use the same ones or --overwrite")
+                raise InputError(
+                    f"--resume: {self.folder} was made with another {', '.join(different)}; use the same ones or --overwrite"
+                )
         if old and config.overwrite:
             for item in self.folder.iterdir():
                 if item.name != ".lock":
                     shutil.rmtree(item) if item.is_dir() else item.unlink()
         (self.folder / "checkpoints").mkdir(exist_ok=True)
-        self._csv = os.open(self.folder / "metrics.csv", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._csv = os.open(
+            self.folder / "metrics.csv", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644
+        )
         if os.fstat(self._csv).st_size == 0:
             os.write(self._csv, CSV_HEADER)
         self._mark = len(CSV_HEADER)  # metrics.csv is good up to here
@@ -306,7 +370,9 @@ class Run:
         """Appends one line a value to metrics.csv; a line is one write, so a killed run leaves no half line."""
         for name, value in values.items():
             line = io.StringIO()
-            csv.writer(line, lineterminator="\n").writerow([step, epoch, split, name, repr(float(value))])
+            csv.writer(line, lineterminator="\n").writerow(
+                [step, epoch, split, name, repr(float(value))]
+            )
             try:
                 os.write(self._csv, line.getvalue().encode())
             except OSError as error:
@@ -331,12 +397,19 @@ class Run:
         save_state(self._checkpoint(name), {"csv": os.fstat(self._csv).st_size, "state": state})
 
     def _cut(self, size: int) -> None:
-        os.ftruncate(self._csv, min(size, os.fstat(self._csv).st_size))  # (beyond its end it would grow by zero bytes)
+        os.ftruncate(
+            self._csv, min(size, os.fstat(self._csv).st_size)
+        )  # (beyond its end it would grow by zero bytes)
 
     def load(self, name: str) -> Any | None:
         """The last checkpoint of a part, or None; metrics.csv goes back to where it stood then."""
-        if self._part not in (None, name):  # else memo would have cut off what that checkpoint's metrics.csv still counts on
-            raise ValueError(f'the part "{self._part}" asks for the checkpoint "{name}"; it must bear the part\'s name')
+        if self._part not in (
+            None,
+            name,
+        ):  # else memo would have cut off what that checkpoint's metrics.csv still counts on
+            raise ValueError(
+                f'the part "{self._part}" asks for the checkpoint "{name}"; it must bear the part\'s name'
+            )
         if not self._checkpoint(name).exists():
             return None
         kept = load_state(self._checkpoint(name))
@@ -354,7 +427,9 @@ class Run:
             kept = load_state(finished)
             self._mark = kept["csv"]
             return kept["state"]
-        if not self._checkpoint(name).exists():  # else `work` loads it, and metrics.csv goes back to where that stood
+        if not self._checkpoint(
+            name
+        ).exists():  # else `work` loads it, and metrics.csv goes back to where that stood
             self._cut(self._mark)
         self._part = name
         self.save(f"done-{name}", work())
@@ -370,7 +445,10 @@ class Run:
         The check raises Interrupted then, and FloatingPointError when the loss is not finite.
         """
         caught: list[int] = []
-        before = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, lambda n, _: caught.append(n))
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
 
         last = [float("nan")]
 
@@ -382,7 +460,9 @@ class Run:
             last[0] = loss
             if caught:
                 save()
-                raise Interrupted(f"a checkpoint is in {self.folder}; go on with: {self.command} --resume")
+                raise Interrupted(
+                    f"a checkpoint is in {self.folder}; go on with: {self.command} --resume"
+                )
 
         try:
             yield check
@@ -392,7 +472,9 @@ class Run:
 
     # -- the end
 
-    def finish(self, rows: list[dict[str, Any]], metrics_info: dict[str, dict[str, str]]) -> dict[str, Any]:
+    def finish(
+        self, rows: list[dict[str, Any]], metrics_info: dict[str, dict[str, str]]
+    ) -> dict[str, Any]:
         """Writes metrics.json: every row gets all keys of ROW_KEYS; returns what was written.
 
         Raises ValueError for an unknown key or a metric that metrics_info does not explain.
@@ -403,14 +485,23 @@ class Run:
                 raise ValueError(f"unknown row keys {sorted(unknown)}")
             if row["metric"] not in metrics_info:
                 raise ValueError(f"metric {row['metric']} is not explained in metrics_info")
-            table.append({key: row.get(key) for key in ROW_KEYS} | {"command": row.get("command") or self.command})
-        results = {"run": {**self.identity, "versions": self.record["versions"]}, "metrics_info": metrics_info, "rows": table}
+            table.append(
+                {key: row.get(key) for key in ROW_KEYS}
+                | {"command": row.get("command") or self.command}
+            )
+        results = {
+            "run": {**self.identity, "versions": self.record["versions"]},
+            "metrics_info": metrics_info,
+            "rows": table,
+        }
         write_json(self.folder / "metrics.json", results)
         return results
 
     def close(self, status: str) -> None:
         """Records how the run ended and gives the folder free."""
-        self.record.update(status=status, seconds=round(time.perf_counter() - self.started, 1), peak_mb=peak_mb())
+        self.record.update(
+            status=status, seconds=round(time.perf_counter() - self.started, 1), peak_mb=peak_mb()
+        )
         write_json(self.folder / "run.json", self.record)
         if self._writer is not None:
             self._writer.close()
@@ -431,7 +522,9 @@ def finished_runs(results: Path) -> list[tuple[Path, dict[str, Any]]]:
     for file in Path(results).glob("*/run.json"):
         with contextlib.suppress(OSError, ValueError):
             record = json.loads(file.read_text(encoding="utf-8"))
-            if record.get("status") == "finished" and all((file.parent / name).exists() for name in ("metrics.json", "report.pdf")):
+            if record.get("status") == "finished" and all(
+                (file.parent / name).exists() for name in ("metrics.json", "report.pdf")
+            ):
                 found.append((file.parent, record))
     return sorted(found, key=lambda run: (run[1]["started"], str(run[0])))
 
@@ -439,7 +532,9 @@ def finished_runs(results: Path) -> list[tuple[Path, dict[str, Any]]]:
 def newest_run(results: Path) -> Path:
     """The newest finished run below a results folder. Raises InputError when there is none."""
     if not (found := finished_runs(results)):
-        raise InputError(f"no finished run in {results}; make one with train.py, or name one with --run")
+        raise InputError(
+            f"no finished run in {results}; make one with train.py, or name one with --run"
+        )
     return found[-1][0]
 
 
@@ -454,5 +549,9 @@ def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:
         yield item
         now = time.monotonic()
         if now - last > 15 and total:
-            print(f"{label}: {done}/{total}, {(now - start) / done * (total - done):.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"{label}: {done}/{total}, {(now - start) / done * (total - done):.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
             last = now

@@ -14,7 +14,9 @@ from common.cli import InputError
 from common.run import atomic_path
 
 
-def save_model(path: Path, weights: dict[str, Any], about: dict[str, Any], half: bool = False) -> None:
+def save_model(
+    path: Path, weights: dict[str, Any], about: dict[str, Any], half: bool = False
+) -> None:
     """Writes weights (float16 where `half` and within its range) and the JSON values `about` them as one safetensors file, atomically."""
     import torch
     from safetensors.torch import save
@@ -31,11 +33,17 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(weights as tensors, what the file says about them). Raises InputError for a file that is missing or not whole."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["about"])  # noqa: SIM118 (no mapping)
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(
+                file.metadata()["about"]
+            )
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; train.py writes it, or name another run with --run") from None
+        raise InputError(
+            f"{path} does not exist; train.py writes it, or name another run with --run"
+        ) from None
     except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is not a whole model file ({error}); train again or copy it again") from None
+        raise InputError(
+            f"{path} is not a whole model file ({error}); train again or copy it again"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -44,7 +52,9 @@ def as_said(path: Path) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise InputError(f"{path} holds weights of another shape than it says ({str(error).splitlines()[-1].strip()})") from None
+        raise InputError(
+            f"{path} holds weights of another shape than it says ({str(error).splitlines()[-1].strip()})"
+        ) from None
 
 
 def parameters(model: Any) -> int:

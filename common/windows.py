@@ -25,8 +25,16 @@ class Parts:
     def dates(self, times: np.ndarray) -> dict[str, dict[str, object]]:
         """First and last origin and their number, for run.json."""
         return {
-            name: {"origins": len(part), "first": str(times[part[0]])[:16], "last": str(times[part[-1]])[:16]}
-            for name, part in (("train", self.train), ("validation", self.validation), ("test", self.test))
+            name: {
+                "origins": len(part),
+                "first": str(times[part[0]])[:16],
+                "last": str(times[part[-1]])[:16],
+            }
+            for name, part in (
+                ("train", self.train),
+                ("validation", self.validation),
+                ("test", self.test),
+            )
         }
 
 
@@ -37,7 +45,9 @@ def origins(contiguous: np.ndarray, context: int, horizon: int) -> np.ndarray:
     return rows[gaps[rows + horizon] == gaps[rows - context + 1]]
 
 
-def split(contiguous: np.ndarray, context: int, horizon: int, test_steps: int, validation_steps: int) -> Parts:
+def split(
+    contiguous: np.ndarray, context: int, horizon: int, test_steps: int, validation_steps: int
+) -> Parts:
     """Train, validation and test by time, with a gap of one context between their targets: no two parts share a row.
 
     The test part is the last `test_steps` rows and the validation part `validation_steps` rows before it, each at most
@@ -65,12 +75,16 @@ def split(contiguous: np.ndarray, context: int, horizon: int, test_steps: int, v
 
 def past(values: np.ndarray, at: np.ndarray, context: int) -> np.ndarray:
     """The context of each origin: (N, C, S)."""
-    return np.lib.stride_tricks.sliding_window_view(values, context, axis=0)[at - context + 1].transpose(0, 2, 1)
+    return np.lib.stride_tricks.sliding_window_view(values, context, axis=0)[
+        at - context + 1
+    ].transpose(0, 2, 1)
 
 
 def future(values: np.ndarray, at: np.ndarray, horizon: int) -> np.ndarray:
     """What came after each origin: (N, H, S)."""
-    return np.lib.stride_tricks.sliding_window_view(values, horizon, axis=0)[at + 1].transpose(0, 2, 1)
+    return np.lib.stride_tricks.sliding_window_view(values, horizon, axis=0)[at + 1].transpose(
+        0, 2, 1
+    )
 
 
 def steps_ahead(times: np.ndarray, horizon: int) -> np.ndarray:
@@ -81,20 +95,30 @@ def steps_ahead(times: np.ndarray, horizon: int) -> np.ndarray:
     if len(times) and (last[:, 0] - times[:, -2]).min() < day:
         return last + steps * (last - times[:, -2:-1])
     days = times.astype("datetime64[D]")
-    return (np.busday_offset(days[:, -1:], steps, "backward") if np.is_busday(days).all() else days[:, -1:] + steps).astype(times.dtype)
+    return (
+        np.busday_offset(days[:, -1:], steps, "backward")
+        if np.is_busday(days).all()
+        else days[:, -1:] + steps
+    ).astype(times.dtype)
 
 
 def calendar(times: np.ndarray) -> np.ndarray:
     """Hour of the day and day of the week of datetime64 (...), as two harmonics and one: float32 (..., 6)."""
     hours = times.astype("datetime64[h]").astype(np.int64)
     day, week = 2 * np.pi * (hours % 24) / 24, 2 * np.pi * ((hours - 4 * 24) % 168) / 168
-    return np.stack([np.sin(day), np.cos(day), np.sin(2 * day), np.cos(2 * day), np.sin(week), np.cos(week)], -1).astype(np.float32)
+    return np.stack(
+        [np.sin(day), np.cos(day), np.sin(2 * day), np.cos(2 * day), np.sin(week), np.cos(week)], -1
+    ).astype(np.float32)
 
 
 def ewma_matrices(steps: int, decays: Sequence[float]) -> np.ndarray:
     """Matrices float32 (D, T, T) that turn T squares into their exponentially weighted means, started from the mean of all T."""
     age = np.arange(steps)[:, None] - np.arange(steps)  # of square c at step t
-    found = [np.where(age >= 0, (1 - d) * d ** np.maximum(age, 0), 0) + d ** (np.arange(steps)[:, None] + 1.0) / steps for d in decays]
+    found = [
+        np.where(age >= 0, (1 - d) * d ** np.maximum(age, 0), 0)
+        + d ** (np.arange(steps)[:, None] + 1.0) / steps
+        for d in decays
+    ]
     return np.stack(found).astype(np.float32)
 
 
@@ -122,14 +146,19 @@ class MinMax:
         return scaled * self.span + self.low
 
 
-def leaks(forecast: Callable[[np.ndarray, np.ndarray], np.ndarray], values: np.ndarray, at: np.ndarray) -> bool:
+def leaks(
+    forecast: Callable[[np.ndarray, np.ndarray], np.ndarray], values: np.ndarray, at: np.ndarray
+) -> bool:
     """Whether `forecast(values (T, S), origins) -> (N, ...)` changes in any bit when everything after an origin is
     shuffled or poisoned; each origin is asked alone, with its own future spoilt."""
     rng = np.random.default_rng(0)
     for origin in at:
         one = np.array([origin])
         clean = forecast(values, one)
-        for spoil in (lambda tail: rng.permutation(tail, axis=0) * 3, lambda tail: np.full_like(tail, 1e9)):
+        for spoil in (
+            lambda tail: rng.permutation(tail, axis=0) * 3,
+            lambda tail: np.full_like(tail, 1e9),
+        ):
             spoilt = values.copy()
             spoilt[origin + 1 :] = spoil(values[origin + 1 :])
             if not np.array_equal(clean, forecast(spoilt, one)):

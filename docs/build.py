@@ -22,7 +22,10 @@ from common.run import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "index.html"
-ROW = re.compile(r"^\| (?:\[(?P<linked>\w+)\]\([^)]*\)|(?P<plain>\w+)) · (?P<summary>.*?) \| (?P<state>.*?) \|$", re.MULTILINE)
+ROW = re.compile(
+    r"^\| (?:\[(?P<linked>\w+)\]\([^)]*\)|(?P<plain>\w+)) · (?P<summary>.*?) \| (?P<state>.*?) \|$",
+    re.MULTILINE,
+)
 IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<path>[^)]*)\)")
 FIGURE = re.compile(r'image\("run/(?P<name>[^"]+)".*?\), caption: \[(?P<caption>.*)\]\)')
 SHOWN, LONG = 10, 15  # rows of a table with more than LONG that are shown at first
@@ -72,12 +75,16 @@ def captions(report: Path, record: dict[str, Any]) -> dict[str, str]:
     return {name: text for name, text in found.items() if not re.search(r"[#@$]", text)}
 
 
-def figures(folder: Path, files: list[Path], record: dict[str, Any], readme: str) -> list[dict[str, Any]]:
+def figures(
+    folder: Path, files: list[Path], record: dict[str, Any], readme: str
+) -> list[dict[str, Any]]:
     """PNG and GIF files of a run in the order of the report, each with size, alternative text and caption."""
     system = folder.relative_to(ROOT).parts[0]
     told = captions(ROOT / system / "report.typ", record)
     alts = {Path(match["path"]).name: match["alt"] for match in IMAGE.finditer(readme)}
-    names = sorted(file.name for file in files if file.parent == folder and file.suffix in {".png", ".gif"})
+    names = sorted(
+        file.name for file in files if file.parent == folder and file.suffix in {".png", ".gif"}
+    )
     names.sort(key=lambda name: list(told).index(name) if name in told else len(told))
     found = []
     for name in names:
@@ -85,11 +92,19 @@ def figures(folder: Path, files: list[Path], record: dict[str, Any], readme: str
             width, height = picture.size
         title = title_of(Path(name).stem)
         caption = told.get(name, alts.get(name, title) + ".")
-        found.append({
-            "path": f"../{(folder / name).relative_to(ROOT)}", "width": width, "height": height, "caption": caption,
-            "alt": alts.get(name) if alts.get(name, "") + "." != caption else title, "wide": width > 1.6 * height,
-        })  # fmt: skip
-        found[-1]["alt"] = f"{found[-1]['alt'] or title} ({record['assignment']}, run {folder.name})"
+        found.append(
+            {
+                "path": f"../{(folder / name).relative_to(ROOT)}",
+                "width": width,
+                "height": height,
+                "caption": caption,
+                "alt": alts.get(name) if alts.get(name, "") + "." != caption else title,
+                "wide": width > 1.6 * height,
+            }
+        )
+        found[-1]["alt"] = (
+            f"{found[-1]['alt'] or title} ({record['assignment']}, run {folder.name})"
+        )
     waits = False  # two narrow figures in a row stand beside each other
     for number, item in enumerate(found):
         follows = number + 1 < len(found) and not found[number + 1]["wide"]
@@ -111,10 +126,18 @@ def tables(readme: str, runs: set[str]) -> list[dict[str, Any]]:
         head, _, *body = rows
         cut = SHOWN if len(body) > LONG else len(body)
         note = note.strip().rpartition(" Made by ")[0]  # the page shows the command with the run
-        found.append({
-            "caption": lead, "head": head, "parts": [part for part in (body[:cut], body[cut:]) if part], "rows": len(body), "note": note, "run": words["run"],
-            "protocol": words.get("protocol"), "split": words.get("split"),
-        })  # fmt: skip
+        found.append(
+            {
+                "caption": lead,
+                "head": head,
+                "parts": [part for part in (body[:cut], body[cut:]) if part],
+                "rows": len(body),
+                "note": note,
+                "run": words["run"],
+                "protocol": words.get("protocol"),
+                "split": words.get("split"),
+            }
+        )
     return found
 
 
@@ -123,42 +146,69 @@ def run_of(folder: Path, files: list[Path], readme: str) -> dict[str, Any]:
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     commit = (record.get("commit") or "")[:8] or "not recorded"
     return {
-        "name": str(folder.relative_to(ROOT / record["assignment"] / "results")), "status": record["status"], "command": record["command"],
-        "date": record["started"][:10], "commit": commit + (" and uncommitted changes" if record.get("dirty") else ""),
+        "name": str(folder.relative_to(ROOT / record["assignment"] / "results")),
+        "status": record["status"],
+        "command": record["command"],
+        "date": record["started"][:10],
+        "commit": commit + (" and uncommitted changes" if record.get("dirty") else ""),
         "data": record["data"].get("path") or record["data"].get("generator") or record["source"],
-        "notice": record["data"].get("notice"), "place": record["platform"], "figures": figures(folder, files, record, readme),
-    }  # fmt: skip
+        "notice": record["data"].get("notice"),
+        "place": record["platform"],
+        "figures": figures(folder, files, record, readme),
+    }
 
 
 def system_of(name: str, summary: str, state: str, files: list[Path]) -> dict[str, Any]:
     """One section: the README's title, first paragraph and tables, the report, and the runs."""
     place = ROOT / name
-    readme = (place / "README.md").read_text(encoding="utf-8") if (place / "README.md").exists() else ""
-    title = readme.splitlines()[0].lstrip("# ") if readme else f"{title_of(name)}: {summary.rpartition(', ')[0] or summary}"
+    readme = (
+        (place / "README.md").read_text(encoding="utf-8") if (place / "README.md").exists() else ""
+    )
+    title = (
+        readme.splitlines()[0].lstrip("# ")
+        if readme
+        else f"{title_of(name)}: {summary.rpartition(', ')[0] or summary}"
+    )
     label, _, subject = title.partition(": ")
     files = [file for file in files if file.relative_to(ROOT).parts[0] == name]
     folders = [file.parent for file in files if file.name == "run.json"]
     return {
-        "id": name, "label": label, "subject": subject[:1].upper() + subject[1:], "summary": summary,
+        "id": name,
+        "label": label,
+        "subject": subject[:1].upper() + subject[1:],
+        "summary": summary,
         "about": inline(readme.split("\n\n")[1], name) if readme else Markup.escape(summary + "."),
-        "state": "complete" if state == "here" else state, "readme": f"../{name}/README.md" if readme else None,
+        "state": "complete" if state == "here" else state,
+        "readme": f"../{name}/README.md" if readme else None,
         "report": f"../{name}/report.pdf" if (place / "report.pdf").exists() else None,
         "tables": tables(readme, {str(folder.relative_to(ROOT)) for folder in folders}),
-        "runs": [run_of(folder, files, readme) for folder in folders], "command": f"python {name}/train.py",
-    }  # fmt: skip
+        "runs": [run_of(folder, files, readme) for folder in folders],
+        "command": f"python {name}/train.py",
+    }
 
 
 def build() -> str:
     """The whole page; the same run folders and README files give the same text."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     files = committed()
-    systems = [system_of(row["linked"] or row["plain"], row["summary"], row["state"], files) for row in ROW.finditer(readme)]
-    abstract = next(part for part in readme.split("\n\n")[1:] if part[0].isalpha() and len(part) > 200)
+    systems = [
+        system_of(row["linked"] or row["plain"], row["summary"], row["state"], files)
+        for row in ROW.finditer(readme)
+    ]
+    abstract = next(
+        part for part in readme.split("\n\n")[1:] if part[0].isalpha() and len(part) > 200
+    )
     environment = Environment(
-        loader=FileSystemLoader(ROOT / "docs"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(ROOT / "docs"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     title = readme.splitlines()[0].lstrip("# ")
-    return environment.get_template("template.html").render(title=title, abstract=inline(abstract, "."), systems=systems)
+    return environment.get_template("template.html").render(
+        title=title, abstract=inline(abstract, "."), systems=systems
+    )
 
 
 def main() -> None:

@@ -41,7 +41,10 @@ class MeshAutoencoder(nn.Module):
 
     def __init__(self, table: np.ndarray, groups: tuple[tuple[int, ...], ...]):
         super().__init__()
-        nodes, fields = np.sort(table[table >= 0]), sorted(field for group in groups for field in group)
+        nodes, fields = (
+            np.sort(table[table >= 0]),
+            sorted(field for group in groups for field in group),
+        )
         if not len(nodes) or not np.array_equal(nodes, np.arange(len(nodes))):
             raise InputError("patch table: every node must stand in exactly one patch")
         if fields != list(range(len(fields))) or not all(groups):
@@ -50,7 +53,9 @@ class MeshAutoencoder(nn.Module):
         index = torch.from_numpy(np.asarray(table, dtype=np.int64))
         self.register_buffer("index", index.clamp(min=0), persistent=False)  # (Q, n)
         self.register_buffer("real", index >= 0, persistent=False)  # (Q, n)
-        self.register_buffer("slot", torch.argsort(index.flatten())[-self.nodes :], persistent=False)  # (P,)
+        self.register_buffer(
+            "slot", torch.argsort(index.flatten())[-self.nodes :], persistent=False
+        )  # (P,)
         self.register_buffer("mean", torch.zeros(self.fields))
         self.register_buffer("std", torch.ones(self.fields))
 
@@ -60,7 +65,9 @@ class MeshAutoencoder(nn.Module):
             raise InputError(
                 f"fields on (nodes, fields) {tuple(fields.shape[1:])}; the autoencoder was made for {(self.nodes, self.fields)}"
             )
-        return ((fields - self.mean) / self.std)[:, self.index].masked_fill(~self.real[..., None], 0.0)
+        return ((fields - self.mean) / self.std)[:, self.index].masked_fill(
+            ~self.real[..., None], 0.0
+        )
 
     def encode(self, fields: Tensor) -> Tensor:
         """Physical fields float (B, P, F) -> latents (B, G, L). Raises InputError as `patches`."""
@@ -98,12 +105,22 @@ class MeshAutoencoder(nn.Module):
 class Correction(nn.Module):
     """Transformer over the patches of one field group: tokens (B, Q, in) -> (B, Q, out), zero before training."""
 
-    def __init__(self, patches: int, inputs: int, outputs: int, width: int, layers: int, heads: int):
+    def __init__(
+        self, patches: int, inputs: int, outputs: int, width: int, layers: int, heads: int
+    ):
         super().__init__()
         self.embed = nn.Linear(inputs, width)
         self.place = nn.Parameter(0.02 * torch.randn(patches, width))
         self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+            nn.TransformerEncoderLayer(
+                width,
+                heads,
+                4 * width,
+                dropout=0.0,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
+            )
             for _ in range(layers)
         )
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, outputs)
@@ -128,7 +145,9 @@ class GroupCode(nn.Module):
     real: Tensor
     spread: Tensor
 
-    def __init__(self, real: Tensor, components: int, latent: int, width: int, layers: int, heads: int):
+    def __init__(
+        self, real: Tensor, components: int, latent: int, width: int, layers: int, heads: int
+    ):
         super().__init__()
         patches, numbers = real.shape
         self.latent = latent
@@ -136,15 +155,23 @@ class GroupCode(nn.Module):
         self.centre = nn.Parameter(torch.zeros(patches, numbers))
         self.analysis = nn.Parameter(torch.zeros(patches, numbers, components))
         self.synthesis = nn.Parameter(torch.zeros(patches, numbers, components))
-        self.register_buffer("spread", torch.ones(patches, components))  # deviation of the coefficients
-        self.encoder = Correction(patches, components, latent, width, layers, heads) if layers else None
-        self.decoder = Correction(patches, latent, components, width, layers, heads) if layers else None
+        self.register_buffer(
+            "spread", torch.ones(patches, components)
+        )  # deviation of the coefficients
+        self.encoder = (
+            Correction(patches, components, latent, width, layers, heads) if layers else None
+        )
+        self.decoder = (
+            Correction(patches, latent, components, width, layers, heads) if layers else None
+        )
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
         """Principal components of training patches x float (B, Q, m), in closed form."""
         mean = x.double().mean(0)  # (Q, m)
-        moment = torch.zeros(*mean.shape, mean.shape[1], dtype=torch.float64, device=x.device)  # (Q, m, m)
+        moment = torch.zeros(
+            *mean.shape, mean.shape[1], dtype=torch.float64, device=x.device
+        )  # (Q, m, m)
         for chunk in x.split(CHUNK):
             centred = rearrange(chunk - mean, "b q m -> q b m")
             moment += centred.transpose(1, 2) @ centred
@@ -161,11 +188,15 @@ class GroupCode(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Patches (B, Q, m) -> (B, Q, E)."""
-        coefficients = torch.einsum("bqm,qmk->bqk", (x - self.centre) * self.real, self.analysis)  # (B, Q, M)
+        coefficients = torch.einsum(
+            "bqm,qmk->bqk", (x - self.centre) * self.real, self.analysis
+        )  # (B, Q, M)
         code = coefficients[..., : self.latent]
         if self.encoder is None:
             return code
-        return torch.addcmul(code, self.encoder(coefficients / self.spread), self.spread[:, : self.latent])
+        return torch.addcmul(
+            code, self.encoder(coefficients / self.spread), self.spread[:, : self.latent]
+        )
 
     def decode(self, code: Tensor) -> Tensor:
         """(B, Q, E) -> patches (B, Q, m); whatever stands on padding has no meaning."""
@@ -185,13 +216,30 @@ class Autoencoder(MeshAutoencoder):
 
     codes: Any  # a ModuleList of GroupCodes, which torch's stubs cannot say
 
-    def __init__(self, table: np.ndarray, groups: tuple[tuple[int, ...], ...], latent: int = 8, components: int = 32, width: int = 64,
-                 layers: int = 2, heads: int = 4):  # fmt: skip
+    def __init__(
+        self,
+        table: np.ndarray,
+        groups: tuple[tuple[int, ...], ...],
+        latent: int = 8,
+        components: int = 32,
+        width: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+    ):
         super().__init__(table, groups)
         if latent < 1 or width % heads:
-            raise InputError(f"latent {latent}, width {width}, heads {heads}: latent must be at least 1 and heads divide the width")
+            raise InputError(
+                f"latent {latent}, width {width}, heads {heads}: latent must be at least 1 and heads divide the width"
+            )
         self.codes = nn.ModuleList(
-            GroupCode(self.real.repeat_interleave(len(group), dim=1), max(latent, components), latent, width, layers, heads)
+            GroupCode(
+                self.real.repeat_interleave(len(group), dim=1),
+                max(latent, components),
+                latent,
+                width,
+                layers,
+                heads,
+            )
             for group in groups
         )
 
@@ -203,16 +251,28 @@ class Autoencoder(MeshAutoencoder):
         self.fit_normaliser(fields)
         for code, group in zip(self.codes, self.groups, strict=True):
             with torch.no_grad():
-                x = torch.cat([self.patches(chunk)[..., list(group)].flatten(2) for chunk in fields.split(CHUNK)])  # (B, Q, m)
+                x = torch.cat(
+                    [
+                        self.patches(chunk)[..., list(group)].flatten(2)
+                        for chunk in fields.split(CHUNK)
+                    ]
+                )  # (B, Q, m)
             code.fit(x)
 
     def bases(self) -> list[tuple[Tensor, Tensor]]:
         """For each group the linear parts of its code, (analysis, synthesis), each (Q, m, E) on the processor, in normalised units."""
-        return [tuple(part.detach()[..., : code.latent].cpu() for part in (code.analysis, code.synthesis)) for code in self.codes]
+        return [
+            tuple(
+                part.detach()[..., : code.latent].cpu() for part in (code.analysis, code.synthesis)
+            )
+            for code in self.codes
+        ]
 
     def encode_patches(self, patches: Tensor) -> Tensor:
         """(B, Q, n, F) -> (B, G, L)."""
-        parts = [code.encode(part) for code, part in zip(self.codes, self.split(patches), strict=True)]
+        parts = [
+            code.encode(part) for code, part in zip(self.codes, self.split(patches), strict=True)
+        ]
         return rearrange(torch.stack(parts, dim=1), "b g q e -> b g (q e)")
 
     def decode_patches(self, latents: Tensor) -> Tensor:
@@ -229,11 +289,18 @@ class PublishedLayer(nn.Module):
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width, bias=False)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.LayerNorm(4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width),
+            nn.LayerNorm(4 * width),
+            nn.GELU(),
+            nn.Linear(4 * width, width),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, Q, D) -> (B, Q, D)."""
-        q, k, v = rearrange(self.qkv(self.norm1(x)), "b q (three h d) -> three b h q d", three=3, h=self.heads)
+        q, k, v = rearrange(
+            self.qkv(self.norm1(x)), "b q (three h d) -> three b h q d", three=3, h=self.heads
+        )
         mixed = F.scaled_dot_product_attention(q, k, v)
         x = x + self.out(rearrange(mixed, "b h q d -> b q (h d)"))
         return x + self.mlp(self.norm2(x))
@@ -249,19 +316,32 @@ class PublishedAutoencoder(MeshAutoencoder):
     counts_padding = True
     positions: Tensor
 
-    def __init__(self, table: np.ndarray, groups: tuple[tuple[int, ...], ...], latent: int = 16, hidden: int = 480, layers: int = 12,
-                 heads: int = 8):  # fmt: skip
+    def __init__(
+        self,
+        table: np.ndarray,
+        groups: tuple[tuple[int, ...], ...],
+        latent: int = 16,
+        hidden: int = 480,
+        layers: int = 12,
+        heads: int = 8,
+    ):
         super().__init__(table, groups)
         patches, nodes = table.shape
         width = latent * len(groups)
         if width % heads:
-            raise InputError(f"latent {latent} x {len(groups)} groups is not divisible by the {heads} heads")
+            raise InputError(
+                f"latent {latent} x {len(groups)} groups is not divisible by the {heads} heads"
+            )
         numbers = [nodes * len(group) for group in groups]
-        self.embed = nn.ModuleList(nn.Sequential(nn.Linear(m, hidden, bias=False), nn.GELU(), nn.Linear(hidden, latent)) for m in numbers)
+        self.embed = nn.ModuleList(
+            nn.Sequential(nn.Linear(m, hidden, bias=False), nn.GELU(), nn.Linear(hidden, latent))
+            for m in numbers
+        )
         self.layers = nn.ModuleList(PublishedLayer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.decoders = nn.ModuleList(
-            nn.Sequential(nn.Linear(latent, hidden, bias=False), nn.GELU(), nn.Linear(hidden, m)) for m in numbers
+            nn.Sequential(nn.Linear(latent, hidden, bias=False), nn.GELU(), nn.Linear(hidden, m))
+            for m in numbers
         )
         rates = 10000.0 ** (-torch.arange(0, width, 2) / width)
         angles = torch.arange(patches)[:, None] * rates
@@ -270,7 +350,13 @@ class PublishedAutoencoder(MeshAutoencoder):
 
     def encode_patches(self, patches: Tensor) -> Tensor:
         """(B, Q, n, F) -> (B, G, L)."""
-        x = torch.cat([embed(part) for embed, part in zip(self.embed, self.split(patches), strict=True)], dim=2) + self.positions
+        x = (
+            torch.cat(
+                [embed(part) for embed, part in zip(self.embed, self.split(patches), strict=True)],
+                dim=2,
+            )
+            + self.positions
+        )
         for layer in self.layers:
             x = layer(x)
         return rearrange(self.norm(x), "b q (g e) -> b g (q e)", g=len(self.groups))
@@ -278,4 +364,6 @@ class PublishedAutoencoder(MeshAutoencoder):
     def decode_patches(self, latents: Tensor) -> Tensor:
         """(B, G, L) -> (B, Q, n, F)."""
         parts = rearrange(latents, "b g (q e) -> b g q e", q=len(self.real)).unbind(1)
-        return self.join([decoder(part) for decoder, part in zip(self.decoders, parts, strict=True)])
+        return self.join(
+            [decoder(part) for decoder, part in zip(self.decoders, parts, strict=True)]
+        )

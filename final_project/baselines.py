@@ -41,7 +41,9 @@ def _checked(fields: np.ndarray, theta: np.ndarray) -> Set:
     return fields, theta
 
 
-def _asked(first: np.ndarray, theta: np.ndarray, steps: int, nodes: tuple[int, int], parameters: int) -> Set:
+def _asked(
+    first: np.ndarray, theta: np.ndarray, steps: int, nodes: tuple[int, int], parameters: int
+) -> Set:
     """Start frames and parameters (float64) of a rollout. Raises InputError where they do not match what was fitted, or steps < 1."""
     first, theta = np.asarray(first), np.asarray(theta, np.float64)
     if steps < 1:
@@ -82,7 +84,9 @@ class Scaler:
 class Persistence:
     """Nothing changes."""
 
-    def fit(self, fields: np.ndarray, theta: np.ndarray, validation: Set | None = None) -> Persistence:
+    def fit(
+        self, fields: np.ndarray, theta: np.ndarray, validation: Set | None = None
+    ) -> Persistence:
         """Notes the shapes. Raises InputError as `_checked`."""
         fields, theta = _checked(fields, theta)
         self.shape_ = fields.shape[2:], theta.shape[1]
@@ -129,7 +133,9 @@ class ParameterInterpolation:
     Past its end a trajectory repeats its last full period, or holds its last frame where it has none.
     """
 
-    def fit(self, fields: np.ndarray, theta: np.ndarray, validation: Set | None = None) -> ParameterInterpolation:
+    def fit(
+        self, fields: np.ndarray, theta: np.ndarray, validation: Set | None = None
+    ) -> ParameterInterpolation:
         """Keeps the training trajectories. Raises InputError as `_checked`."""
         self.fields_, self.theta_ = _checked(fields, theta)
         self.scale_, self.parameters_ = Scaler.fit(self.fields_), Scaler.fit(self.theta_)
@@ -139,10 +145,15 @@ class ParameterInterpolation:
         """(N, P, F), (N, K) -> float32 (N, S, P, F). Raises InputError as `_asked`."""
         first, theta = _asked(first, theta, steps, self.fields_.shape[2:], self.theta_.shape[1])
         mixed = [
-            sum(weight * self._follow(row, frame, steps) for row, weight in self._neighbours(frame, query))
+            sum(
+                weight * self._follow(row, frame, steps)
+                for row, weight in self._neighbours(frame, query)
+            )
             for frame, query in zip(first, theta, strict=True)
         ]
-        return self.scale_.inverse(np.stack(mixed).reshape(len(first), steps, *first.shape[1:])).astype(np.float32)
+        return self.scale_.inverse(
+            np.stack(mixed).reshape(len(first), steps, *first.shape[1:])
+        ).astype(np.float32)
 
     def _frames(self, row: int) -> np.ndarray:
         return rearrange(self.scale_(self.fields_[row]), "t p f -> t (p f)")
@@ -151,10 +162,20 @@ class ParameterInterpolation:
         """(row, weight) of the one or two training trajectories to follow."""
         if not len(query):
             point = self.scale_(frame).ravel()
-            return [(min(range(len(self.fields_)), key=lambda row: closest(self._frames(row), point)[0]), 1.0)]
+            return [
+                (
+                    min(
+                        range(len(self.fields_)),
+                        key=lambda row: closest(self._frames(row), point)[0],
+                    ),
+                    1.0,
+                )
+            ]
         distance = np.linalg.norm(self.parameters_(self.theta_) - self.parameters_(query), axis=1)
         known, wanted = self.theta_[:, 0], query[0]
-        below, above = (np.where(side, distance, np.inf) for side in (known <= wanted, known > wanted))
+        below, above = (
+            np.where(side, distance, np.inf) for side in (known <= wanted, known > wanted)
+        )
         low, high = int(below.argmin()), int(above.argmin())
         if not (np.isfinite(below[low]) and np.isfinite(above[high])):
             return [(int(distance.argmin()), 1.0)]
@@ -186,15 +207,25 @@ class PODLinear:
     from at most 2,000 evenly spread snapshots. Nothing is clipped: a rollout that blows up comes out as such.
     """
 
-    def __init__(self, modes: int | None = None, energy: float = 0.9999, ridges: tuple[float, ...] = RIDGES):
+    def __init__(
+        self, modes: int | None = None, energy: float = 0.9999, ridges: tuple[float, ...] = RIDGES
+    ):
         self.modes, self.energy, self.ridges = modes, energy, ridges
 
-    def fit(self, fields: np.ndarray, theta: np.ndarray, validation: Set | None = None) -> PODLinear:
+    def fit(
+        self, fields: np.ndarray, theta: np.ndarray, validation: Set | None = None
+    ) -> PODLinear:
         """Learns modes and map. Raises InputError as `_checked`, and for modes < 1 or an energy outside (0, 1]."""
         fields, theta = _checked(fields, theta)
         if (self.modes is not None and self.modes < 1) or not 0 < self.energy <= 1:
-            raise InputError(f"POD with modes {self.modes} and energy {self.energy}: allowed are at least 1 mode, energy in (0, 1]")
-        self.shape_, self.scale_, self.parameters_ = fields.shape[2:], Scaler.fit(fields), Scaler.fit(theta)
+            raise InputError(
+                f"POD with modes {self.modes} and energy {self.energy}: allowed are at least 1 mode, energy in (0, 1]"
+            )
+        self.shape_, self.scale_, self.parameters_ = (
+            fields.shape[2:],
+            Scaler.fit(fields),
+            Scaler.fit(theta),
+        )
         every = -(-fields.shape[0] * fields.shape[1] // MOST_SNAPSHOTS)
         snapshots = self._normal(rearrange(fields, "n t p f -> (n t) p f")[::every])  # (M, D)
         self.mean_ = snapshots.mean(0)
@@ -206,9 +237,17 @@ class PODLinear:
         outputs = rearrange(np.diff(z, axis=1), "n t r -> (n t) r")
         eigenvalues, vectors = scipy.linalg.eigh(inputs.T @ inputs / len(inputs))
         product = vectors.T @ (inputs.T @ outputs) / len(inputs)
-        maps = [vectors @ (product / (np.maximum(eigenvalues, 0) + ridge)[:, None]) for ridge in self.ridges]
+        maps = [
+            vectors @ (product / (np.maximum(eigenvalues, 0) + ridge)[:, None])
+            for ridge in self.ridges
+        ]
         judges = (
-            (z, theta) if validation is None else (self._encode(_checked(*validation)[0]) / self.spread_, self.parameters_(validation[1]))
+            (z, theta)
+            if validation is None
+            else (
+                self._encode(_checked(*validation)[0]) / self.spread_,
+                self.parameters_(validation[1]),
+            )
         )
         best = int(np.argmin([self._error(map_, *judges) for map_ in maps]))
         self.map_, self.ridge_ = maps[best], self.ridges[best]
@@ -218,9 +257,13 @@ class PODLinear:
         """(N, P, F), (N, K) -> float32 (N, S, P, F). Raises InputError as `_asked`."""
         first, theta = _asked(first, theta, steps, self.shape_, len(self.parameters_.mean))
         with np.errstate(over="ignore", invalid="ignore"):
-            z = self._advance(self.map_, self._encode(first) / self.spread_, self.parameters_(theta), steps)  # (N, S, r)
+            z = self._advance(
+                self.map_, self._encode(first) / self.spread_, self.parameters_(theta), steps
+            )  # (N, S, r)
             flat = (z * self.spread_) @ self.basis_.T + self.mean_
-            return self.scale_.inverse(flat.reshape(len(first), steps, *self.shape_)).astype(np.float32)
+            return self.scale_.inverse(flat.reshape(len(first), steps, *self.shape_)).astype(
+                np.float32
+            )
 
     def _normal(self, fields: np.ndarray) -> np.ndarray:
         return rearrange(self.scale_(fields), "... p f -> ... (p f)")
@@ -233,7 +276,11 @@ class PODLinear:
         energy, vectors = scipy.linalg.eigh(x @ x.T)
         energy, vectors = energy[::-1], vectors[:, ::-1]
         rank = max(1, int((energy > 1e-12 * energy[0]).sum()))  # below lies rounding
-        enough = 1 + int(np.searchsorted(np.cumsum(energy[:rank]) / energy[:rank].sum(), self.energy)) if energy[0] > 0 else 1
+        enough = (
+            1 + int(np.searchsorted(np.cumsum(energy[:rank]) / energy[:rank].sum(), self.energy))
+            if energy[0] > 0
+            else 1
+        )
         count = min(self.modes or min(enough, MOST_MODES), rank)
         return x.T @ vectors[:, :count] / np.sqrt(np.maximum(energy[:count], 1e-300))
 
@@ -244,7 +291,9 @@ class PODLinear:
         crossed = rearrange(theta[..., :, None] * z[..., None, :], "... k r -> ... (k r)")
         return np.concatenate([np.ones((*z.shape[:-1], 1)), theta, z, crossed], -1)
 
-    def _advance(self, map_: np.ndarray, z: np.ndarray, theta: np.ndarray, steps: int) -> np.ndarray:
+    def _advance(
+        self, map_: np.ndarray, z: np.ndarray, theta: np.ndarray, steps: int
+    ) -> np.ndarray:
         """Whitened coefficients (N, r) -> (N, S, r)."""
         found = []
         for _ in range(steps):
@@ -271,7 +320,9 @@ def interpolation(source: np.ndarray, target: np.ndarray) -> scipy.sparse.csr_ar
     try:
         mesh = Delaunay(source)
     except (QhullError, ValueError):
-        raise InputError(f"{len(source)} nodes that span no area; interpolation needs at least 3 that are not on one line") from None
+        raise InputError(
+            f"{len(source)} nodes that span no area; interpolation needs at least 3 that are not on one line"
+        ) from None
     found = mesh.find_simplex(target)
     distance, nearest = KDTree(source).query(target)
     alone = (found < 0) | (distance < 1e-9 * np.ptp(source, axis=0).max())
@@ -281,7 +332,9 @@ def interpolation(source: np.ndarray, target: np.ndarray) -> scipy.sparse.csr_ar
     corners = mesh.simplices[found]
     corners[alone], weights[alone] = nearest[alone, None], (1.0, 0.0, 0.0)
     rows = np.repeat(np.arange(len(target)), 3)
-    return scipy.sparse.csr_array((weights.ravel(), (rows, corners.ravel())), (len(target), len(source)))
+    return scipy.sparse.csr_array(
+        (weights.ravel(), (rows, corners.ravel())), (len(target), len(source))
+    )
 
 
 class Grid:
@@ -292,18 +345,29 @@ class Grid:
     Raises InputError for fewer than 2 rows or columns, and for nodes that span no area.
     """
 
-    def __init__(self, coordinates: np.ndarray, triangles: np.ndarray, rows: int = 32, columns: int = 96):
+    def __init__(
+        self, coordinates: np.ndarray, triangles: np.ndarray, rows: int = 32, columns: int = 96
+    ):
         if min(rows, columns) < 2:
             raise InputError(f"a grid of {rows} x {columns}: at least 2 x 2 points are needed")
         coordinates = np.asarray(coordinates, np.float64)
         low, high = coordinates.min(0), coordinates.max(0)
-        x, y = np.meshgrid(np.linspace(low[0], high[0], columns), np.linspace(low[1], high[1], rows))
+        x, y = np.meshgrid(
+            np.linspace(low[0], high[0], columns), np.linspace(low[1], high[1], rows)
+        )
         points = np.stack([x.ravel(), y.ravel()], 1)  # (R * C, 2)
         self.rows, self.columns = rows, columns
-        self.forward, self.backward = interpolation(coordinates, points), interpolation(points, coordinates)
-        width, height = np.ptp(coordinates, axis=0) * np.array([columns / (columns - 1), rows / (rows - 1)])
+        self.forward, self.backward = (
+            interpolation(coordinates, points),
+            interpolation(points, coordinates),
+        )
+        width, height = np.ptp(coordinates, axis=0) * np.array(
+            [columns / (columns - 1), rows / (rows - 1)]
+        )
         self.aspect = float(width / height)
-        self.mask = covered(points, coordinates[triangles if len(triangles) else Delaunay(coordinates).simplices]).reshape(rows, columns)
+        self.mask = covered(
+            points, coordinates[triangles if len(triangles) else Delaunay(coordinates).simplices]
+        ).reshape(rows, columns)
 
     def to_grid(self, fields: np.ndarray) -> np.ndarray:
         """(..., P, F) -> (..., F, R, C), same dtype."""
@@ -340,7 +404,9 @@ class SpectralConvolution(nn.Module):
     def __init__(self, width: int, modes: tuple[int, int]):
         super().__init__()
         self.modes = modes
-        self.weight = nn.Parameter(torch.randn(2, width, width, *modes, 2) / width / 2**0.5)  # of positive and of negative row frequencies
+        self.weight = nn.Parameter(
+            torch.randn(2, width, width, *modes, 2) / width / 2**0.5
+        )  # of positive and of negative row frequencies
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, W, R, C) -> (B, W, R, C)."""
@@ -359,15 +425,27 @@ class FNO(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, rows: int, columns: int, width: int = 24, layers: int = 4, modes: tuple[int, int] = (8, 16)
+        self,
+        inputs: int,
+        outputs: int,
+        rows: int,
+        columns: int,
+        width: int = 24,
+        layers: int = 4,
+        modes: tuple[int, int] = (8, 16),
     ):
         super().__init__()
         self.pad = (0, max(2, columns // 8), 0, max(2, rows // 8))
-        modes = min(modes[0], (rows + self.pad[3]) // 2), min(modes[1], (columns + self.pad[1]) // 2 + 1)
+        modes = (
+            min(modes[0], (rows + self.pad[3]) // 2),
+            min(modes[1], (columns + self.pad[1]) // 2 + 1),
+        )
         self.stem = nn.Conv2d(inputs, width, 1)
         self.spectral = nn.ModuleList(SpectralConvolution(width, modes) for _ in range(layers))
         self.local = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(layers))
-        self.head = nn.Sequential(nn.Conv2d(width, 4 * width, 1), nn.GELU(), zero(nn.Conv2d(4 * width, outputs, 1)))
+        self.head = nn.Sequential(
+            nn.Conv2d(width, 4 * width, 1), nn.GELU(), zero(nn.Conv2d(4 * width, outputs, 1))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = x.shape[-2:]
@@ -384,9 +462,13 @@ class Residual(nn.Module):
         super().__init__()
         self.match = nn.Conv2d(inputs, width, 1) if inputs != width else nn.Identity()
         self.body = nn.Sequential(
-            nn.GroupNorm(8, inputs), nn.SiLU(), nn.Conv2d(inputs, width, 3, padding=1),
-            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
-        )  # fmt: skip
+            nn.GroupNorm(8, inputs),
+            nn.SiLU(),
+            nn.Conv2d(inputs, width, 3, padding=1),
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, R, C) -> (B, W, R, C)."""
@@ -399,13 +481,24 @@ class UNet(nn.Module):
     Widths are multiples of 8 (the groups of a normalisation); sides are extended to a multiple of what the levels halve.
     """
 
-    def __init__(self, inputs: int, outputs: int, rows: int, columns: int, widths: tuple[int, ...] = (32, 64, 96, 128)):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        rows: int,
+        columns: int,
+        widths: tuple[int, ...] = (32, 64, 96, 128),
+    ):
         super().__init__()
         factor = 2 ** (len(widths) - 1)
         self.pad = (0, -columns % factor, 0, -rows % factor)
         self.stem = nn.Conv2d(inputs, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(Residual(a, b) for a, b in zip((widths[0], *widths), widths, strict=False))
-        self.up = nn.ModuleList(Residual(a + b, a) for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True))
+        self.down = nn.ModuleList(
+            Residual(a, b) for a, b in zip((widths[0], *widths), widths, strict=False)
+        )
+        self.up = nn.ModuleList(
+            Residual(a + b, a) for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True)
+        )
         self.head = nn.Sequential(nn.SiLU(), zero(nn.Conv2d(widths[0], outputs, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -470,7 +563,9 @@ class Stepper(nn.Module):
     def forward(self, state: Tensor, theta: Tensor) -> Tensor:
         """theta (B, K) stands at every point."""
         size = (len(state), -1, *state.shape[2:])
-        inputs = torch.cat([state, self.static.expand(size), theta[:, :, None, None].expand(size)], 1)
+        inputs = torch.cat(
+            [state, self.static.expand(size), theta[:, :, None, None].expand(size)], 1
+        )
         return state + self.jump * self.network(inputs)
 
     @torch.no_grad()
@@ -482,7 +577,11 @@ class Stepper(nn.Module):
 
 
 def train(
-    stepper: Stepper, states: Tensor, theta: Tensor, training: Training, judge: Callable[[], float] | None = None
+    stepper: Stepper,
+    states: Tensor,
+    theta: Tensor,
+    training: Training,
+    judge: Callable[[], float] | None = None,
 ) -> dict[str, float | None]:
     """Trains in place on normalised states (N, T, F, R, C) and theta (N, K), and returns steps, seconds, last loss and validation error.
 
@@ -493,7 +592,10 @@ def train(
     if not (training.steps or training.budget_seconds):
         raise InputError("a baseline's training needs steps or budget_seconds")
     device = stepper.static.device
-    rng, generator = np.random.default_rng(training.seed), torch.Generator().manual_seed(training.seed)
+    rng, generator = (
+        np.random.default_rng(training.seed),
+        torch.Generator().manual_seed(training.seed),
+    )
     optimiser = torch.optim.AdamW(stepper.parameters(), weight_decay=training.weight_decay)
     marks = list(np.linspace(0, 1, training.checks + 1)[1:]) if judge else []
     started, step, done, best, kept = time.perf_counter(), 0, 0.0, np.inf, None
@@ -501,26 +603,47 @@ def train(
         ahead = min(int(rng.integers(training.pushforward + 1)), states.shape[1] - 2)
         rows = rng.integers(len(states), size=training.batch)
         frames = rng.integers(states.shape[1] - 1 - ahead, size=training.batch)
-        state, target, parameters = (part.to(device) for part in (states[rows, frames], states[rows, frames + ahead + 1], theta[rows]))
+        state, target, parameters = (
+            part.to(device)
+            for part in (states[rows, frames], states[rows, frames + ahead + 1], theta[rows])
+        )
         state = state + training.noise * torch.randn(state.shape, generator=generator).to(device)
         *_, state = [state, *stepper.rollout(state, parameters, ahead)]
         loss = ((stepper(state, parameters) - target) / stepper.jump).square().mean()
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"{type(stepper.network).__name__}: the loss is {loss.item()} at step {step}; a smaller lr helps")
+            raise FloatingPointError(
+                f"{type(stepper.network).__name__}: the loss is {loss.item()} at step {step}; a smaller lr helps"
+            )
         for group in optimiser.param_groups:
-            group["lr"] = training.lr * min(1, (done + 0.01) / (training.warmup + 0.01)) * (1 + np.cos(np.pi * done)) / 2
+            group["lr"] = (
+                training.lr
+                * min(1, (done + 0.01) / (training.warmup + 0.01))
+                * (1 + np.cos(np.pi * done))
+                / 2
+            )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         step, seconds = step + 1, time.perf_counter() - started
-        done = max(step / training.steps if training.steps else 0, seconds / training.budget_seconds if training.budget_seconds else 0)
+        done = max(
+            step / training.steps if training.steps else 0,
+            seconds / training.budget_seconds if training.budget_seconds else 0,
+        )
         if judge and marks and done >= marks[0]:
             marks = [mark for mark in marks if mark > done]
             if (error := judge()) < best:
-                best, kept = error, {name: value.clone() for name, value in stepper.state_dict().items()}
+                best, kept = (
+                    error,
+                    {name: value.clone() for name, value in stepper.state_dict().items()},
+                )
     if kept:
         stepper.load_state_dict(kept)
-    return {"steps": step, "seconds": time.perf_counter() - started, "loss": loss.item(), "validation": best if kept else None}
+    return {
+        "steps": step,
+        "seconds": time.perf_counter() - started,
+        "loss": loss.item(),
+        "validation": best if kept else None,
+    }
 
 
 class OneStep:
@@ -530,22 +653,39 @@ class OneStep:
     """
 
     def __init__(
-        self, network: Callable[[int, int, int, int], nn.Module], grid: Grid, training: Training | None = None, device: str = "cpu"
+        self,
+        network: Callable[[int, int, int, int], nn.Module],
+        grid: Grid,
+        training: Training | None = None,
+        device: str = "cpu",
     ):
-        self.network, self.grid, self.training, self.device = network, grid, training or Training(), device
+        self.network, self.grid, self.training, self.device = (
+            network,
+            grid,
+            training or Training(),
+            device,
+        )
 
     def fit(self, fields: np.ndarray, theta: np.ndarray, validation: Set | None = None) -> OneStep:
         """Trains; `trained_` is what `train` returns and `parameters_` a count. Raises as `_checked` and `train`."""
         fields, theta = _checked(fields, theta)
-        self.shape_, self.scale_, self.theta_ = fields.shape[2:], Scaler.fit(fields), Scaler.fit(theta)
+        self.shape_, self.scale_, self.theta_ = (
+            fields.shape[2:],
+            Scaler.fit(fields),
+            Scaler.fit(theta),
+        )
         states, grid = self._states(fields), self.grid
-        place = np.stack(np.meshgrid(np.linspace(-1, 1, grid.columns), np.linspace(-1, 1, grid.rows)))
+        place = np.stack(
+            np.meshgrid(np.linspace(-1, 1, grid.columns), np.linspace(-1, 1, grid.rows))
+        )
         static = torch.tensor(np.concatenate([place, grid.mask[None]]), dtype=torch.float32)
         jump = states.diff(dim=1).square().mean((0, 1, 3, 4)).sqrt()  # (F,)
         outputs = fields.shape[-1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.training.seed)
-            network = self.network(outputs + len(static) + theta.shape[1], outputs, grid.rows, grid.columns)
+            network = self.network(
+                outputs + len(static) + theta.shape[1], outputs, grid.rows, grid.columns
+            )
         self.stepper_ = Stepper(network, static, torch.where(jump > 0, jump, 1.0)).to(self.device)
         self.parameters_ = sum(parameter.numel() for parameter in network.parameters())
         judge = None
@@ -560,7 +700,10 @@ class OneStep:
         first, theta = _asked(first, theta, steps, self.shape_, len(self.theta_.mean))
         found = np.empty((len(first), steps, *self.shape_), np.float32)
         for rows in np.array_split(np.arange(len(first)), -(-len(first) // self.training.batch)):
-            start, parameters = self._states(first[rows]).to(self.device), self._theta(theta[rows]).to(self.device)
+            start, parameters = (
+                self._states(first[rows]).to(self.device),
+                self._theta(theta[rows]).to(self.device),
+            )
             for step, state in enumerate(self.stepper_.rollout(start, parameters, steps)):
                 found[rows, step] = self.scale_.inverse(self.grid.to_nodes(state.cpu().numpy()))
         return found
@@ -571,7 +714,12 @@ class OneStep:
 
     def _states(self, fields: np.ndarray) -> Tensor:
         """(N, ..., P, F) -> normalised float32 (N, ..., F, R, C), one trajectory at a time: float64 copies of all would be large."""
-        return torch.stack([torch.tensor(self.grid.to_grid(self.scale_(part)), dtype=torch.float32) for part in fields])
+        return torch.stack(
+            [
+                torch.tensor(self.grid.to_grid(self.scale_(part)), dtype=torch.float32)
+                for part in fields
+            ]
+        )
 
     def _theta(self, theta: np.ndarray) -> Tensor:
         return torch.tensor(self.theta_(theta), dtype=torch.float32)
@@ -579,6 +727,8 @@ class OneStep:
     def _error(self, states: Tensor, theta: Tensor) -> float:
         """Mean squared error of whole rollouts of the given trajectories, in normalised fields."""
         total, path = 0.0, states.to(self.device)
-        for step, state in enumerate(self.stepper_.rollout(path[:, 0], theta.to(self.device), states.shape[1] - 1), 1):
+        for step, state in enumerate(
+            self.stepper_.rollout(path[:, 0], theta.to(self.device), states.shape[1] - 1), 1
+        ):
             total += (state - path[:, step]).square().mean().item()
         return total / (states.shape[1] - 1)

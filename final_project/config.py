@@ -30,8 +30,9 @@ class Config(BaseConfig):
     """training and the main scores use so many frames of a trajectory; the rest is the longer horizon"""
     models: tuple[str, ...] = ("SEA", "patch SEA", "no exchange, matched", "as published")
     """which temporal models are trained, by name (config.py lists them)"""
-    baselines: tuple[Literal["persistence", "parameter interpolation", "POD + linear", "FNO", "U-Net"], ...] = (
-        "persistence", "parameter interpolation", "POD + linear", "FNO", "U-Net")  # fmt: skip
+    baselines: tuple[
+        Literal["persistence", "parameter interpolation", "POD + linear", "FNO", "U-Net"], ...
+    ] = ("persistence", "parameter interpolation", "POD + linear", "FNO", "U-Net")
     """which controls are fitted"""
 
     boxes: tuple[int, int] = (8, 8)
@@ -91,20 +92,55 @@ class Config(BaseConfig):
     @classmethod
     def presets(cls) -> dict[str, dict[str, Any]]:
         return {
-            "smoke": {"seeds": 1, "frames": 20, "boxes": (4, 4), "latents": 4, "autoencoder_layers": 1, "autoencoder_width": 16, "autoencoder_steps": 20,
-                      "width": 32, "blocks": 1, "heads": 4, "steps": 20, "batch": 2, "window": 12, "warmup": 5, "rollout_steps": 3, "baseline_steps": 6,
-                      "published_autoencoder_steps": 4, "published_steps": 4, "patch_width": 32, "patch_steps": 8, "grid": (12, 24)},
-            "default": {"seeds": 2, "frames": 80, "steps": 400, "patch_steps": 300, "autoencoder_steps": 300, "baseline_steps": 100, "published_autoencoder_steps": 100,
-                        "published_steps": 60},
+            "smoke": {
+                "seeds": 1,
+                "frames": 20,
+                "boxes": (4, 4),
+                "latents": 4,
+                "autoencoder_layers": 1,
+                "autoencoder_width": 16,
+                "autoencoder_steps": 20,
+                "width": 32,
+                "blocks": 1,
+                "heads": 4,
+                "steps": 20,
+                "batch": 2,
+                "window": 12,
+                "warmup": 5,
+                "rollout_steps": 3,
+                "baseline_steps": 6,
+                "published_autoencoder_steps": 4,
+                "published_steps": 4,
+                "patch_width": 32,
+                "patch_steps": 8,
+                "grid": (12, 24),
+            },
+            "default": {
+                "seeds": 2,
+                "frames": 80,
+                "steps": 400,
+                "patch_steps": 300,
+                "autoencoder_steps": 300,
+                "baseline_steps": 100,
+                "published_autoencoder_steps": 100,
+                "published_steps": 60,
+            },
             "full": {"models": tuple(MODELS)},
-        }  # fmt: skip
+        }
 
 
 # What each temporal model is: what it changes in ours, and which of "noise", "pushforward" and "rollout" it is trained with (default: TRICKS).
 # "as published" to "SEA" are a ladder: each adds one thing to the one before. The rest are ours and its controls.
 MODELS: dict[str, dict[str, Any]] = {
     "as published": {"tricks": ()},
-    "own autoencoder": {"exchange": "sequential", "gated": False, "delta": False, "final_norm": True, "principal": False, "tricks": ()},
+    "own autoencoder": {
+        "exchange": "sequential",
+        "gated": False,
+        "delta": False,
+        "final_norm": True,
+        "principal": False,
+        "tricks": (),
+    },
     "+ delta": {"exchange": "sequential", "gated": False, "principal": False, "tricks": ()},
     "+ principal start": {"exchange": "sequential", "gated": False, "tricks": ()},
     "+ noise": {"exchange": "sequential", "gated": False, "tricks": ("noise",)},
@@ -129,18 +165,35 @@ def tricks_of(name: str) -> tuple[str, ...]:
     return MODELS[name].get("tricks", TRICKS)
 
 
-def temporal_config(config: Config, name: str, groups: int, latents: int, parameters: int) -> TemporalConfig:
+def temporal_config(
+    config: Config, name: str, groups: int, latents: int, parameters: int
+) -> TemporalConfig:
     """The architecture of a model of MODELS. Raises InputError for a name that is not there."""
     if name not in MODELS:
         raise InputError(f"--models {name}: allowed are {'; '.join(MODELS)}")
     if name == "as published":
-        return TemporalConfig.published(adaptive=groups < 3)  # of the two published configurations the multiphase one has no AdaLN
-    ours = TemporalConfig(width=config.width, blocks=config.blocks, heads=config.heads, window=config.window)
+        return TemporalConfig.published(
+            adaptive=groups < 3
+        )  # of the two published configurations the multiphase one has no AdaLN
+    ours = TemporalConfig(
+        width=config.width, blocks=config.blocks, heads=config.heads, window=config.window
+    )
     if MODELS[name].get("patches"):
         ours = dataclasses.replace(
-            ours, width=config.patch_width, patches=latents // config.latents, down_ratio=1, gated=False, final_norm=True, principal=False
+            ours,
+            width=config.patch_width,
+            patches=latents // config.latents,
+            down_ratio=1,
+            gated=False,
+            final_norm=True,
+            principal=False,
         )
-    wanted = dataclasses.replace(ours, **{key: value for key, value in MODELS[name].items() if key not in ("tricks", "patches")})
+    wanted = dataclasses.replace(
+        ours,
+        **{key: value for key, value in MODELS[name].items() if key not in ("tricks", "patches")},
+    )
     if groups == 1:  # nobody to exchange with
         return dataclasses.replace(wanted, exchange="none")
-    return matched(wanted, ours, groups, latents, parameters) if name.endswith("matched") else wanted
+    return (
+        matched(wanted, ours, groups, latents, parameters) if name.endswith("matched") else wanted
+    )

@@ -31,8 +31,12 @@ class Flow:
     time: np.ndarray  # float64 (T,), increasing
     field_names: tuple[str, ...]
     parameter_names: tuple[str, ...]
-    triangles: np.ndarray  # int32 (M, 3), counter-clockwise; (0, 3) where the source has none: see `triangulate`
-    provenance: dict[str, Any]  # JSON values: path, sha256, notes, and what the source says of itself
+    triangles: (
+        np.ndarray
+    )  # int32 (M, 3), counter-clockwise; (0, 3) where the source has none: see `triangulate`
+    provenance: dict[
+        str, Any
+    ]  # JSON values: path, sha256, notes, and what the source says of itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,21 +76,42 @@ def load_flow(path: Path, case: str | None = None, least_frames: int = 2) -> Flo
 def write_flow(path: Path, flow: Flow) -> None:
     """Writes a Flow atomically as .h5, .hdf5 or .npz; `load_flow` gives the same arrays and names, bit for bit. Raises InputError."""
     path = Path(path)
-    names = {key: np.array(getattr(flow, key), dtype=np.str_) for key in ("field_names", "parameter_names")}
-    arrays = {key: getattr(flow, key) for key in ("fields", "coordinates", "parameters", "time", "triangles")} | names
+    names = {
+        key: np.array(getattr(flow, key), dtype=np.str_)
+        for key in ("field_names", "parameter_names")
+    }
+    arrays = {
+        key: getattr(flow, key)
+        for key in ("fields", "coordinates", "parameters", "time", "triangles")
+    } | names
     arrays["provenance"] = np.array(json.dumps(flow.provenance))
     if path.suffix == ".npz":
         write_arrays(path, **arrays)
     elif path.suffix in readers.HDF5:
         # the format of HDF5 1.10 and the Fletcher sums make damage to the file show itself when it is read
-        with atomic_path(path) as temporary, h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+        with (
+            atomic_path(path) as temporary,
+            h5py.File(temporary, "w", libver=("v110", "v110")) as file,
+        ):
             for key, array in arrays.items():
                 if key == "fields":  # a frame is a chunk: one frame can be read without the others
-                    file.create_dataset(key, data=array, chunks=(1, 1, *array.shape[2:]), compression="gzip", shuffle=True, fletcher32=True)
+                    file.create_dataset(
+                        key,
+                        data=array,
+                        chunks=(1, 1, *array.shape[2:]),
+                        compression="gzip",
+                        shuffle=True,
+                        fletcher32=True,
+                    )
                 elif array.dtype.kind == "U":
                     file.create_dataset(key, data=np.char.encode(array, "utf-8"))
                 else:
-                    file.create_dataset(key, data=array, chunks=array.shape if array.size else None, fletcher32=array.size > 0)
+                    file.create_dataset(
+                        key,
+                        data=array,
+                        chunks=array.shape if array.size else None,
+                        fletcher32=array.size > 0,
+                    )
     else:
         raise InputError(f"{path}: a flow is written as .h5, .hdf5 or .npz")
 
@@ -98,19 +123,29 @@ def _numbers(raw: dict[str, Any], key: str, path: Path, axes: str, dtype: type) 
     """raw[key] as finite numbers of `dtype` with the axes that `axes` spells, such as "node 2"."""
     array = np.asarray(raw[key])
     if array.dtype.kind not in "fiu":
-        raise InputError(f"{path}: {key} holds {array.dtype}, not numbers; allowed are float and int arrays")
+        raise InputError(
+            f"{path}: {key} holds {array.dtype}, not numbers; allowed are float and int arrays"
+        )
     shape = axes.split()
-    if array.ndim != len(shape) or any(want.isdigit() and int(want) != have for want, have in zip(shape, array.shape, strict=True)):
+    if array.ndim != len(shape) or any(
+        want.isdigit() and int(want) != have for want, have in zip(shape, array.shape, strict=True)
+    ):
         raise InputError(f"{path}: {key} has shape {array.shape}; needed is ({', '.join(shape)})")
     with np.errstate(over="ignore"):  # too large for float32 is inf, which is refused
         array = array.astype(dtype, copy=False)
     bad = ~np.isfinite(array)
     if bad.any():
-        where = ", ".join(f"{name} {at}" for name, at in zip(shape, np.argwhere(bad)[0], strict=True) if not name.isdigit())
+        where = ", ".join(
+            f"{name} {at}"
+            for name, at in zip(shape, np.argwhere(bad)[0], strict=True)
+            if not name.isdigit()
+        )
         if key == "fields":
             trajectory, frame, node, field = np.argwhere(bad)[0]
             where = f"trajectory {trajectory}, frame {frame}, node {node}, field {raw['field_names'][field]}"
-        raise InputError(f"{path}: {key} holds {bad.sum()} values that are NaN, inf or too large; the first at {where}")
+        raise InputError(
+            f"{path}: {key} holds {bad.sum()} values that are NaN, inf or too large; the first at {where}"
+        )
     return array
 
 
@@ -121,41 +156,62 @@ def check(raw: dict[str, Any], path: Path, least_frames: int = 2) -> Flow:
     """
     missing = [key for key in readers.KEYS if key not in raw]
     if missing:
-        raise InputError(f"{path}: the key {', '.join(missing)} is missing; needed are {', '.join(readers.KEYS)}")
+        raise InputError(
+            f"{path}: the key {', '.join(missing)} is missing; needed are {', '.join(readers.KEYS)}"
+        )
     notes: list[str] = list(raw.get("notes", []))
     raw["field_names"] = field_names = _names(raw, "field_names", path)
     if np.ndim(raw["fields"]) == 4 and np.shape(raw["fields"])[3] != len(field_names):
-        raise InputError(f"{path}: fields has {np.shape(raw['fields'])[3]} fields, field_names {len(field_names)}")
+        raise InputError(
+            f"{path}: fields has {np.shape(raw['fields'])[3]} fields, field_names {len(field_names)}"
+        )
     fields = _numbers(raw, "fields", path, "trajectory time node field", np.float32)
     coordinates = _numbers(raw, "coordinates", path, "node 2", np.float64)
     time = _numbers(raw, "time", path, "time", np.float64)
     tiled = np.ndim(raw["parameters"]) == 3
-    parameters = _numbers(raw, "parameters", path, "trajectory time parameter" if tiled else "trajectory parameter", np.float64)
+    parameters = _numbers(
+        raw,
+        "parameters",
+        path,
+        "trajectory time parameter" if tiled else "trajectory parameter",
+        np.float64,
+    )
 
     trajectories, frames, nodes, _ = fields.shape
-    counts = [("coordinates", "nodes", len(coordinates), nodes), ("time", "frames", len(time), frames),
-              ("parameters", "trajectories", len(parameters), trajectories)]  # fmt: skip
+    counts = [
+        ("coordinates", "nodes", len(coordinates), nodes),
+        ("time", "frames", len(time), frames),
+        ("parameters", "trajectories", len(parameters), trajectories),
+    ]
     if tiled:
         counts.append(("parameters", "frames", parameters.shape[1], frames))
     for key, what, have, want in counts:
         if have != want:
             raise InputError(f"{path}: {key} has {have} {what}, fields {want}")
     if not fields.size:
-        raise InputError(f"{path}: fields has shape {fields.shape}; needed is at least one trajectory, node and field")
+        raise InputError(
+            f"{path}: fields has shape {fields.shape}; needed is at least one trajectory, node and field"
+        )
     if frames < least_frames:
         what = "one time step: nothing to predict" if frames == 1 else f"{frames} time steps"
         raise InputError(f"{path}: fields has {what}; at least {least_frames} are needed")
     if not (np.diff(time) > 0).all():
-        raise InputError(f"{path}: time does not increase at frame {np.argmax(np.diff(time) <= 0) + 1}; it must at every frame")
+        raise InputError(
+            f"{path}: time does not increase at frame {np.argmax(np.diff(time) <= 0) + 1}; it must at every frame"
+        )
     if tiled:
         if (parameters != parameters[:, :1]).any():
-            raise InputError(f"{path}: parameters change in time; allowed are parameters that are constant along a trajectory")
+            raise InputError(
+                f"{path}: parameters change in time; allowed are parameters that are constant along a trajectory"
+            )
         parameters = parameters[:, 0]  # (N, K)
     parameter_names = tuple(f"parameter{number + 1}" for number in range(parameters.shape[1]))
     if "parameter_names" in raw:
         parameter_names = _names(raw, "parameter_names", path)
     if len(parameter_names) != parameters.shape[1]:
-        raise InputError(f"{path}: parameter_names has {len(parameter_names)} names, parameters {parameters.shape[1]} columns")
+        raise InputError(
+            f"{path}: parameter_names has {len(parameter_names)} names, parameters {parameters.shape[1]} columns"
+        )
     _check_mesh(coordinates, path)
     triangles = _oriented(raw, coordinates, path)
 
@@ -166,8 +222,15 @@ def check(raw: dict[str, Any], path: Path, least_frames: int = 2) -> Flow:
     if len(steps) and np.ptp(steps) > 1e-3 * steps.mean():
         notes.append(f"time steps differ: {steps.min():g} to {steps.max():g}")
     kept = {key: value for key, value in raw.get("provenance", {}).items() if key != "notes"}
-    provenance = {**kept, "path": path.name, "sha256": sha256(path), "notes": list(dict.fromkeys(notes))}
-    return Flow(fields, coordinates, parameters, time, field_names, parameter_names, triangles, provenance)
+    provenance = {
+        **kept,
+        "path": path.name,
+        "sha256": sha256(path),
+        "notes": list(dict.fromkeys(notes)),
+    }
+    return Flow(
+        fields, coordinates, parameters, time, field_names, parameter_names, triangles, provenance
+    )
 
 
 def _names(raw: dict[str, Any], key: str, path: Path) -> tuple[str, ...]:
@@ -176,8 +239,12 @@ def _names(raw: dict[str, Any], key: str, path: Path) -> tuple[str, ...]:
     if array.ndim != 1 or (array.size and array.dtype.kind != "U"):
         raise InputError(f"{path}: {key} must be a list of names, one for each of the last axis")
     names = tuple(map(str, array))
-    if len(set(names)) < len(names) or any(not name.strip() or set(name) & set(",;\n") for name in names):
-        raise InputError(f"{path}: {key} holds {', '.join(map(repr, names))}; names must differ and have no comma, semicolon or line break")
+    if len(set(names)) < len(names) or any(
+        not name.strip() or set(name) & set(",;\n") for name in names
+    ):
+        raise InputError(
+            f"{path}: {key} holds {', '.join(map(repr, names))}; names must differ and have no comma, semicolon or line break"
+        )
     return names
 
 
@@ -189,29 +256,39 @@ def _check_mesh(coordinates: np.ndarray, path: Path) -> None:
     extent = np.abs(centred).max()
     values = np.linalg.svd(centred / extent if extent else centred, compute_uv=False)
     if values[1] <= 1e-9 * values[0]:
-        raise InputError(f"{path}: coordinates: all {len(coordinates)} nodes lie on one line; a two-dimensional mesh is needed")
+        raise InputError(
+            f"{path}: coordinates: all {len(coordinates)} nodes lie on one line; a two-dimensional mesh is needed"
+        )
     distance, other = cKDTree(coordinates).query(coordinates, k=2)
     twins = np.flatnonzero(distance[:, 1] <= 1e-9 * extent)
     if len(twins):
         first = twins[0]
         second = next(node for node in other[first] if node != first)
-        raise InputError(f"{path}: coordinates: nodes {first} and {second} are in the same place ({len(twins)} nodes have such a twin)")
+        raise InputError(
+            f"{path}: coordinates: nodes {first} and {second} are in the same place ({len(twins)} nodes have such a twin)"
+        )
 
 
 def _oriented(raw: dict[str, Any], coordinates: np.ndarray, path: Path) -> np.ndarray:
     """raw["triangles"] checked and counter-clockwise, int32 (M, 3), or none: (0, 3)."""
     triangles = np.asarray(raw.get("triangles", np.zeros((0, 3), np.int32)))
     if triangles.dtype.kind not in "iu" or triangles.ndim != 2 or triangles.shape[1] != 3:
-        raise InputError(f"{path}: triangles is {triangles.dtype} {triangles.shape}; needed are node numbers (triangle, 3)")
+        raise InputError(
+            f"{path}: triangles is {triangles.dtype} {triangles.shape}; needed are node numbers (triangle, 3)"
+        )
     if triangles.size and (triangles.min() < 0 or triangles.max() >= len(coordinates)):
-        raise InputError(f"{path}: triangles names nodes {triangles.min()} to {triangles.max()}; there are 0 to {len(coordinates) - 1}")
+        raise InputError(
+            f"{path}: triangles names nodes {triangles.min()} to {triangles.max()}; there are 0 to {len(coordinates) - 1}"
+        )
     triangles = triangles.astype(np.int32)
     return np.where(_area(coordinates, triangles)[:, None] < 0, triangles[:, ::-1], triangles)
 
 
 def _area(coordinates: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Signed areas (M,), positive where the corners run counter-clockwise."""
-    (ax, ay), (bx, by) = ((coordinates[triangles[:, corner]] - coordinates[triangles[:, 0]]).T for corner in (1, 2))
+    (ax, ay), (bx, by) = (
+        (coordinates[triangles[:, corner]] - coordinates[triangles[:, 0]]).T for corner in (1, 2)
+    )
     return (ax * by - ay * bx) / 2
 
 
@@ -226,7 +303,9 @@ def triangulate(coordinates: np.ndarray) -> np.ndarray:
     try:
         triangles = Delaunay(coordinates).simplices
     except QhullError:
-        raise InputError("the nodes allow no triangulation; a two-dimensional mesh of at least 3 different nodes is needed") from None
+        raise InputError(
+            "the nodes allow no triangulation; a two-dimensional mesh of at least 3 different nodes is needed"
+        ) from None
     corners = coordinates[triangles]  # (M, 3, 2)
     sides = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1)  # (M, 3)
     area = np.abs(_area(coordinates, triangles))
@@ -239,18 +318,26 @@ def triangulate(coordinates: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------ groups and split
 
 
-def groups_of(field_names: tuple[str, ...], wanted: str | None = None) -> tuple[tuple[int, ...], ...]:
+def groups_of(
+    field_names: tuple[str, ...], wanted: str | None = None
+) -> tuple[tuple[int, ...], ...]:
     """Field numbers of each group (stream): u and v together and every other field alone, or as `wanted` says, such as "u,v;p".
 
     Raises InputError for fields that are unknown, named twice or left out.
     """
     if wanted is None:
         pair = tuple(field_names.index(name) for name in ("u", "v") if name in field_names)
-        return tuple(pair if number in pair else (number,) for number in range(len(field_names)) if number not in pair[1:])
+        return tuple(
+            pair if number in pair else (number,)
+            for number in range(len(field_names))
+            if number not in pair[1:]
+        )
     groups = [[name.strip() for name in group.split(",")] for group in wanted.split(";")]
     named = [name for group in groups for name in group]
     if sorted(named) != sorted(field_names):
-        raise InputError(f'groups "{wanted}": each of the fields {", ".join(field_names)} must stand in one group, as in "u,v;p"')
+        raise InputError(
+            f'groups "{wanted}": each of the fields {", ".join(field_names)} must stand in one group, as in "u,v;p"'
+        )
     return tuple(tuple(field_names.index(name) for name in group) for group in groups)
 
 
@@ -264,20 +351,23 @@ def split(parameters: np.ndarray, seed: int) -> Split:
     """
     count = len(parameters)
     if count < 4:
-        raise InputError(f"{count} trajectories are too few to be split; at least 4 are needed (2 to train, 1 to choose by, 1 to score)")
+        raise InputError(
+            f"{count} trajectories are too few to be split; at least 4 are needed (2 to train, 1 to choose by, 1 to score)"
+        )
     # ranks by the first parameter, ties broken by the others
     order = np.lexsort(parameters.T[::-1]) if parameters.shape[1] else np.arange(count)
     values = np.unique(parameters[:, 0]) if parameters.shape[1] else np.zeros(1)
     gap, top, note = values[:0], values[:0], ""
     if len(values) < 12:
-        note = (
-            f"no gap and no extrapolation part: the first parameter has {len(values)} different values, 12 are needed; the split is random"
-        )
+        note = f"no gap and no extrapolation part: the first parameter has {len(values)} different values, 12 are needed; the split is random"
     else:
         block = round(0.1 * len(values))
         first = round(0.55 * len(values)) - block // 2
         gap, top = values[first : first + block], values[len(values) - block :]
-    is_gap, is_top = (np.isin(parameters[order, 0], part) if len(part) else np.zeros(count, bool) for part in (gap, top))
+    is_gap, is_top = (
+        np.isin(parameters[order, 0], part) if len(part) else np.zeros(count, bool)
+        for part in (gap, top)
+    )
     rest = order[~is_gap & ~is_top]
     shuffled = np.random.default_rng((seed, 60)).permutation(len(rest))
     inner = shuffled[(shuffled > 0) & (shuffled < len(rest) - 1)]
@@ -285,5 +375,10 @@ def split(parameters: np.ndarray, seed: int) -> Split:
     others = shuffled[~np.isin(shuffled, scored)]
     validation, train = np.split(others, [max(1, round(0.12 * len(rest)))])
     return Split(
-        np.sort(rest[train]), np.sort(rest[validation]), np.sort(rest[scored]), np.sort(order[is_gap]), np.sort(order[is_top]), note
+        np.sort(rest[train]),
+        np.sort(rest[validation]),
+        np.sort(rest[scored]),
+        np.sort(order[is_gap]),
+        np.sort(order[is_top]),
+        note,
     )

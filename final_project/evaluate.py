@@ -46,7 +46,9 @@ class Config:
 def main(config: Config) -> dict[str, Any]:
     folder = config.run or newest_run(HERE / "results")
     if not (folder / "run.json").exists():
-        raise InputError(f"--run {folder} holds no run.json; give the folder of a finished run of the final project")
+        raise InputError(
+            f"--run {folder} holds no run.json; give the folder of a finished run of the final project"
+        )
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     path = config.data or data_folder() / record["data"]["path"]
     flow = load_flow(path)
@@ -58,7 +60,11 @@ def main(config: Config) -> dict[str, Any]:
         raise InputError(
             f"--start {config.start} --steps {steps}: {path} has {last + 1} frames, so the start and at least one step must lie within 0 to {last}"
         )
-    rows = np.arange(len(flow.fields)) if config.data else split(flow.parameters, record["config"]["seed"]).interpolation
+    rows = (
+        np.arange(len(flow.fields))
+        if config.data
+        else split(flow.parameters, record["config"]["seed"]).interpolation
+    )
     judge = Judge(flow, tuple(record["config"]["grid"]), steps + 1)
     table: list[dict[str, Any]] = []
     first, theta = flow.fields[rows, config.start], flow.parameters[rows]
@@ -68,10 +74,29 @@ def main(config: Config) -> dict[str, Any]:
         "persistence": lambda first, theta, steps: np.repeat(first[:, None], steps, 1),
     }
     for name, guess in guesses.items():
-        scores: Scores = {"interpolation" if config.data is None else "given": judge.compare(guess(first, theta, steps), truth, first)}
-        table += judge.rows(name, [scores], params=parameters(autoencoder) + parameters(temporal) if name == about["name"] else None)
-    result = {"run": {"folder": folder.name, "data": flow.provenance, "trajectories": len(rows), "start": config.start, "steps": steps},
-              "metrics_info": METRICS_INFO, "rows": table}  # fmt: skip
+        scores: Scores = {
+            "interpolation" if config.data is None else "given": judge.compare(
+                guess(first, theta, steps), truth, first
+            )
+        }
+        table += judge.rows(
+            name,
+            [scores],
+            params=parameters(autoencoder) + parameters(temporal)
+            if name == about["name"]
+            else None,
+        )
+    result = {
+        "run": {
+            "folder": folder.name,
+            "data": flow.provenance,
+            "trajectories": len(rows),
+            "start": config.start,
+            "steps": steps,
+        },
+        "metrics_info": METRICS_INFO,
+        "rows": table,
+    }
     out = config.out or folder / f"evaluation-{config.data.stem if config.data else 'test'}.json"
     write_json(out, result)
     draw_figures(folder)

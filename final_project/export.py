@@ -26,7 +26,9 @@ def write_vtk(folder: Path, flow: Flow, trajectory: int = 0) -> Path:
     """
     folder = Path(folder)
     if not 0 <= trajectory < len(flow.fields):
-        raise InputError(f"trajectory {trajectory} does not exist; the flow has 0 to {len(flow.fields) - 1}")
+        raise InputError(
+            f"trajectory {trajectory} does not exist; the flow has 0 to {len(flow.fields) - 1}"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -34,12 +36,16 @@ def write_vtk(folder: Path, flow: Flow, trajectory: int = 0) -> Path:
     points = np.pad(flow.coordinates, ((0, 0), (0, 1)))  # (P, 3)
     triangles = flow.triangles if len(flow.triangles) else triangulate(flow.coordinates)
     digits = max(4, len(str(len(flow.time) - 1)))
-    names = [escape(name, {'"': "&quot;"}) for name in flow.field_names]  # meshio writes names as they are
+    names = [
+        escape(name, {'"': "&quot;"}) for name in flow.field_names
+    ]  # meshio writes names as they are
     lines = []
     for number, (time, frame) in enumerate(zip(flow.time, flow.fields[trajectory], strict=True)):
         data = dict(zip(names, np.ascontiguousarray(frame.T), strict=True))
         if {"u", "v"} <= data.keys():
-            data["velocity"] = np.stack([data["u"], data["v"], np.zeros_like(data["u"])], -1)  # (P, 3)
+            data["velocity"] = np.stack(
+                [data["u"], data["v"], np.zeros_like(data["u"])], -1
+            )  # (P, 3)
         name = f"frame_{number:0{digits}d}.vtu"
         with atomic_path(folder / name) as temporary:
             meshio.write(temporary, meshio.Mesh(points, [("triangle", triangles)], point_data=data))

@@ -14,7 +14,9 @@ from torch import Tensor
 from common.cli import InputError
 
 
-def patch_table(coordinates: np.ndarray, columns: int = 8, rows: int = 8, keep_empty: bool = False) -> np.ndarray:
+def patch_table(
+    coordinates: np.ndarray, columns: int = 8, rows: int = 8, keep_empty: bool = False
+) -> np.ndarray:
     """Node numbers int64 (Q, n) of every box, row by row from the lowest y, in mesh order and padded with -1.
 
     coordinates: float (P, 2). The bounding box is cut into rows x columns equal boxes, columns along x; a node on an inner edge belongs to
@@ -22,8 +24,15 @@ def patch_table(coordinates: np.ndarray, columns: int = 8, rows: int = 8, keep_e
     Raises InputError for coordinates that are not finite (P, 2), for nodes on one line along an axis, and for fewer than one box.
     """
     coordinates = np.asarray(coordinates, dtype=np.float64)
-    if coordinates.ndim != 2 or coordinates.shape[1] != 2 or not len(coordinates) or not np.isfinite(coordinates).all():
-        raise InputError(f"coordinates: shape {coordinates.shape}; allowed are finite numbers of shape (nodes, 2)")
+    if (
+        coordinates.ndim != 2
+        or coordinates.shape[1] != 2
+        or not len(coordinates)
+        or not np.isfinite(coordinates).all()
+    ):
+        raise InputError(
+            f"coordinates: shape {coordinates.shape}; allowed are finite numbers of shape (nodes, 2)"
+        )
     if columns < 1 or rows < 1:
         raise InputError(f"{columns} x {rows} patches: at least one column and one row are needed")
     low, extent = coordinates.min(0), np.ptp(coordinates, axis=0)
@@ -55,8 +64,12 @@ class Geometry:
 
 def polynomials(x: np.ndarray, degree: int) -> np.ndarray:
     """Products of Legendre polynomials up to a total degree at points (n, 2) in [-1, 1]: float64 (n, terms)."""
-    one, two = (np.polynomial.legendre.legvander(x[:, axis], degree) for axis in (0, 1))  # (n, degree + 1) each
-    return np.stack([one[:, i] * two[:, j] for i in range(degree + 1) for j in range(degree + 1 - i)], axis=1)
+    one, two = (
+        np.polynomial.legendre.legvander(x[:, axis], degree) for axis in (0, 1)
+    )  # (n, degree + 1) each
+    return np.stack(
+        [one[:, i] * two[:, j] for i in range(degree + 1) for j in range(degree + 1 - i)], axis=1
+    )
 
 
 def places_of(coordinates: np.ndarray, table: np.ndarray, columns: int, rows: int) -> np.ndarray:
@@ -67,7 +80,12 @@ def places_of(coordinates: np.ndarray, table: np.ndarray, columns: int, rows: in
 
 
 def geometry_of(
-    coordinates: np.ndarray, table: np.ndarray, columns: int, rows: int, bases: list[tuple[Tensor, Tensor]], degree: int = 3
+    coordinates: np.ndarray,
+    table: np.ndarray,
+    columns: int,
+    rows: int,
+    bases: list[tuple[Tensor, Tensor]],
+    degree: int = 3,
 ) -> Geometry:
     """Geometry of the patches `table` (Q, n) of `patch_table`, whose codes have linear parts `bases`.
 
@@ -82,9 +100,16 @@ def geometry_of(
         analysis, synthesis = [], []
         for patch, nodes in enumerate(table):
             nodes = nodes[nodes >= 0]
-            terms = torch.from_numpy(polynomials(2 * ((coordinates[nodes] - low) / size - places[patch]) - 1, degree))  # (n, terms)
-            into, out = (basis[patch].double().unflatten(0, (-1, fields))[: len(nodes)] for basis in (read, write))  # (n, f, E)
-            normal = terms.T @ terms + 1e-3 * len(nodes) * torch.eye(terms.shape[1], dtype=torch.float64)
+            terms = torch.from_numpy(
+                polynomials(2 * ((coordinates[nodes] - low) / size - places[patch]) - 1, degree)
+            )  # (n, terms)
+            into, out = (
+                basis[patch].double().unflatten(0, (-1, fields))[: len(nodes)]
+                for basis in (read, write)
+            )  # (n, f, E)
+            normal = terms.T @ terms + 1e-3 * len(nodes) * torch.eye(
+                terms.shape[1], dtype=torch.float64
+            )
             fitted = torch.linalg.solve(normal, torch.einsum("nt,nfe->tfe", terms, out).flatten(1))
             analysis.append(fitted.reshape(-1, read.shape[2]).T)
             synthesis.append(torch.einsum("nt,nfe->tfe", terms, into).flatten(0, 1))

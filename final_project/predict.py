@@ -43,12 +43,17 @@ class Config:
 
 def main(config: Config) -> Flow:
     if config.data is None:
-        raise InputError("--data is needed: a flow file on the run's mesh whose frame is the state to start from")
+        raise InputError(
+            "--data is needed: a flow file on the run's mesh whose frame is the state to start from"
+        )
     if config.steps < 1:
         raise InputError(f"--steps {config.steps}: at least one step is needed")
     folder = config.run or newest_run(HERE / "results")
     known = load_flow(config.data, least_frames=1)
-    if not (0 <= config.trajectory < len(known.fields) and -len(known.time) <= config.frame < len(known.time)):
+    if not (
+        0 <= config.trajectory < len(known.fields)
+        and -len(known.time) <= config.frame < len(known.time)
+    ):
         raise InputError(
             f"--trajectory {config.trajectory} --frame {config.frame}: {config.data} has {len(known.fields)} trajectories of {len(known.time)} frames"
         )
@@ -59,15 +64,28 @@ def main(config: Config) -> Flow:
     device, _ = choose_device(config.device)
     autoencoder, temporal, about = load_networks(folder, known, device)
     first = known.fields[config.trajectory, config.frame]
-    theta = np.array(config.parameters) if config.parameters else known.parameters[config.trajectory]
-    path = np.concatenate([first[None], predict(autoencoder, temporal, first[None], theta[None], config.steps)[0]])
-    flow = dataclasses.replace(known, fields=path[None], parameters=theta[None], time=known.time[config.frame] + about["step"] * np.arange(len(path)),
-                               provenance={"generator": f"{about['name']} of {folder.name}, from frame {config.frame} of {config.data.name}"})  # fmt: skip
+    theta = (
+        np.array(config.parameters) if config.parameters else known.parameters[config.trajectory]
+    )
+    path = np.concatenate(
+        [first[None], predict(autoencoder, temporal, first[None], theta[None], config.steps)[0]]
+    )
+    flow = dataclasses.replace(
+        known,
+        fields=path[None],
+        parameters=theta[None],
+        time=known.time[config.frame] + about["step"] * np.arange(len(path)),
+        provenance={
+            "generator": f"{about['name']} of {folder.name}, from frame {config.frame} of {config.data.name}"
+        },
+    )
     out = config.out or config.data.parent / "rollout"
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {out} cannot be written ({error.strerror}); give a writable folder") from None
+        raise InputError(
+            f"--out {out} cannot be written ({error.strerror}); give a writable folder"
+        ) from None
     write_flow(out / "rollout.h5", flow)
     write_vtk(out, flow)
     draw_rollout(
@@ -79,7 +97,9 @@ def main(config: Config) -> Flow:
         flow.fields[0],
         flow.provenance["generator"],
     )
-    print(f"written: {out}: rollout.h5, flow.pvd, rollout.gif, {config.steps} steps of {about['step']:g}")
+    print(
+        f"written: {out}: rollout.h5, flow.pvd, rollout.gif, {config.steps} steps of {about['step']:g}"
+    )
     return flow
 
 

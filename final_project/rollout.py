@@ -14,7 +14,9 @@ from final_project.sea import Temporal
 
 
 @torch.no_grad()
-def rollout(temporal: Temporal, z0: Tensor, theta: Tensor, steps: int, cached: bool = True) -> Tensor:
+def rollout(
+    temporal: Temporal, z0: Tensor, theta: Tensor, steps: int, cached: bool = True
+) -> Tensor:
     """The `steps` latents (B, steps, G, L) that follow z0 (B, G, L), without gradient and dropout.
 
     cached=False feeds the whole prefix again at every step, as the official code does. Raises InputError for steps below 1.
@@ -39,7 +41,9 @@ def weighted_error(temporal: Temporal, predicted: Tensor, truth: Tensor) -> Tens
     return (temporal.weights * (predicted - truth).square()).mean()
 
 
-def teacher_forcing(temporal: Temporal, z: Tensor, theta: Tensor, noise: Tensor | float = 0.0) -> Tensor:
+def teacher_forcing(
+    temporal: Temporal, z: Tensor, theta: Tensor, noise: Tensor | float = 0.0
+) -> Tensor:
     """Error of the next latent when every frame before it is true (published), or true plus `noise` (B, T - 1, G, L) in the units of z.
 
     The target stays the clean next latent, so the change asked for is z_(t+1) - (z_t + noise): it takes the noise back out (Pfaff et al. 2021,
@@ -61,7 +65,9 @@ def pushforward(temporal: Temporal, z: Tensor, theta: Tensor, passes: int = 1) -
     return weighted_error(temporal, temporal(inputs, theta), z[:, 1:])
 
 
-def after_own_steps(temporal: Temporal, z: Tensor, theta: Tensor, noise: Tensor, ahead: int) -> Tensor:
+def after_own_steps(
+    temporal: Temporal, z: Tensor, theta: Tensor, noise: Tensor, ahead: int
+) -> Tensor:
     """Error of the next latent from frames that are `ahead` of the model's own steps away from noisy true ones: for models that read one frame.
 
     z (B, T, G, L) with T > ahead + 1: the first T - ahead - 1 frames, plus noise (B, T - 1, G, L) of which the first are taken, are stepped
@@ -76,7 +82,12 @@ def after_own_steps(temporal: Temporal, z: Tensor, theta: Tensor, noise: Tensor,
 
 
 def unrolled(
-    temporal: Temporal, z: Tensor, theta: Tensor, steps: int, context: int = 1, generator: torch.Generator | None = None
+    temporal: Temporal,
+    z: Tensor,
+    theta: Tensor,
+    steps: int,
+    context: int = 1,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Error of `steps` latents rolled out from `context` true frames at a random time of each trajectory, with gradient through all steps.
 
@@ -84,10 +95,14 @@ def unrolled(
     """
     spare = z.shape[1] - context - steps
     if spare < 0 or steps < 1 or context < 1:
-        raise InputError(f"{context} true frames and {steps} steps need as many frames and at least one of each; there are {z.shape[1]}")
+        raise InputError(
+            f"{context} true frames and {steps} steps need as many frames and at least one of each; there are {z.shape[1]}"
+        )
     start = torch.randint(spare + 1, (len(z), 1), generator=generator, device=z.device)
     rows = torch.arange(len(z), device=z.device)[:, None]
-    window = z[rows, start + torch.arange(context + steps, device=z.device)]  # (B, context + steps, G, L)
+    window = z[
+        rows, start + torch.arange(context + steps, device=z.device)
+    ]  # (B, context + steps, G, L)
     out, cache = temporal.advance(window[:, :context], theta)
     predicted = [out[:, -1]]
     while len(predicted) < steps:

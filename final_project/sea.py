@@ -18,9 +18,21 @@ from torch import Tensor, nn
 
 from common.cli import InputError
 from final_project.patches import Geometry
-from final_project.streams import Attention, Block, Cache, Norm, PatchAttention, Reading, TemporalConfig, rotary_table, visible
+from final_project.streams import (
+    Attention,
+    Block,
+    Cache,
+    Norm,
+    PatchAttention,
+    Reading,
+    TemporalConfig,
+    rotary_table,
+    visible,
+)
 
-PRINCIPAL_FLOOR = 1e-2  # of the largest deviation: what is added to the others before they are divided by
+PRINCIPAL_FLOOR = (
+    1e-2  # of the largest deviation: what is added to the others before they are divided by
+)
 FLOOR = 1e-3  # no latent number is standardised by less than this share of its group's largest deviation
 COMMON = 16  # functions that all patches of a group have in common
 
@@ -50,20 +62,42 @@ class Temporal(nn.Module):
         self.config, self.groups, self.latents = config, groups, latents
         streams, size = (1, groups * latents) if config.joint else (groups, latents)
         width = config.width or size
-        if min(groups, latents, config.blocks, config.heads, config.down_ratio, 1 if config.window is None else config.window) < 1:
-            raise InputError("groups, latents, blocks, heads, down_ratio and window must be at least 1")
+        if (
+            min(
+                groups,
+                latents,
+                config.blocks,
+                config.heads,
+                config.down_ratio,
+                1 if config.window is None else config.window,
+            )
+            < 1
+        ):
+            raise InputError(
+                "groups, latents, blocks, heads, down_ratio and window must be at least 1"
+            )
         if config.joint and config.exchange != "none":
-            raise InputError(f'joint streams with exchange "{config.exchange}": one stream has nobody to exchange with; take "none"')
-        if width % (2 * config.heads) or (config.exchange != "none" and width % (2 * config.heads * config.down_ratio)):
+            raise InputError(
+                f'joint streams with exchange "{config.exchange}": one stream has nobody to exchange with; take "none"'
+            )
+        if width % (2 * config.heads) or (
+            config.exchange != "none" and width % (2 * config.heads * config.down_ratio)
+        ):
             raise InputError(
                 f"width {width} does not fit {config.heads} heads; take a multiple of {2 * config.heads * config.down_ratio}, "
                 "so that every head has an even size in streams and exchange"
             )
         self._first(streams, size, width)
-        self.blocks = nn.ModuleList(Block(streams, width, parameters, config) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(
+            Block(streams, width, parameters, config) for _ in range(config.blocks)
+        )
         hidden = (config.condition_width or 2 * width) if config.adaptive else None
         self.norm = (
-            nn.ModuleList(Norm(width, parameters, hidden, config.small_start) for _ in range(streams)) if config.final_norm else None
+            nn.ModuleList(
+                Norm(width, parameters, hidden, config.small_start) for _ in range(streams)
+            )
+            if config.final_norm
+            else None
         )
         self._last(streams, size, width)
         for name in ("std", "delta_std", "weights"):
@@ -74,21 +108,35 @@ class Temporal(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, Attention | PatchAttention):
                 module.name = name
-        self.head_sizes = {module.q.out_features // module.heads for module in self.modules() if isinstance(module, Attention)}
+        self.head_sizes = {
+            module.q.out_features // module.heads
+            for module in self.modules()
+            if isinstance(module, Attention)
+        }
         self._initialise()
 
     def _first(self, streams: int, size: int, width: int) -> None:
         """What leads from `size` latent numbers to streams of `width`."""
-        self.embed = nn.ModuleList(nn.Linear(size, width) for _ in range(streams)) if self.config.width else None
+        self.embed = (
+            nn.ModuleList(nn.Linear(size, width) for _ in range(streams))
+            if self.config.width
+            else None
+        )
 
     def _last(self, streams: int, size: int, width: int) -> None:
         """What leads back."""
         config = self.config
-        self.head = nn.ModuleList(nn.Linear(width, size) for _ in range(streams)) if config.width or config.delta else None
+        self.head = (
+            nn.ModuleList(nn.Linear(width, size) for _ in range(streams))
+            if config.width or config.delta
+            else None
+        )
         self.spread = None
         if config.principal and config.width:
             self.head = nn.ModuleList(nn.Linear(width, min(width, size)) for _ in range(streams))
-            self.spread = nn.ModuleList(nn.Linear(min(width, size), size, bias=False) for _ in range(streams))
+            self.spread = nn.ModuleList(
+                nn.Linear(min(width, size), size, bias=False) for _ in range(streams)
+            )
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -96,9 +144,15 @@ class Temporal(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        last: list[Any] = [layer for layer in self.head or () if self.config.delta and isinstance(layer, nn.Linear)]
+        last: list[Any] = [
+            layer for layer in self.head or () if self.config.delta and isinstance(layer, nn.Linear)
+        ]
         if self.config.small_start:
-            last += [module.conditioner[-1] for module in self.modules() if isinstance(module, Norm) and module.conditioner is not None]
+            last += [
+                module.conditioner[-1]
+                for module in self.modules()
+                if isinstance(module, Norm) and module.conditioner is not None
+            ]
             for block in self.blocks:
                 last += [] if block.tipi is None else [block.tipi[-1]]
                 for stream in block.streams:
@@ -127,7 +181,9 @@ class Temporal(nn.Module):
 
         change = z[:, 1:] - z[:, :-1]
         size = change.double().square().mean((0, 1, 3))[:, None]  # (G, 1)
-        spread = (theta.double() - theta.double().mean(0)).square().mean(0).sqrt()  # (K,); K may be 0
+        spread = (
+            (theta.double() - theta.double().mean(0)).square().mean(0).sqrt()
+        )  # (K,); K may be 0
         self.mean.copy_(z.double().mean((0, 1)))
         self.std.copy_(deviation(z))
         self.delta_std.copy_(deviation(change))
@@ -143,39 +199,63 @@ class Temporal(nn.Module):
 
         def streams(x: Tensor) -> Tensor:
             """(N, T, G, L) in the loss's units -> (streams, N T, numbers)."""
-            return rearrange(x * self.weights.sqrt(), "n t g l -> 1 (n t) (g l)" if self.config.joint else "n t g l -> g (n t) l").double()
+            return rearrange(
+                x * self.weights.sqrt(),
+                "n t g l -> 1 (n t) (g l)" if self.config.joint else "n t g l -> g (n t) l",
+            ).double()
 
         def streamed(buffer: Tensor) -> Tensor:
             return buffer.reshape(len(self.head), -1).double()
 
         scale = streamed(self.weights.sqrt())
-        for number, (state, moved) in enumerate(zip(streams(z - self.mean), streams(change), strict=True)):
+        for number, (state, moved) in enumerate(
+            zip(streams(z - self.mean), streams(change), strict=True)
+        ):
             kept = min(self.embed[number].out_features, state.shape[1])
             deviation, directions = _principal(state, kept)
-            whitened = (directions / (deviation + PRINCIPAL_FLOOR * deviation[0]).clamp(min=1e-30)).T  # (kept, numbers)
-            self.embed[number].weight[:kept] = (whitened * scale[number] * streamed(self.std)[number]).float()
+            whitened = (
+                directions / (deviation + PRINCIPAL_FLOOR * deviation[0]).clamp(min=1e-30)
+            ).T  # (kept, numbers)
+            self.embed[number].weight[:kept] = (
+                whitened * scale[number] * streamed(self.std)[number]
+            ).float()
             deviation, directions = _principal(moved, self.spread[number].in_features)
             back = directions * deviation  # (numbers, kept)
             self.spread[number].weight.copy_(
-                back / (scale[number] * streamed(self.delta_std if self.config.delta else self.std)[number])[:, None]
+                back
+                / (
+                    scale[number]
+                    * streamed(self.delta_std if self.config.delta else self.std)[number]
+                )[:, None]
             )
 
-    def advance(self, z: Tensor, theta: Tensor, cache: Cache | None = None, keep: bool = True,
-                maps: dict[str, Tensor] | None = None) -> tuple[Tensor, Cache | None]:  # fmt: skip
+    def advance(
+        self,
+        z: Tensor,
+        theta: Tensor,
+        cache: Cache | None = None,
+        keep: bool = True,
+        maps: dict[str, Tensor] | None = None,
+    ) -> tuple[Tensor, Cache | None]:
         """The next latents (B, T, G, L) of T new frames after those in the cache, and the cache with them (None unless `keep`).
 
         maps: an empty dictionary to be filled with the attention weights (B, H, T, T) by the attentions' names; without a cache only.
         Raises InputError for latents of another shape than the model's.
         """
         self._check(z)
-        cache = (Cache() if cache is None else Cache(cache.time, dict(cache.past))) if keep else None
+        cache = (
+            (Cache() if cache is None else Cache(cache.time, dict(cache.past))) if keep else None
+        )
         time, new, window = cache.time if cache else 0, z.shape[1], self.config.window
         seen = new + (time if window is None else min(time, window - 1))
         causal = time == 0 and (window is None or new <= window)
         mask = None if causal or new == 1 else visible(time, new, seen, window, z.device)
         enough = 1 << (time + new - 1).bit_length()  # one table for many lengths
         tables = {size: rotary_table(enough, size, z.device) for size in self.head_sizes}
-        turns = {size: (cos[time : time + new], sin[time : time + new]) for size, (cos, sin) in tables.items()}
+        turns = {
+            size: (cos[time : time + new], sin[time : time + new])
+            for size, (cos, sin) in tables.items()
+        }
         reading = Reading(turns, mask, causal and new > 1, window, cache, maps)
 
         theta = (theta.to(z.dtype) - self.theta_mean) / self.theta_std
@@ -193,10 +273,14 @@ class Temporal(nn.Module):
             h = [head(x) for head, x in zip(self.head, h, strict=True)]  # G of (B, T, L)
         if self.spread is not None:
             h = [spread(x) for spread, x in zip(self.spread, h, strict=True)]
-        out = rearrange(torch.stack(h, dim=2), "b t s (g l) -> b t (s g) l", l=self.latents)  # (B, T, G, L)
+        out = rearrange(
+            torch.stack(h, dim=2), "b t s (g l) -> b t (s g) l", l=self.latents
+        )  # (B, T, G, L)
         if cache is not None:
             cache.time += new
-        return torch.addcmul(z, out, self.delta_std) if self.config.delta else torch.addcmul(self.mean, out, self.std), cache
+        return torch.addcmul(z, out, self.delta_std) if self.config.delta else torch.addcmul(
+            self.mean, out, self.std
+        ), cache
 
     def _check(self, z: Tensor) -> None:
         if z.shape[2:] != (self.groups, self.latents):
@@ -208,7 +292,9 @@ class Temporal(nn.Module):
         """z (B, T, G, L), theta (B, K) -> the next latent at every time (B, T, G, L); no output depends on later frames."""
         return self.advance(z, theta, keep=False)[0]
 
-    def step(self, z: Tensor, theta: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache | None]:
+    def step(
+        self, z: Tensor, theta: Tensor, cache: Cache | None = None
+    ) -> tuple[Tensor, Cache | None]:
         """z (B, G, L) at one time and the cache of all before (None at the start) -> the next latent (B, G, L), the new cache."""
         out, cache = self.advance(z[:, None], theta, cache)
         return out[:, 0], cache
@@ -218,8 +304,11 @@ class Temporal(nn.Module):
         """Attention weights (B, H, T, T) of z (B, T, G, L) by (block, reading group, group that is read)."""
         maps: dict[str, Tensor] = {}
         self.advance(z, theta, keep=False, maps=maps)
-        crossing: dict[Any, str] = {(number, *map(int, pair.split("<"))): attention.name for number, block in enumerate(self.blocks)
-                                    for pair, attention in block.cross.items()}  # fmt: skip
+        crossing: dict[Any, str] = {
+            (number, *map(int, pair.split("<"))): attention.name
+            for number, block in enumerate(self.blocks)
+            for pair, attention in block.cross.items()
+        }
         return {key: maps[name] for key, name in crossing.items()}
 
 
@@ -233,20 +322,28 @@ class PatchTemporal(Temporal):
     def _first(self, streams: int, size: int, width: int) -> None:
         patches = self.config.patches
         if size % patches:
-            raise InputError(f"{size} latent numbers in a stream cannot be shared by {patches} patches")
+            raise InputError(
+                f"{size} latent numbers in a stream cannot be shared by {patches} patches"
+            )
         codes = size // patches
-        self.embed = nn.ParameterList(torch.randn(patches, codes, width) / math.sqrt(codes) for _ in range(streams))
+        self.embed = nn.ParameterList(
+            torch.randn(patches, codes, width) / math.sqrt(codes) for _ in range(streams)
+        )
         self.place = nn.ParameterList(0.1 * torch.randn(patches, width) for _ in range(streams))
 
     def _last(self, streams: int, size: int, width: int) -> None:
         patches, common = self.config.patches, COMMON * (self.groups // streams)
         codes = size // patches
         self.head = nn.ModuleList(nn.Linear(width, common) for _ in range(streams))
-        self.spread = nn.ParameterList(torch.randn(patches, common, codes) / math.sqrt(common) for _ in range(streams))
+        self.spread = nn.ParameterList(
+            torch.randn(patches, common, codes) / math.sqrt(common) for _ in range(streams)
+        )
 
     def _codes(self, z: Tensor) -> list[Tensor]:
         """Latents (B, T, G, L) -> for each stream the codes of its patches (B T, Q, E)."""
-        layout = "b t g (q e) -> 1 (b t) q (g e)" if self.config.joint else "b t g (q e) -> g (b t) q e"
+        layout = (
+            "b t g (q e) -> 1 (b t) q (g e)" if self.config.joint else "b t g (q e) -> g (b t) q e"
+        )
         return list(rearrange(z, layout, q=self.config.patches).unbind(0))
 
     def _start(self, z: Tensor, change: Tensor, geometry: Geometry | None) -> None:
@@ -256,34 +353,63 @@ class PatchTemporal(Temporal):
         for module in self.modules():
             if isinstance(module, PatchAttention):
                 module.look_nearby(geometry.places)
-        states, changes = (self._codes(x * self.weights.sqrt()) for x in (z - self.mean, change))  # in the loss's units
-        ends = ([_diagonal(part)] if self.config.joint else part for part in (geometry.analysis, geometry.synthesis))
-        for number, (state, moved, analysis, synthesis) in enumerate(zip(states, changes, *ends, strict=True)):
-            seen, stepped = (torch.einsum("nqe,qec->nqc", x.double().cpu(), analysis).flatten(0, 1) for x in (state, moved))
+        states, changes = (
+            self._codes(x * self.weights.sqrt()) for x in (z - self.mean, change)
+        )  # in the loss's units
+        ends = (
+            [_diagonal(part)] if self.config.joint else part
+            for part in (geometry.analysis, geometry.synthesis)
+        )
+        for number, (state, moved, analysis, synthesis) in enumerate(
+            zip(states, changes, *ends, strict=True)
+        ):
+            seen, stepped = (
+                torch.einsum("nqe,qec->nqc", x.double().cpu(), analysis).flatten(0, 1)
+                for x in (state, moved)
+            )
             kept = min(self.head[number].out_features, analysis.shape[2])
             deviation, directions = _principal(seen, kept)
-            whitened = directions / (deviation + PRINCIPAL_FLOOR * deviation[0]).clamp(min=1e-30)  # (c, C)
-            mixing = torch.randn(kept, self.embed[number].shape[2], dtype=torch.float64) / math.sqrt(kept)
+            whitened = directions / (deviation + PRINCIPAL_FLOOR * deviation[0]).clamp(
+                min=1e-30
+            )  # (c, C)
+            mixing = torch.randn(
+                kept, self.embed[number].shape[2], dtype=torch.float64
+            ) / math.sqrt(kept)
             self.embed[number].copy_(analysis @ whitened @ mixing)
             deviation, directions = _principal(stepped, kept)
             self.spread[number].zero_()[:, :kept] = (directions * deviation).T @ synthesis
 
-    def advance(self, z: Tensor, theta: Tensor, cache: Cache | None = None, keep: bool = True,
-                maps: dict[str, Tensor] | None = None) -> tuple[Tensor, Cache | None]:  # fmt: skip
+    def advance(
+        self,
+        z: Tensor,
+        theta: Tensor,
+        cache: Cache | None = None,
+        keep: bool = True,
+        maps: dict[str, Tensor] | None = None,
+    ) -> tuple[Tensor, Cache | None]:
         """As `Temporal.advance`; nothing of earlier frames is read, and maps are attention weights (B T, H, Q, Q)."""
         self._check(z)
         batch, new, time = *z.shape[:2], cache.time if cache else 0
         reading = Reading({}, None, False, None, None, maps)
-        told = ((theta.to(z.dtype) - self.theta_mean) / self.theta_std).repeat_interleave(new, 0)  # (B T, K)
+        told = ((theta.to(z.dtype) - self.theta_mean) / self.theta_std).repeat_interleave(
+            new, 0
+        )  # (B T, K)
         unit = self.weights.rsqrt()  # (G, L): size of a group's change
         parts = zip(self._codes((z - self.mean) / unit), self.embed, self.place, strict=True)
-        h = [torch.einsum("nqe,qed->nqd", x, embed) + place for x, embed, place in parts]  # streams of (B T, Q, D)
+        h = [
+            torch.einsum("nqe,qed->nqd", x, embed) + place for x, embed, place in parts
+        ]  # streams of (B T, Q, D)
         for block in self.blocks:
             h = block(h, told, reading)
         if self.norm is not None:
             h = [norm(x, told) for norm, x in zip(self.norm, h, strict=True)]
-        out = [torch.einsum("nqc,qce->nqe", head(x), spread) for x, head, spread in zip(h, self.head, self.spread, strict=True)]
-        layout = "1 (b t) q (g e) -> b t g (q e)" if self.config.joint else "g (b t) q e -> b t g (q e)"
+        out = [
+            torch.einsum("nqc,qce->nqe", head(x), spread)
+            for x, head, spread in zip(h, self.head, self.spread, strict=True)
+        ]
+        layout = (
+            "1 (b t) q (g e) -> b t g (q e)" if self.config.joint else "g (b t) q e -> b t g (q e)"
+        )
         step = rearrange(torch.stack(out), layout, b=batch, t=new, g=self.groups)
         return torch.addcmul(z, step, unit), Cache(time + new) if keep else None
 
@@ -307,10 +433,15 @@ def build(config: TemporalConfig, groups: int, latents: int, parameters: int) ->
 def count(config: TemporalConfig, groups: int, latents: int, parameters: int) -> int:
     """Number of trained numbers of a model that is not built. Raises InputError as `Temporal`."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build(config, groups, latents, parameters).parameters())
+        return sum(
+            parameter.numel()
+            for parameter in build(config, groups, latents, parameters).parameters()
+        )
 
 
-def matched(config: TemporalConfig, like: TemporalConfig, groups: int, latents: int, parameters: int) -> TemporalConfig:
+def matched(
+    config: TemporalConfig, like: TemporalConfig, groups: int, latents: int, parameters: int
+) -> TemporalConfig:
     """`config` with the MLP width that brings its number of parameters as near to that of `like` as it can.
 
     Raises InputError where even the narrowest MLP leaves it more than 1 % larger.
@@ -325,7 +456,9 @@ def matched(config: TemporalConfig, like: TemporalConfig, groups: int, latents: 
     hidden = max(1, 1 + round((target - least) / (following - least)))
     found = count(wide(hidden), groups, latents, parameters)
     if abs(found - target) > 0.01 * target:
-        raise InputError(f"no MLP width brings {found} parameters within 1 % of {target}; take another width")
+        raise InputError(
+            f"no MLP width brings {found} parameters within 1 % of {target}; take another width"
+        )
     return wide(hidden)
 
 
@@ -342,5 +475,7 @@ def unused_parameters(config: TemporalConfig, groups: int, latents: int, paramet
         hidden = 2 * size
         return 2 * size + hidden * (parameters + 1) + 2 * size * (hidden + 1) if adaptive else size
 
-    diagonal = groups * (4 * low**2 + 3 * low) if config.exchange in ("sequential", "symmetric") else 0
+    diagonal = (
+        groups * (4 * low**2 + 3 * low) if config.exchange in ("sequential", "symmetric") else 0
+    )
     return config.blocks * (groups * norm(width) + norm(low) + diagonal + width * (parameters + 1))

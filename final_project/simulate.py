@@ -65,7 +65,14 @@ def solver(flow: str) -> ModuleType:
 def identity(config: Config) -> str:
     """What the bytes of trajectory i depend on, besides i, as JSON."""
     settings = dataclasses.asdict(solver(config.flow).PRESETS[config.preset])
-    return json.dumps({"flow": config.flow, "seed": config.seed, "settings": settings, "NGSolve": importlib.metadata.version("ngsolve")})
+    return json.dumps(
+        {
+            "flow": config.flow,
+            "seed": config.seed,
+            "settings": settings,
+            "NGSolve": importlib.metadata.version("ngsolve"),
+        }
+    )
 
 
 def part(folder: Path, number: int) -> Path:
@@ -101,24 +108,35 @@ def read_part(folder: Path, number: int, wanted: str) -> dict[str, np.ndarray]:
         raise InputError(f"{path} is not a readable part; remove it and use --resume") from None
     different = [key for key, value in json.loads(wanted).items() if found.get(key) != value]
     if different:
-        raise InputError(f"{path} was made with another {', '.join(different)}; use the same options, another --out, or remove {folder}")
+        raise InputError(
+            f"{path} was made with another {', '.join(different)}; use the same options, another --out, or remove {folder}"
+        )
     return arrays
 
 
-def outcomes(config: Config, numbers: list[int], folder: Path) -> Generator[tuple[int, float | None], None, None]:
+def outcomes(
+    config: Config, numbers: list[int], folder: Path
+) -> Generator[tuple[int, float | None], None, None]:
     """(trajectory, time of divergence or None) as they finish."""
     workers = min(config.workers, len(numbers))
     if workers <= 1:
         yield from ((number, work(config, number, folder)) for number in numbers)
         return
     # a worker dies silently of the Ctrl-C that reaches the whole process group
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
+    with ProcessPoolExecutor(
+        workers,
+        multiprocessing.get_context("spawn"),
+        signal.signal,
+        (signal.SIGINT, signal.SIG_DFL),
+    ) as pool:
         futures = {pool.submit(work, config, number, folder): number for number in numbers}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenExecutor:
-            raise InputError("a worker was killed (out of memory?); what is finished is kept: --resume, with fewer --workers") from None
+            raise InputError(
+                "a worker was killed (out of memory?); what is finished is kept: --resume, with fewer --workers"
+            ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -128,21 +146,38 @@ def merge(config: Config, out: Path, folder: Path, notice: str | None = None) ->
     missing = [number for number in range(config.trajectories) if not part(folder, number).exists()]
     if missing:
         named = ", ".join(map(str, missing[:12])) + (", ..." if len(missing) > 12 else "")
-        raise InputError(f"{folder} lacks {len(missing)} of {config.trajectories} trajectories ({named}); simulate them with --resume")
+        raise InputError(
+            f"{folder} lacks {len(missing)} of {config.trajectories} trajectories ({named}); simulate them with --resume"
+        )
     module, wanted = solver(config.flow), identity(config)
     parts = [read_part(folder, number, wanted) for number in range(config.trajectories)]
     good = [arrays for arrays in parts if "diverged" not in arrays]
     if not good:
         raise InputError(f"all {config.trajectories} trajectories diverged; nothing is written")
-    parameters, known = np.stack([arrays["parameters"] for arrays in good]), len(module.PARAMETER_NAMES)
+    parameters, known = (
+        np.stack([arrays["parameters"] for arrays in good]),
+        len(module.PARAMETER_NAMES),
+    )
     provenance = json.loads(wanted) | {
-        "generator": "final_project/simulate.py", "preset": config.preset, "about": module.simulate.__doc__,
-        "diverged": {str(number): float(arrays["diverged"]) for number, arrays in enumerate(parts) if "diverged" in arrays},
-        "hidden_parameters": parameters[:, known:].tolist(), **({"notice": notice} if notice else {}),
-    }  # fmt: skip
-    flow = Flow(np.stack([arrays["fields"] for arrays in good]), parameters=parameters[:, :known], field_names=module.FIELD_NAMES,
-                parameter_names=module.PARAMETER_NAMES, provenance=provenance,
-                **{name: good[0][name] for name in ("coordinates", "triangles", "time")})  # fmt: skip
+        "generator": "final_project/simulate.py",
+        "preset": config.preset,
+        "about": module.simulate.__doc__,
+        "diverged": {
+            str(number): float(arrays["diverged"])
+            for number, arrays in enumerate(parts)
+            if "diverged" in arrays
+        },
+        "hidden_parameters": parameters[:, known:].tolist(),
+        **({"notice": notice} if notice else {}),
+    }
+    flow = Flow(
+        np.stack([arrays["fields"] for arrays in good]),
+        parameters=parameters[:, :known],
+        field_names=module.FIELD_NAMES,
+        parameter_names=module.PARAMETER_NAMES,
+        provenance=provenance,
+        **{name: good[0][name] for name in ("coordinates", "triangles", "time")},
+    )
     write_flow(out, flow)
     return flow
 
@@ -150,7 +185,9 @@ def merge(config: Config, out: Path, folder: Path, notice: str | None = None) ->
 def main(config: Config, notice: str | None = None) -> Path | None:
     """Runs what the options ask for; returns the file, or None for a shard."""
     if config.trajectories < 1 or config.workers < 1:
-        raise InputError(f"--trajectories {config.trajectories} --workers {config.workers}: at least one of each is needed")
+        raise InputError(
+            f"--trajectories {config.trajectories} --workers {config.workers}: at least one of each is needed"
+        )
     match = re.fullmatch(r"(\d+)/(\d+)", config.shard)
     if not match or not int(match[1]) < int(match[2]):
         raise InputError(f"--shard {config.shard}: allowed is i/n with 0 <= i < n")
@@ -162,25 +199,38 @@ def main(config: Config, notice: str | None = None) -> Path | None:
     left = [number for number in numbers if not part(folder, number).exists()]
     if not config.merge:
         if left != numbers and not config.resume:
-            raise InputError(f"{folder} holds {len(numbers) - len(left)} of these trajectories; use --resume, or another --out")
+            raise InputError(
+                f"{folder} holds {len(numbers) - len(left)} of these trajectories; use --resume, or another --out"
+            )
         for number in sorted(set(numbers) - set(left)):
             read_part(folder, number, identity(config))
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"--out {out} cannot be written ({error.strerror}); give a writable place") from None
+            raise InputError(
+                f"--out {out} cannot be written ({error.strerror}); give a writable place"
+            ) from None
         try:
             with contextlib.closing(outcomes(config, left, folder)) as results:
                 for number, diverged in progress(results, f"simulating {config.flow}", len(left)):
                     if diverged is not None:
-                        print(f"trajectory {number} diverged at t = {diverged:.4g} and is left out", file=sys.stderr)
+                        print(
+                            f"trajectory {number} diverged at t = {diverged:.4g} and is left out",
+                            file=sys.stderr,
+                        )
         except KeyboardInterrupt:
-            raise Interrupted(f"finished trajectories are kept in {folder}; the same command with --resume goes on") from None
+            raise Interrupted(
+                f"finished trajectories are kept in {folder}; the same command with --resume goes on"
+            ) from None
         if int(match[2]) > 1:
-            print(f"{len(numbers)} of {config.trajectories} trajectories in {folder}; join all shards with --merge")
+            print(
+                f"{len(numbers)} of {config.trajectories} trajectories in {folder}; join all shards with --merge"
+            )
             return None
     flow = merge(config, out, folder, notice)
-    print(f"{len(flow.fields)} trajectories of {flow.fields.shape[1]} frames on {flow.fields.shape[2]} nodes: {out}")
+    print(
+        f"{len(flow.fields)} trajectories of {flow.fields.shape[1]} frames on {flow.fields.shape[2]} nodes: {out}"
+    )
     return out
 
 
@@ -188,10 +238,22 @@ def built_in(flow: Literal["cylinder", "lock_exchange"], preset: Preset, workers
     """The sample of a preset (smoke: 6 trajectories, default: 16), simulated once and kept in the data folder. Raises InputError."""
     solver(flow)  # refuses an unknown flow
     if preset not in BUILT_IN:
-        raise InputError(f"the built-in sample has no preset {preset}; allowed are {', '.join(BUILT_IN)}")
+        raise InputError(
+            f"the built-in sample has no preset {preset}; allowed are {', '.join(BUILT_IN)}"
+        )
     out = data_folder() / "built-in" / f"{flow}-{preset}.h5"
     if not out.exists():
-        main(Config(flow=flow, trajectories=BUILT_IN[preset], workers=workers, preset=preset, out=out, resume=True), NOTICE)
+        main(
+            Config(
+                flow=flow,
+                trajectories=BUILT_IN[preset],
+                workers=workers,
+                preset=preset,
+                out=out,
+                resume=True,
+            ),
+            NOTICE,
+        )
         shutil.rmtree(out.with_name(out.stem + ".parts"))
     return load_flow(out)
 

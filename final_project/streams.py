@@ -23,7 +23,16 @@ from torch import Tensor, nn
 Exchange = Literal["none", "addition", "sequential", "symmetric"]
 ROTARY_BASE = 10000.0
 # Where heads look at first, (columns, rows) away, and how sharply: the patch itself, its four neighbours, then ever wider around it.
-LOOKS = ((0, 0, 1.0), (1, 0, 1.0), (-1, 0, 1.0), (0, 1, 1.0), (0, -1, 1.0), (0, 0, 1 / 4), (0, 0, 1 / 16), (0, 0, 0.0))
+LOOKS = (
+    (0, 0, 1.0),
+    (1, 0, 1.0),
+    (-1, 0, 1.0),
+    (0, 1, 1.0),
+    (0, -1, 1.0),
+    (0, 0, 1 / 4),
+    (0, 0, 1 / 16),
+    (0, 0, 0.0),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +83,22 @@ class TemporalConfig:
     @classmethod
     def published(cls, adaptive: bool = True, exchange: Exchange = "sequential") -> TemporalConfig:
         """The shipped cylinder configuration, or with adaptive=False the multiphase one (87.19 and 201.51 million parameters)."""
-        return cls(width=None, blocks=1, mlp_ratio=8.0, exchange=exchange, gated=False, adaptive=adaptive, condition_width=None, delta=False,
-                   principal=False, final_norm=True, output_projection=True, small_start=False, standardise=False, dropout=0.1 if adaptive else 0.0)  # fmt: skip
+        return cls(
+            width=None,
+            blocks=1,
+            mlp_ratio=8.0,
+            exchange=exchange,
+            gated=False,
+            adaptive=adaptive,
+            condition_width=None,
+            delta=False,
+            principal=False,
+            final_norm=True,
+            output_projection=True,
+            small_start=False,
+            standardise=False,
+            dropout=0.1 if adaptive else 0.0,
+        )
 
 
 @dataclasses.dataclass
@@ -100,7 +123,9 @@ class Reading:
 
 def rotary(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines (T, d) of integer positions (T,) for heads of d = `size` numbers (Su et al. 2021)."""
-    rates = ROTARY_BASE ** (-torch.arange(0, size, 2, device=positions.device, dtype=torch.float64) / size)
+    rates = ROTARY_BASE ** (
+        -torch.arange(0, size, 2, device=positions.device, dtype=torch.float64) / size
+    )
     angles = positions.double()[:, None] * rates  # (T, d / 2)
     cos, sin = angles.cos().float(), angles.sin().float()
     return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
@@ -141,18 +166,27 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, source: Tensor, reading: Reading) -> Tensor:
         """(B, T, D) of what each of the T new frames of x reads in the new and cached frames of `source` (B, T, D)."""
         q = self.q(x).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, H, T, d)
-        k, v = self.kv(source).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, T, d) each
+        k, v = (
+            self.kv(source).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )  # (B, H, T, d) each
         q, k = (rotate(each, reading.rotation[q.shape[3]]) for each in (q, k))
         if reading.cache is not None:
             if self.name in reading.cache.past:
-                k, v = (torch.cat(pair, dim=2) for pair in zip(reading.cache.past[self.name], (k, v), strict=True))  # (B, H, S, d)
+                k, v = (
+                    torch.cat(pair, dim=2)
+                    for pair in zip(reading.cache.past[self.name], (k, v), strict=True)
+                )  # (B, H, S, d)
             first = 0 if reading.window is None else max(0, k.shape[2] - reading.window + 1)
             reading.cache.past[self.name] = k[:, :, first:], v[:, :, first:]
         if reading.maps is not None:
             scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
             hidden = ~visible(0, q.shape[2], k.shape[2], reading.window, q.device)
-            reading.maps[self.name] = scores.masked_fill(hidden, -torch.inf).softmax(3)  # (B, H, T, S)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=reading.mask, is_causal=reading.causal)
+            reading.maps[self.name] = scores.masked_fill(hidden, -torch.inf).softmax(
+                3
+            )  # (B, H, T, S)
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=reading.mask, is_causal=reading.causal
+        )
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
@@ -178,8 +212,12 @@ class PatchAttention(nn.Module):
     def forward(self, x: Tensor, source: Tensor, reading: Reading) -> Tensor:
         """(B, Q, D) of what each patch of x reads in the patches of `source` (B, Q, D)."""
         q = self.q(x).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, H, Q, d)
-        k, v = self.kv(source).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, Q, d) each
-        weights = torch.add(self.bias, q @ k.transpose(2, 3), alpha=q.shape[3] ** -0.5).softmax(3)  # (B, H, Q, Q)
+        k, v = (
+            self.kv(source).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )  # (B, H, Q, d) each
+        weights = torch.add(self.bias, q @ k.transpose(2, 3), alpha=q.shape[3] ** -0.5).softmax(
+            3
+        )  # (B, H, Q, Q)
         if reading.maps is not None:
             reading.maps[self.name] = weights
         return self.out((weights @ v).transpose(1, 2).flatten(2))
@@ -191,11 +229,15 @@ class Norm(nn.Module):
     def __init__(self, width: int, parameters: int, hidden: int | None, small_start: bool):
         super().__init__()
         adaptive = hidden is not None and parameters > 0
-        self.weight = nn.Parameter(torch.zeros(width) if adaptive and small_start else torch.ones(width))
+        self.weight = nn.Parameter(
+            torch.zeros(width) if adaptive and small_start else torch.ones(width)
+        )
         self.bias = nn.Parameter(torch.zeros(width)) if adaptive else None
         self.conditioner: nn.Sequential | None = None
         if hidden is not None and adaptive:
-            self.conditioner = nn.Sequential(nn.Linear(parameters, hidden), nn.SiLU(), nn.Linear(hidden, 2 * width))
+            self.conditioner = nn.Sequential(
+                nn.Linear(parameters, hidden), nn.SiLU(), nn.Linear(hidden, 2 * width)
+            )
 
     def gain(self, theta: Tensor) -> tuple[Tensor, Tensor | None]:
         """Gain and shift, each (B, 1, D) for parameters (B, K); plain: (D,) and None."""
@@ -214,7 +256,13 @@ class Norm(nn.Module):
 
 def mlp(width: int, hidden: int, dropout: float) -> nn.Sequential:
     """Linear - LayerNorm - GELU - Linear, as published."""
-    return nn.Sequential(nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, width), nn.Dropout(dropout))
+    return nn.Sequential(
+        nn.Linear(width, hidden),
+        nn.LayerNorm(hidden),
+        nn.GELU(),
+        nn.Linear(hidden, width),
+        nn.Dropout(dropout),
+    )
 
 
 Attending = Callable[[int, int], nn.Module]  # (width, heads) -> attention
@@ -227,15 +275,30 @@ class Stream(nn.Module):
     norm_low: Any
     up: Any
 
-    def __init__(self, width: int, parameters: int, config: TemporalConfig, exchanging: bool, attention: Attending):
+    def __init__(
+        self,
+        width: int,
+        parameters: int,
+        config: TemporalConfig,
+        exchanging: bool,
+        attention: Attending,
+    ):
         super().__init__()
         low = width // config.down_ratio
 
         def norm(size: int) -> Norm:
-            return Norm(size, parameters, (config.condition_width or 2 * size) if config.adaptive else None, config.small_start)
+            return Norm(
+                size,
+                parameters,
+                (config.condition_width or 2 * size) if config.adaptive else None,
+                config.small_start,
+            )
 
         self.norm1, self.attention = norm(width), attention(width, config.heads)
-        self.norm2, self.mlp = norm(width), mlp(width, round(config.mlp_ratio * width), config.dropout)
+        self.norm2, self.mlp = (
+            norm(width),
+            mlp(width, round(config.mlp_ratio * width), config.dropout),
+        )
         self.down = nn.Linear(width, low) if exchanging else None
         self.norm_low = norm(low) if exchanging else None
         self.up = nn.Linear(low, width) if exchanging else None
@@ -253,20 +316,36 @@ class Block(nn.Module):
 
     def __init__(self, streams: int, width: int, parameters: int, config: TemporalConfig):
         super().__init__()
-        attention: Attending = functools.partial(PatchAttention, patches=config.patches) if config.patches else Attention
+        attention: Attending = (
+            functools.partial(PatchAttention, patches=config.patches)
+            if config.patches
+            else Attention
+        )
         self.exchange: Exchange = config.exchange if streams > 1 else "none"
         exchanging, low = self.exchange != "none", width // config.down_ratio
-        self.streams = nn.ModuleList(Stream(width, parameters, config, exchanging, attention) for _ in range(streams))
+        self.streams = nn.ModuleList(
+            Stream(width, parameters, config, exchanging, attention) for _ in range(streams)
+        )
         pairs = [f"{i}<{j}" for i in range(streams) for j in range(streams) if i != j]
-        self.cross = nn.ModuleDict({pair: attention(low, config.heads) for pair in pairs if self.exchange in ("sequential", "symmetric")})
+        self.cross = nn.ModuleDict(
+            {
+                pair: attention(low, config.heads)
+                for pair in pairs
+                if self.exchange in ("sequential", "symmetric")
+            }
+        )
         receivers = pairs if self.cross else [str(i) for i in range(streams)]
-        self.gates = nn.ParameterDict({name: torch.zeros(width) for name in receivers if exchanging and config.gated})
+        self.gates = nn.ParameterDict(
+            {name: torch.zeros(width) for name in receivers if exchanging and config.gated}
+        )
         self.tipi: nn.Sequential | None = None
         if config.tipi and parameters:
             # LayerNorm erases the size of the only parameter; with standardised parameters it is left out
             hidden = max(8 * parameters, width // 4) if config.standardise else 8 * parameters
             inner = nn.Identity() if config.standardise else nn.LayerNorm(hidden)
-            self.tipi = nn.Sequential(nn.Linear(parameters, hidden), inner, nn.GELU(), nn.Linear(hidden, width))
+            self.tipi = nn.Sequential(
+                nn.Linear(parameters, hidden), inner, nn.GELU(), nn.Linear(hidden, width)
+            )
 
     def received(self, i: int, lowered: list[Tensor], reading: Reading) -> Tensor:
         """What stream i takes from the others' lowered states (B, T, E) -> (B, T, D)."""
@@ -274,22 +353,35 @@ class Block(nn.Module):
         if self.exchange == "addition":
             parts: dict[str, Any] = {str(i): sum(lowered[j] for j in others)}
         else:
-            parts = {f"{i}<{j}": self.cross[f"{i}<{j}"](lowered[i], lowered[j], reading) for j in others}
+            parts = {
+                f"{i}<{j}": self.cross[f"{i}<{j}"](lowered[i], lowered[j], reading) for j in others
+            }
         lifted = {name: self.streams[i].up(F.gelu(part)) for name, part in parts.items()}
         return sum(part * self.gates[name] if self.gates else part for name, part in lifted.items())
 
     def forward(self, h: list[Tensor], theta: Tensor, reading: Reading) -> list[Tensor]:
         """G states (B, T, D) and parameters (B, K) -> G states."""
         normed = [stream.norm1(x, theta) for stream, x in zip(self.streams, h, strict=True)]
-        h = [x + stream.attention(y, y, reading) for stream, x, y in zip(self.streams, h, normed, strict=True)]
+        h = [
+            x + stream.attention(y, y, reading)
+            for stream, x, y in zip(self.streams, h, normed, strict=True)
+        ]
         if self.exchange != "none":
             lowered = [stream.lower(x, theta) for stream, x in zip(self.streams, h, strict=True)]
             for i, stream in enumerate(self.streams):
                 h[i] = h[i] + self.received(i, lowered, reading)
-                if self.exchange == "sequential" and i + 1 < len(h):  # Gauss-Seidel: the next streams read what this one has become
+                if self.exchange == "sequential" and i + 1 < len(
+                    h
+                ):  # Gauss-Seidel: the next streams read what this one has become
                     lowered[i] = stream.lower(h[i], theta)
         if self.tipi is not None:
             told = self.tipi(theta)[:, None]  # (B, 1, D)
             h = [x + told for x in h]
-        h = [x + stream.mlp(stream.norm2(x, theta)) for stream, x in zip(self.streams, h, strict=True)]
-        return [x if stream.projection is None else stream.projection(x) for stream, x in zip(self.streams, h, strict=True)]
+        h = [
+            x + stream.mlp(stream.norm2(x, theta))
+            for stream, x in zip(self.streams, h, strict=True)
+        ]
+        return [
+            x if stream.projection is None else stream.projection(x)
+            for stream, x in zip(self.streams, h, strict=True)
+        ]

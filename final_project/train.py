@@ -27,23 +27,40 @@ from final_project.config import MODELS, Config, temporal_config
 from final_project.data import Flow, groups_of, load_flow, split
 from final_project.figures import draw_figures
 from final_project.models import build_autoencoder, build_temporal, encode, predict, save_networks
-from final_project.protocols import METRICS_INFO, Judge, attention_maps, coded, fit_and_score, pictures, print_table
+from final_project.protocols import (
+    METRICS_INFO,
+    Judge,
+    attention_maps,
+    coded,
+    fit_and_score,
+    pictures,
+    print_table,
+)
 from final_project.sea import count
 from final_project.training import train_autoencoder, train_temporal
 
 HERE = Path(__file__).resolve().parent
-EXCHANGES = (("patch SEA", "patches, no exchange, matched"), ("SEA", "no exchange, matched"))  # each with its control
+EXCHANGES = (
+    ("patch SEA", "patches, no exchange, matched"),
+    ("SEA", "no exchange, matched"),
+)  # each with its control
 
 
 def load(config: Config) -> tuple[Flow, str]:
     """The flow, and the name of its source. Raises InputError for files that cannot be used."""
     path = config.data or data_folder() / f"{config.flow}.h5"
-    if config.source == "simulated" or (config.source == "auto" and config.data is None and not path.exists()):
+    if config.source == "simulated" or (
+        config.source == "auto" and config.data is None and not path.exists()
+    ):
         from final_project.simulate import built_in  # NGSolve is needed only here
 
-        return built_in(config.flow, "smoke" if config.preset == "smoke" else "default", workers=2), f"simulated-{config.flow}"
+        return built_in(
+            config.flow, "smoke" if config.preset == "smoke" else "default", workers=2
+        ), f"simulated-{config.flow}"
     if not path.exists():
-        raise InputError(f"{path} does not exist; make it with simulate.py, give --data, or take --source simulated")
+        raise InputError(
+            f"{path} does not exist; make it with simulate.py, give --data, or take --source simulated"
+        )
     return load_flow(path), path.stem
 
 
@@ -55,11 +72,17 @@ def main(config: Config) -> dict[str, Any]:
         raise InputError(f"--models {', '.join(sorted(unknown))}: allowed are {'; '.join(MODELS)}")
     judge, device = Judge(flow, config.grid, config.frames), choose_device(config.device)[0]
     for name in config.models:  # sizes that do not fit are refused here
-        latents = len(build_autoencoder(config, name == "as published", flow.coordinates, groups).index) * config.latents
+        latents = (
+            len(build_autoencoder(config, name == "as published", flow.coordinates, groups).index)
+            * config.latents
+        )
         sizes = len(groups), latents, flow.parameters.shape[1]
         count(temporal_config(config, name, *sizes), *sizes)
     fields, theta = flow.fields[parts.train, : judge.frames], flow.parameters[parts.train]
-    known, known_theta = flow.fields[parts.validation, : judge.frames], flow.parameters[parts.validation]
+    known, known_theta = (
+        flow.fields[parts.validation, : judge.frames],
+        flow.parameters[parts.validation],
+    )
     folder = config.out or HERE / "results" / f"{source}-{config.preset}"
     world = World.join(device)
 
@@ -67,16 +90,49 @@ def main(config: Config) -> dict[str, Any]:
         """Both stages: {published: autoencoder}, {(model, seed): (autoencoder, temporal model, seconds)}."""
         coders: dict[bool, tuple[MeshAutoencoder, float]] = {}
         for published in sorted({False, *(name == "as published" for name in config.models)}):
-            state = run.memo(f"autoencoder error, {'as published' if published else 'own'}", partial(train_autoencoder, config, run, published, flow, groups, fields, known, device, world))  # fmt: skip
+            state = run.memo(
+                f"autoencoder error, {'as published' if published else 'own'}",
+                partial(
+                    train_autoencoder,
+                    config,
+                    run,
+                    published,
+                    flow,
+                    groups,
+                    fields,
+                    known,
+                    device,
+                    world,
+                ),
+            )
             model = build_autoencoder(config, published, flow.coordinates, groups)
             model.load_state_dict(tensors(state["weights"]))
             coders[published] = model.to(device).eval(), state["seconds"]
         found = {}
-        for name, seed in [(name, seed) for name in config.models for seed in range(config.seeds) if config.stage != "autoencoder"]:
+        for name, seed in [
+            (name, seed)
+            for name in config.models
+            for seed in range(config.seeds)
+            if config.stage != "autoencoder"
+        ]:
             coder, seconds = coders[name == "as published"]
             state = run.memo(
                 f"rollout error, {name}, seed {seed}",
-                partial(train_temporal, config, run, name, seed, coder, flow.coordinates, fields, theta, known, known_theta, device, world),
+                partial(
+                    train_temporal,
+                    config,
+                    run,
+                    name,
+                    seed,
+                    coder,
+                    flow.coordinates,
+                    fields,
+                    theta,
+                    known,
+                    known_theta,
+                    device,
+                    world,
+                ),
             )
             size, latents = encode(coder, fields[:1, :1]).shape[2:]
             temporal = build_temporal(config, name, size, latents, theta.shape[1])
@@ -91,10 +147,21 @@ def main(config: Config) -> dict[str, Any]:
         return {}
     with Run(config, folder, __file__, source, flow.provenance) as run:
         world.wait()
-        run.note(device=device, processes=world.size, groups=[[flow.field_names[field] for field in group] for group in groups], nodes=len(flow.coordinates),
-                 frames=len(flow.time), split={name: len(rows) for name, rows in vars(parts).items() if name != "note"}, split_note=parts.note,
-                 exchange="off: one field group" if len(groups) == 1 else "on")  # fmt: skip
-        for notice in (flow.provenance.get("notice"), parts.note, "one field group: no exchange" if len(groups) == 1 else None):
+        run.note(
+            device=device,
+            processes=world.size,
+            groups=[[flow.field_names[field] for field in group] for group in groups],
+            nodes=len(flow.coordinates),
+            frames=len(flow.time),
+            split={name: len(rows) for name, rows in vars(parts).items() if name != "note"},
+            split_note=parts.note,
+            exchange="off: one field group" if len(groups) == 1 else "on",
+        )
+        for notice in (
+            flow.provenance.get("notice"),
+            parts.note,
+            "one field group: no exchange" if len(groups) == 1 else None,
+        ):
             if notice:
                 print(f"notice: {notice}", file=sys.stderr)
         coders, trained = train_all(run)
@@ -102,7 +169,11 @@ def main(config: Config) -> dict[str, Any]:
 
         # evaluation: the codes' own floor, then rollouts of every model and control on the test trajectories, once
         floors = {
-            f"autoencoder{', as published' if published else ''}": (partial(coded, model, flow), parameters(model), seconds)
+            f"autoencoder{', as published' if published else ''}": (
+                partial(coded, model, flow),
+                parameters(model),
+                seconds,
+            )
             for published, (model, seconds) in coders.items()
         }
         scores, table = {}, []
@@ -110,14 +181,29 @@ def main(config: Config) -> dict[str, Any]:
             scores[name] = [run.memo(f"scores {name}", partial(judge.score, floor, parts))]
             table += judge.rows(name, scores[name], params=weights, seconds=round(seconds, 1))
         for name in config.baselines if trained else ():
-            fitting = partial(fit_and_score, config, judge, parts, name, fields, theta, (known, known_theta), device)
+            fitting = partial(
+                fit_and_score,
+                config,
+                judge,
+                parts,
+                name,
+                fields,
+                theta,
+                (known, known_theta),
+                device,
+            )
             kept = run.memo(f"scores {name}", fitting)
             scores[name] = [kept["scores"]]
-            table += judge.rows(name, scores[name], params=kept["params"], seconds=round(kept["seconds"], 1))
+            table += judge.rows(
+                name, scores[name], params=kept["params"], seconds=round(kept["seconds"], 1)
+            )
         for name in dict.fromkeys(name for name, _ in trained):
             runs = {seed: trained[name, seed] for seed in range(config.seeds)}
             scores[name] = [
-                run.memo(f"scores {name}, seed {seed}", partial(judge.score, partial(predict, *pair[:2]), parts))
+                run.memo(
+                    f"scores {name}, seed {seed}",
+                    partial(judge.score, partial(predict, *pair[:2]), parts),
+                )
                 for seed, pair in progress(runs.items(), f"scores, {name}")
             ]
             table += judge.rows(
@@ -128,7 +214,9 @@ def main(config: Config) -> dict[str, Any]:
             )
         for ours, control in EXCHANGES:
             if {ours, control} <= set(scores):
-                table += judge.exchange_rows(f"{ours} over {control}", scores[ours], scores[control])
+                table += judge.exchange_rows(
+                    f"{ours} over {control}", scores[ours], scores[control]
+                )
 
         # record: the first model, and what the figures are made from
         write_arrays(folder / "mesh.npz", coordinates=flow.coordinates, triangles=judge.triangles)
@@ -145,8 +233,13 @@ def main(config: Config) -> dict[str, Any]:
                 coder,
                 temporal,
             )
-            errors = {f"{name} | {part}": np.mean([run_[part]["squared_relative_l2"] for run_ in runs], 0, dtype=np.float32)
-                      for name, runs in scores.items() for part in runs[0]}  # fmt: skip
+            errors = {
+                f"{name} | {part}": np.mean(
+                    [run_[part]["squared_relative_l2"] for run_ in runs], 0, dtype=np.float32
+                )
+                for name, runs in scores.items()
+                for part in runs[0]
+            }
             write_arrays(folder / "errors.npz", **errors)
             shown = pictures(
                 judge,
@@ -154,7 +247,9 @@ def main(config: Config) -> dict[str, Any]:
                 {name: partial(predict, *trained[name, 0][:2]) for name in config.models[:3]},
                 errors[f"{first} | interpolation"].mean((1, 2)),
             )
-            shown |= attention_maps(judge, int(parts.interpolation[0]), coder, temporal, groups, config.boxes)
+            shown |= attention_maps(
+                judge, int(parts.interpolation[0]), coder, temporal, groups, config.boxes
+            )
             write_arrays(folder / "pictures.npz", **shown)
             draw_figures(folder)
             compile_report(folder, HERE / "report.typ", folder / "report.pdf")

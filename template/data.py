@@ -50,16 +50,27 @@ def load(source: str, path: Path | None, rows: int = 2000, seed: int = 0) -> Tab
         raise InputError(f"--data {path} goes with --source csv or auto, not with simulated")
     table = simulate(rows, seed) if path is None else read(path, labelled=True)
     if len(table.features) < LEAST:
-        raise InputError(f"{path or '--rows'}: {len(table.features)} rows; at least {LEAST} are needed")
+        raise InputError(
+            f"{path or '--rows'}: {len(table.features)} rows; at least {LEAST} are needed"
+        )
     return table
 
 
 def simulate(rows: int, seed: int) -> Table:
     """y = X w + 0.5 e with X (N, 8), w and e standard normal: no model's RMSE is below 0.5 in the long run."""
     rng = np.random.default_rng(seed)
-    weight, features = rng.standard_normal(8), rng.standard_normal((max(rows, 0), 8))  # (D,), (N, D)
+    weight, features = (
+        rng.standard_normal(8),
+        rng.standard_normal((max(rows, 0), 8)),
+    )  # (D,), (N, D)
     target = features @ weight + 0.5 * rng.standard_normal(len(features))
-    return Table("simulated", features, target, tuple(f"x{d}" for d in range(8)), {"generator": "data.py", "rows": rows, "notice": NOTICE})
+    return Table(
+        "simulated",
+        features,
+        target,
+        tuple(f"x{d}" for d in range(8)),
+        {"generator": "data.py", "rows": rows, "notice": NOTICE},
+    )
 
 
 def read(path: Path, labelled: bool) -> Table:
@@ -68,23 +79,39 @@ def read(path: Path, labelled: bool) -> Table:
     Raises InputError that names the file, and the first cell that is wrong.
     """
     if not Path(path).is_file():
-        raise InputError(f"--data {path} {'is a folder' if Path(path).is_dir() else 'does not exist'}; a csv of numbers is needed")
+        raise InputError(
+            f"--data {path} {'is a folder' if Path(path).is_dir() else 'does not exist'}; a csv of numbers is needed"
+        )
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except Exception as error:  # pandas has many ways to refuse a damaged file
-        raise InputError(f"{path}: not a readable csv ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(
+            f"{path}: not a readable csv ({' '.join(str(error).split())[:200]})"
+        ) from None
     if (labelled and "y" not in table) or table.columns.drop("y", errors="ignore").empty:
-        raise InputError(f"{path}: columns {', '.join(table.columns)}; {'y and ' if labelled else ''}at least one feature are needed")
+        raise InputError(
+            f"{path}: columns {', '.join(table.columns)}; {'y and ' if labelled else ''}at least one feature are needed"
+        )
     numbers = table.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     for row, column in np.argwhere(~np.isfinite(numbers))[:1]:
-        raise InputError(f"{path}: {table.columns[column]} is {table.iat[row, column]!r} in row {row + 1}; finite numbers are needed")
+        raise InputError(
+            f"{path}: {table.columns[column]} is {table.iat[row, column]!r} in row {row + 1}; finite numbers are needed"
+        )
     place = table.columns != "y"
     target = numbers[:, ~place][:, 0] if "y" in table else None
     names = tuple(str(name) for name in table.columns[place])
-    return Table("csv", numbers[:, place], target, names, {"path": Path(path).name, "sha256": sha256(path), "rows": len(table)})
+    return Table(
+        "csv",
+        numbers[:, place],
+        target,
+        names,
+        {"path": Path(path).name, "sha256": sha256(path), "rows": len(table)},
+    )
 
 
 def split(count: int, seed: int) -> Split:
     """A random 70 % to train on, 15 % for every choice, 15 % scored once; its generator is its own."""
     order = np.random.default_rng((seed, 70)).permutation(count)
-    return Split(*(np.sort(part) for part in np.split(order, (int(0.7 * count), int(0.85 * count)))))
+    return Split(
+        *(np.sort(part) for part in np.split(order, (int(0.7 * count), int(0.85 * count))))
+    )

@@ -38,7 +38,9 @@ def open_run(folder: Path | None) -> tuple[Path, Ridge]:
 def same_features(table: Table, model: Ridge, path: Path) -> Table:
     """The table with the model's features in the model's order. Raises InputError when it lacks some or has others."""
     if set(table.names) != set(model.names):
-        raise InputError(f"{path} has the features {', '.join(table.names)}; exactly {', '.join(model.names)} are needed")
+        raise InputError(
+            f"{path} has the features {', '.join(table.names)}; exactly {', '.join(model.names)} are needed"
+        )
     order = [table.names.index(name) for name in model.names]
     return dataclasses.replace(table, features=table.features[:, order], names=model.names)
 
@@ -48,7 +50,12 @@ def main(config: Config) -> dict[str, Any]:
     if config.data is None:
         kept = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         settings = kept["config"]
-        table = load(kept["source"], settings["data"] and Path(settings["data"]), settings["rows"], settings["seed"])
+        table = load(
+            kept["source"],
+            settings["data"] and Path(settings["data"]),
+            settings["rows"],
+            settings["seed"],
+        )
         rows = split(len(table.features), settings["seed"]).test
         table = dataclasses.replace(table, features=table.features[rows], target=table.target[rows])
     else:

@@ -16,7 +16,14 @@ def draw_figures(folder: Path) -> None:
     log = pd.read_csv(folder / "metrics.csv")
     with figure(folder / "learning_curves.png", record, (6, 3.2)) as (_, axes):
         for name, colour in colours(log.name.unique()).items():
-            learning_curve(axes, log, "validation", name, label=name.removeprefix("rmse_").replace("seed", "seed "), color=colour)
+            learning_curve(
+                axes,
+                log,
+                "validation",
+                name,
+                label=name.removeprefix("rmse_").replace("seed", "seed "),
+                color=colour,
+            )
         axes.set(xlabel="epoch", ylabel="validation RMSE (unit of y)")
         axes.legend()
     with np.load(folder / "predictions.npz", allow_pickle=False) as held:

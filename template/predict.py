@@ -31,8 +31,16 @@ def main(config: Config) -> pd.DataFrame:
     folder, model = open_run(config.run)
     if config.data is None:
         raise InputError("--data is needed: a csv of numbers with the run's features")
-    answers = model.predict(same_features(read(config.data, labelled=False), model, config.data).features)  # (S, N)
-    table = pd.DataFrame({"row": np.arange(1, answers.shape[1] + 1), "y": answers.mean(0), "std_over_seeds": answers.std(0)})
+    answers = model.predict(
+        same_features(read(config.data, labelled=False), model, config.data).features
+    )  # (S, N)
+    table = pd.DataFrame(
+        {
+            "row": np.arange(1, answers.shape[1] + 1),
+            "y": answers.mean(0),
+            "std_over_seeds": answers.std(0),
+        }
+    )
     out = config.out or folder / "predictions.csv"
     write_text(out, table.to_csv(index=False, float_format="%.6g"))
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))

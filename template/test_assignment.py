@@ -49,13 +49,24 @@ def test_what_is_not_in_the_training_part_changes_no_scale():
     table, parts = data.simulate(100, 0), data.split(100, 0)
     poisoned = table.features.copy()
     poisoned[np.concatenate([parts.validation, parts.test])] = 1e9
-    one, other = (Ridge.untrained(table.names, x[parts.train], table.target[parts.train]) for x in (table.features, poisoned))
+    one, other = (
+        Ridge.untrained(table.names, x[parts.train], table.target[parts.train])
+        for x in (table.features, poisoned)
+    )
     assert np.array_equal(one.shift, other.shift)
     assert np.array_equal(one.scale, other.scale)
 
 
 def test_a_run_leaves_everything_that_the_readme_promises(run):
-    for name in ("run.json", "metrics.csv", "metrics.json", "predictions.npz", "model.ridge.npz", "learning_curves.png", "test_rows.png"):
+    for name in (
+        "run.json",
+        "metrics.csv",
+        "metrics.json",
+        "predictions.npz",
+        "model.ridge.npz",
+        "learning_curves.png",
+        "test_rows.png",
+    ):
         assert (run / name).stat().st_size > 0, name
     assert (run / "report.pdf").read_bytes()[:5] == b"%PDF-"
     assert not list(run.glob(".*.tmp*"))
@@ -67,7 +78,9 @@ def test_a_run_leaves_everything_that_the_readme_promises(run):
     error = rows[(rows.split == "test") & (rows.metric == "rmse")].set_index("model").value
     assert error["ridge"] < 0.7 < error["mean"]
     with np.load(run / "predictions.npz", allow_pickle=False) as held:
-        np.testing.assert_allclose(np.sqrt(((held["ridge"] - held["target"]) ** 2).mean(1)).mean(), error["ridge"])
+        np.testing.assert_allclose(
+            np.sqrt(((held["ridge"] - held["target"]) ** 2).mean(1)).mean(), error["ridge"]
+        )
 
 
 def test_kill_9_in_training_and_resume_gives_the_same_metrics(run, tmp_path):
@@ -77,16 +90,35 @@ def test_kill_9_in_training_and_resume_gives_the_same_metrics(run, tmp_path):
 def test_evaluate_and_predict(run, tmp_path):
     done = call(f"{HERE}/evaluate.py", "--run", run, "--out", tmp_path / "scores.json")
     assert done.returncode == 0, done.stderr
-    again = {(row["model"], row["metric"]): row["value"] for row in json.loads((tmp_path / "scores.json").read_text())["rows"]}
-    kept = {(row["model"], row["metric"]): row["value"] for row in results(run)["rows"] if row["split"] == "test"}
+    again = {
+        (row["model"], row["metric"]): row["value"]
+        for row in json.loads((tmp_path / "scores.json").read_text())["rows"]
+    }
+    kept = {
+        (row["model"], row["metric"]): row["value"]
+        for row in results(run)["rows"]
+        if row["split"] == "test"
+    }
     assert again == kept
     table = data.simulate(30, 5)
-    frame = pd.DataFrame(table.features, columns=table.names)[list(table.names[::-1])]  # another order of the columns
+    frame = pd.DataFrame(table.features, columns=table.names)[
+        list(table.names[::-1])
+    ]  # another order of the columns
     frame.to_csv(tmp_path / "new.csv", index=False)
-    done = call(f"{HERE}/predict.py", "--run", run, "--data", tmp_path / "new.csv", "--out", tmp_path / "answers.csv")
+    done = call(
+        f"{HERE}/predict.py",
+        "--run",
+        run,
+        "--data",
+        tmp_path / "new.csv",
+        "--out",
+        tmp_path / "answers.csv",
+    )
     assert done.returncode == 0, done.stderr
     expected = Ridge.load(run / "model.ridge.npz").predict(table.features).mean(0)
-    np.testing.assert_allclose(pd.read_csv(tmp_path / "answers.csv").y, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        pd.read_csv(tmp_path / "answers.csv").y, expected, rtol=1e-4, atol=1e-5
+    )
     assert (tmp_path / "answers.png").stat().st_size > 0
 
 
@@ -105,9 +137,15 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, script, words, me
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "not a readable csv"), ("a,b\n1,2\n", "y and at least"), ("y\n1\n", "at least one feature"), ("a,y\n1,inf\n", "'inf' in row 1"),
-     ("a,y\n1,2\n", "at least 20"), ("a,y\n1,\n", "'' in row 1")],
-)  # fmt: skip
+    [
+        ("", "not a readable csv"),
+        ("a,b\n1,2\n", "y and at least"),
+        ("y\n1\n", "at least one feature"),
+        ("a,y\n1,inf\n", "'inf' in row 1"),
+        ("a,y\n1,2\n", "at least 20"),
+        ("a,y\n1,\n", "'' in row 1"),
+    ],
+)
 def test_a_bad_table_is_named(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(InputError, match=message):

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small wait for a second thread longer than it helps them
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # networks this small wait for a second thread longer than it helps them
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,19 +56,38 @@ def results(folder: Path) -> dict:
 
 def smoke(assignment: str, source: str, place: Path, *words: str) -> Path:
     """Run folder of an assignment's smoke preset, made from another working folder."""
-    done = call(f"{assignment}/train.py", "--preset", "smoke", "--source", source, "--out", place / "run", *words, cwd=place)
+    done = call(
+        f"{assignment}/train.py",
+        "--preset",
+        "smoke",
+        "--source",
+        source,
+        "--out",
+        place / "run",
+        *words,
+        cwd=place,
+    )
     assert done.returncode == 0, done.stderr
     return place / "run"
 
 
-def assert_same_after_kill_9(unbroken: Path, assignment: str, source: str, place: Path, checkpoint: str, *more: str) -> None:
+def assert_same_after_kill_9(
+    unbroken: Path, assignment: str, source: str, place: Path, checkpoint: str, *more: str
+) -> None:
     """A smoke run in `place`, killed as soon as a checkpoint has been written and resumed, tells what the unbroken one does."""
     words = ["--preset", "smoke", "--source", source, "--out", str(place / "run"), *more]
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / assignment / "train.py"), *words], cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, str(ROOT / assignment / "train.py"), *words],
+        cwd=place,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     until = time.time() + 120
-    while not (place / "run" / "checkpoints" / checkpoint).exists() and time.time() < until and process.poll() is None:
+    while (
+        not (place / "run" / "checkpoints" / checkpoint).exists()
+        and time.time() < until
+        and process.poll() is None
+    ):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

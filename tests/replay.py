@@ -37,11 +37,22 @@ RUNS: dict[str, list[str]] = {  # each with the words for evaluate.py
     "final_project/results/cylinder-core": ["--steps", "199"],
     "final_project/results/lock_exchange-core": ["--steps", "199"],
 }
-KEY = ("protocol", "split", "model", "variant", "metric", "series", "horizon")  # what tells one row from another
+KEY = (
+    "protocol",
+    "split",
+    "model",
+    "variant",
+    "metric",
+    "series",
+    "horizon",
+)  # what tells one row from another
 # over the size of a whole trajectory, of which evaluate.py is given the trained horizon
 OF_THE_WHOLE = ("vrmse", "nrmse", "spectral_", "divergence")
 DRAWS = {"figures", "report", "readme", "made", "compare"}  # what only draws and prints
-LINES, LONGER = 20, 90.0  # of metrics.csv that are compared; seconds after the first of them in which the others may come
+LINES, LONGER = (
+    20,
+    90.0,
+)  # of metrics.csv that are compared; seconds after the first of them in which the others may come
 
 
 def imported(path: Path) -> set[Path]:
@@ -69,8 +80,14 @@ def digest(system: str) -> str:
         for node in ast.walk(tree):
             for name in ("body", "orelse", "finalbody"):
                 block = getattr(node, name, None)
-                if isinstance(block, list):  # a statement that is a text alone tells a reader something, and the machine nothing
-                    block[:] = [line for line in block if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))]
+                if isinstance(
+                    block, list
+                ):  # a statement that is a text alone tells a reader something, and the machine nothing
+                    block[:] = [
+                        line
+                        for line in block
+                        if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
+                    ]
         told.update(f"{file.relative_to(ROOT).as_posix()}\0{ast.dump(tree)}\n".encode())
     return told.hexdigest()
 
@@ -81,7 +98,10 @@ def curves(folder: Path) -> dict[tuple, float]:
         table = pd.read_csv(folder / "metrics.csv")
     except (OSError, pd.errors.EmptyDataError):
         return {}
-    return {(row.split, row.name_, row.step): row.value for row in table.rename(columns={"name": "name_"}).itertuples()}
+    return {
+        (row.split, row.name_, row.step): row.value
+        for row in table.rename(columns={"name": "name_"}).itertuples()
+    }
 
 
 def difference(once: float, now: float, allowed: float = 0) -> float:
@@ -98,7 +118,10 @@ def train_again(folder: Path, place: Path, wait: float) -> dict[str, Any]:
     once, now = curves(folder), dict[tuple, float]()
     begun, until = time.time(), time.time() + wait
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / words[1]), *words[2:], "--out", str(place)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [sys.executable, str(ROOT / words[1]), *words[2:], "--out", str(place)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     while time.time() < until and process.poll() is None and len(once.keys() & now.keys()) < LINES:
         time.sleep(0.5)
@@ -110,8 +133,14 @@ def train_again(folder: Path, place: Path, wait: float) -> dict[str, Any]:
     process.wait()
     common = sorted(once.keys() & now.keys(), key=str)
     if not common:
-        raise SystemExit(f"{folder}: no line of its metrics.csv came again within {wait:.0f} s; {' '.join(told[-1:])}")
-    return {"lines": len(common), "largest": max(difference(once[key], now[key]) for key in common), "seconds": round(time.time() - begun)}
+        raise SystemExit(
+            f"{folder}: no line of its metrics.csv came again within {wait:.0f} s; {' '.join(told[-1:])}"
+        )
+    return {
+        "lines": len(common),
+        "largest": max(difference(once[key], now[key]) for key in common),
+        "seconds": round(time.time() - begun),
+    }
 
 
 def scores(file: Path, best: dict[str, str]) -> dict[tuple, dict[str, Any]]:
@@ -138,29 +167,60 @@ def score_again(folder: Path, place: Path, words: list[str]) -> dict[str, Any]:
     script, begun = folder.parents[1] / "evaluate.py", time.time()
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     given = shlex.split(record["command"])
-    data = {"ADL_DATA_DIR": str((ROOT / given[given.index("--data") + 1]).parent)} if "--data" in given else {}  # where evaluate.py looks
+    data = (
+        {"ADL_DATA_DIR": str((ROOT / given[given.index("--data") + 1]).parent)}
+        if "--data" in given
+        else {}
+    )  # where evaluate.py looks
     done = subprocess.run(
-        [sys.executable, str(script), "--run", str(place), "--out", str(place / "again.json"), *words],
-        cwd=ROOT, env=os.environ | data, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            str(script),
+            "--run",
+            str(place),
+            "--out",
+            str(place / "again.json"),
+            *words,
+        ],
+        cwd=ROOT,
+        env=os.environ | data,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
     if done.returncode:
         raise SystemExit(f"{folder}: {done.stderr.decode().strip().splitlines()[-1]}")
-    best = {model: chosen["variant"] for model, chosen in record["notes"].get("best_on_validation", {}).items()}
+    best = {
+        model: chosen["variant"]
+        for model, chosen in record["notes"].get("best_on_validation", {}).items()
+    }
     once, now = (scores(place / name, best) for name in ("metrics.json", "again.json"))
     common = [key for key in once.keys() & now.keys() if not key[4].startswith(OF_THE_WHOLE)]
     # ends of intervals are of all seeds together, and evaluate.py has one of them
-    common = [key for key in common if not key[4].endswith(("_low", "_high")) or once[key]["n_seeds"] == now[key].get("n_seeds")]
+    common = [
+        key
+        for key in common
+        if not key[4].endswith(("_low", "_high")) or once[key]["n_seeds"] == now[key].get("n_seeds")
+    ]
     if not common:
         raise SystemExit(f"{folder}: evaluate.py has no row that the run has")
     worst = max(common, key=lambda key: apart(once[key], now[key]))
-    return {"rows": len(common), "largest": apart(once[worst], now[worst]), "where": " | ".join(map(str, worst)),
-            "seconds": round(time.time() - begun)}  # fmt: skip
+    return {
+        "rows": len(common),
+        "largest": apart(once[worst], now[worst]),
+        "where": " | ".join(map(str, worst)),
+        "seconds": round(time.time() - begun),
+    }
 
 
 def main() -> None:
-    words = argparse.ArgumentParser(description="train the beginning of committed runs again, score their models again, and compare")
+    words = argparse.ArgumentParser(
+        description="train the beginning of committed runs again, score their models again, and compare"
+    )
     words.add_argument("runs", nargs="*", default=list(RUNS), help="run folders (default: all)")
-    words.add_argument("--wait", type=float, default=900, help="seconds for the first lines of a training")
+    words.add_argument(
+        "--wait", type=float, default=900, help="seconds for the first lines of a training"
+    )
     given = words.parse_args()
     if unknown := [name for name in given.runs if name not in RUNS]:
         words.error(f"{unknown[0]}: allowed are {', '.join(RUNS)}")
@@ -169,7 +229,10 @@ def main() -> None:
     for name in given.runs:
         folder, system = ROOT / name, name.split("/")[0]
         with tempfile.TemporaryDirectory() as place:
-            found: dict[str, Any] = {"code": digest(system), "training": train_again(folder, Path(place) / "run", given.wait)}
+            found: dict[str, Any] = {
+                "code": digest(system),
+                "training": train_again(folder, Path(place) / "run", given.wait),
+            }
             found["scores"] = score_again(folder, Path(place) / "copy", RUNS[name])
         record[name] = found
         write_json(RECORD, dict(sorted(record.items())))

@@ -38,7 +38,9 @@ from common.cli import InputError
 RNG = np.random.default_rng(0)
 
 
-def problem(n: int = 400, p: int = 6, k: int = 3, dtype: type = np.float64) -> tuple[np.ndarray, np.ndarray]:
+def problem(
+    n: int = 400, p: int = 6, k: int = 3, dtype: type = np.float64
+) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(1)
     y = rng.integers(k, size=n)
     return (rng.standard_normal((n, p)) + 1.5 * np.eye(k, p)[y]).astype(dtype), y
@@ -92,7 +94,11 @@ def test_ridge_tends_to_no_penalty_and_equals_scikit_learn():
     X, y = problem()
     bare = ELMClassifier(40, random_state=0).fit(X, y)
     moments = bare.accumulate(X, y)
-    np.testing.assert_allclose(bare.set_params(penalty="ridge", alpha=1e-9).solve(moments).coef_, moments.minimum_norm(), atol=1e-6)
+    np.testing.assert_allclose(
+        bare.set_params(penalty="ridge", alpha=1e-9).solve(moments).coef_,
+        moments.minimum_norm(),
+        atol=1e-6,
+    )
     hidden, target = bare.hidden(X), np.eye(3)[y]
     for alpha in (0.01, 1.0, 100.0):
         peer = Ridge(alpha).fit(hidden, target)
@@ -115,7 +121,9 @@ def test_lasso_and_elastic_net_paths_equal_coordinate_descent(l1_ratio):
     assert moments.elastic_net_path([0.9 * top], l1_ratio).any()
     for alpha, beta in zip(alphas[1:], path[1:], strict=True):
         peer = (
-            Lasso(alpha, tol=1e-9, max_iter=100_000) if l1_ratio == 1 else ElasticNet(alpha, l1_ratio=l1_ratio, tol=1e-9, max_iter=100_000)
+            Lasso(alpha, tol=1e-9, max_iter=100_000)
+            if l1_ratio == 1
+            else ElasticNet(alpha, l1_ratio=l1_ratio, tol=1e-9, max_iter=100_000)
         ).fit(hidden, target)
         np.testing.assert_allclose(beta, peer.coef_.T, atol=2e-5)
         np.testing.assert_array_equal(np.abs(beta) > 1e-4, np.abs(peer.coef_.T) > 1e-4)
@@ -137,7 +145,9 @@ def test_moments_do_not_depend_on_the_blocks_and_survive_large_means():
     target = rng.standard_normal((5000, 2))
     exact = hidden.astype(np.float64) - hidden.astype(np.float64).mean(0)
     for size in (5000, 333):
-        moments = Moments.accumulate((hidden[i : i + size].copy(), target[i : i + size]) for i in range(0, 5000, size))
+        moments = Moments.accumulate(
+            (hidden[i : i + size].copy(), target[i : i + size]) for i in range(0, 5000, size)
+        )
         np.testing.assert_allclose(moments.gram, exact.T @ exact, rtol=1e-3, atol=2)
         np.testing.assert_allclose(moments.cross, exact.T @ (target - target.mean(0)), atol=0.05)
         np.testing.assert_allclose(moments.hidden_mean, hidden.mean(0, dtype=np.float64), rtol=1e-6)
@@ -146,7 +156,10 @@ def test_moments_do_not_depend_on_the_blocks_and_survive_large_means():
 def test_a_fit_does_not_depend_on_the_block_size():
     X, y = problem(1000, dtype=np.float32)
     scores_ = [
-        ELMClassifier(50, penalty="ridge", alpha=1.0, block_rows=rows, random_state=0).fit(X, y).decision_function(X) for rows in (64, 5000)
+        ELMClassifier(50, penalty="ridge", alpha=1.0, block_rows=rows, random_state=0)
+        .fit(X, y)
+        .decision_function(X)
+        for rows in (64, 5000)
     ]
     np.testing.assert_allclose(scores_[0], scores_[1], atol=1e-4)
 
@@ -156,7 +169,11 @@ def test_calibration_finds_the_temperature_of_least_log_loss():
     model = ELMClassifier(30, penalty="ridge", random_state=0).fit(X[:300], y[:300])
 
     def loss(temperature: float) -> float:
-        return -np.log(model.set_params(temperature=temperature).predict_proba(X[300:])[np.arange(300), y[300:]]).mean()
+        return -np.log(
+            model.set_params(temperature=temperature).predict_proba(X[300:])[
+                np.arange(300), y[300:]
+            ]
+        ).mean()
 
     best = model.calibrate(X[300:], y[300:]).temperature
     assert 0.02 < best < 1
@@ -177,13 +194,22 @@ def test_random_layers():
 def test_pipeline_grid_search_and_cross_validation():
     X, y = problem(200)
     search = GridSearchCV(
-        make_pipeline(StandardScaler(), ELMClassifier(30, penalty="ridge", random_state=0)), {"elmclassifier__alpha": [0.1, 10]}, cv=2
+        make_pipeline(StandardScaler(), ELMClassifier(30, penalty="ridge", random_state=0)),
+        {"elmclassifier__alpha": [0.1, 10]},
+        cv=2,
     )
     assert search.fit(X, y).best_score_ > 0.5
     assert cross_val_score(clone(search.best_estimator_), X, y, cv=3).mean() > 0.5
     with pytest.raises(NotFittedError):
         ELMClassifier().predict(X)
-    for bad in ({"weights": "ternary"}, {"penalty": "l0"}, {"activation": "cos"}, {"n_hidden": 0}, {"alpha": -1.0}, {"l1_ratio": 0.0}):
+    for bad in (
+        {"weights": "ternary"},
+        {"penalty": "l0"},
+        {"activation": "cos"},
+        {"n_hidden": 0},
+        {"alpha": -1.0},
+        {"l1_ratio": 0.0},
+    ):
         with pytest.raises(ValueError, match=next(iter(bad))):
             ELMClassifier(**bad).fit(X, y)
 
@@ -195,7 +221,9 @@ def test_pipeline_grid_search_and_cross_validation():
 def views() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Codes, mirror codes and pictures (n, 144 + 144 + 2304), labels, codebook."""
     rng = np.random.default_rng(0)
-    X = np.concatenate([rng.integers(256, size=(120, 288)), rng.integers(256, size=(120, 2304))], axis=1).astype(np.uint8)
+    X = np.concatenate(
+        [rng.integers(256, size=(120, 288)), rng.integers(256, size=(120, 2304))], axis=1
+    ).astype(np.uint8)
     return X, rng.integers(3, size=120), rng.standard_normal((256, 16)).astype(np.float32)
 
 
@@ -214,7 +242,9 @@ def test_one_hot_and_look_up_are_the_same_up_to_a_linear_map(views):
 def test_principal_codes_keep_distances_and_whiten(views):
     X, _, codebook = views
     kept = principal_codes(codebook, X[:, :144], None, 0.0)
-    distances = [np.linalg.norm(table[:20, None] - table[None, :20], axis=2) for table in (kept, codebook)]
+    distances = [
+        np.linalg.norm(table[:20, None] - table[None, :20], axis=2) for table in (kept, codebook)
+    ]
     ratio = distances[0][np.triu_indices(20, 1)] / distances[1][np.triu_indices(20, 1)]
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-3)
     white = principal_codes(codebook, X[:, :144], 5, 1.0)[X[:, :144].ravel()]
@@ -224,11 +254,17 @@ def test_principal_codes_keep_distances_and_whiten(views):
 def test_receptive_field_response_by_hand(views):
     """One filter, one size, pooled over the whole map: mean over places of relu of a plain correlation."""
     X, _, codebook = views
-    fields = RandomReceptiveFields(codebook, components=2, sizes=(3,), maps=1, pool=1, random_state=0).fit(X[:, :144])
+    fields = RandomReceptiveFields(
+        codebook, components=2, sizes=(3,), maps=1, pool=1, random_state=0
+    ).fit(X[:, :144])
     table = fields.table_[X[0, :144].astype(int)].reshape(12, 12, 2)
     padded = np.pad(table, ((1, 1), (1, 1), (0, 0)))
     kernel, offset = fields.filters_[0][0], fields.offsets_[0][0]
-    places = [max(0.0, (padded[i : i + 3, j : j + 3].transpose(2, 0, 1) * kernel).sum() + offset) for i in range(12) for j in range(12)]
+    places = [
+        max(0.0, (padded[i : i + 3, j : j + 3].transpose(2, 0, 1) * kernel).sum() + offset)
+        for i in range(12)
+        for j in range(12)
+    ]
     expected = (np.mean(places) - fields.mean_[0]) / fields.scale_[0]
     np.testing.assert_allclose(fields.transform(X[:1, :144])[0, 0], expected, rtol=1e-3, atol=1e-4)
 
@@ -236,10 +272,16 @@ def test_receptive_field_response_by_hand(views):
 def test_mirror_fields_do_not_change_when_a_picture_is_flipped(views):
     X = views[0]
     pictures = X[:, 288:]
-    fields = RandomReceptiveFields(sizes=(9,), maps=4, stride=2, mirror=True, random_state=0).fit(pictures)
+    fields = RandomReceptiveFields(sizes=(9,), maps=4, stride=2, mirror=True, random_state=0).fit(
+        pictures
+    )
     flipped = pictures.reshape(-1, 48, 48)[:, :, ::-1].reshape(len(pictures), -1)
     np.testing.assert_allclose(fields.transform(pictures), fields.transform(flipped), atol=1e-3)
-    binary = RandomReceptiveFields(sizes=(9,), maps=4, stride=2, weights="binary", random_state=0).fit(pictures).filters_[0]
+    binary = (
+        RandomReceptiveFields(sizes=(9,), maps=4, stride=2, weights="binary", random_state=0)
+        .fit(pictures)
+        .filters_[0]
+    )
     np.testing.assert_allclose(np.abs(binary).std((1, 2, 3)), 0, atol=1e-6)
     with pytest.raises(ValueError, match="square"):
         RandomReceptiveFields(sizes=(3,)).fit(np.zeros((5, 50)))
@@ -253,12 +295,21 @@ def test_bad_codes_are_refused(views):
 
 
 @pytest.mark.parametrize("family", ["gaussian", "binary"])
-@pytest.mark.parametrize("name", ["integers", "one-hot", "look-up", "receptive fields", "decoded fields"])
+@pytest.mark.parametrize(
+    "name", ["integers", "one-hot", "look-up", "receptive fields", "decoded fields"]
+)
 def test_a_saved_elm_gives_the_same_scores_to_the_bit(views, tmp_path, family, name):
     X, y, codebook = views
     config = dataclasses.replace(Config(), field_maps=2, picture_maps=2, look_up_components=4)
     features = representations(config, X.shape[1], codebook, family, 0)[name]
-    model = ELMClassifier(60, family, penalty="ridge", direct_links="fields" in name, features=features, random_state=4).fit(X, y)
+    model = ELMClassifier(
+        60,
+        family,
+        penalty="ridge",
+        direct_links="fields" in name,
+        features=features,
+        random_state=4,
+    ).fit(X, y)
     model.save(tmp_path / "m.npz")
     back = ELMClassifier.load(tmp_path / "m.npz")
     np.testing.assert_array_equal(model.decision_function(X), back.decision_function(X))
@@ -287,13 +338,27 @@ def test_saved_networks(views, tmp_path, name):
     X, y, codebook = views
     config = dataclasses.replace(Config(), field_maps=2, picture_maps=2, look_up_components=4)
     if name == "CNN":
-        model = CNNClassifier(codebook, (4,), epochs=1, mirror=True, features=SideBySide([(RawCodes(), 0, 288)]), random_state=0)
+        model = CNNClassifier(
+            codebook,
+            (4,),
+            epochs=1,
+            mirror=True,
+            features=SideBySide([(RawCodes(), 0, 288)]),
+            random_state=0,
+        )
     else:
-        model = MLPClassifier((8,), epochs=2, features=representations(config, X.shape[1], codebook)[name], random_state=0)
+        model = MLPClassifier(
+            (8,),
+            epochs=2,
+            features=representations(config, X.shape[1], codebook)[name],
+            random_state=0,
+        )
     model.fit(X, y).save(tmp_path / "m.safetensors")
     back = MLPClassifier.load(tmp_path / "m.safetensors")
     assert type(back) is type(model)
-    np.testing.assert_allclose(back.predict_proba(X), model.predict_proba(X), atol=5e-3)  # float16 weights
+    np.testing.assert_allclose(
+        back.predict_proba(X), model.predict_proba(X), atol=5e-3
+    )  # float16 weights
     again = clone(model).fit(X, y)
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
     with pytest.raises(InputError, match="not a network"):
@@ -303,15 +368,29 @@ def test_saved_networks(views, tmp_path, name):
 def test_the_courses_mlp_has_its_number_of_parameters():
     network = MLPClassifier(Config().course_mlp, epochs=1)
     network.sparse_ = False
-    expected = sum(a * b + b for a, b in ((144, 640), (640, 1650), (1650, 3000), (3000, 500), (500, 7)))
-    assert sum(parameter.numel() for parameter in network._build(144, 7).parameters()) == expected == 7_607_457
+    expected = sum(
+        a * b + b for a, b in ((144, 640), (640, 1650), (1650, 3000), (3000, 500), (500, 7))
+    )
+    assert (
+        sum(parameter.numel() for parameter in network._build(144, 7).parameters())
+        == expected
+        == 7_607_457
+    )
 
 
 def test_mlp_penalties_shrink_the_output_weights():
     X, y = problem()
     size = {}
     for penalty in (None, "ridge", "lasso", "elasticnet"):
-        model = MLPClassifier((16,), epochs=20, batch=32, learning_rate=1e-2, penalty=penalty, alpha=0.05, random_state=0).fit(X, y)
+        model = MLPClassifier(
+            (16,),
+            epochs=20,
+            batch=32,
+            learning_rate=1e-2,
+            penalty=penalty,
+            alpha=0.05,
+            random_state=0,
+        ).fit(X, y)
         size[penalty] = float(model.network_[-1].weight.detach().abs().sum())
     assert max(size["ridge"], size["lasso"], size["elasticnet"]) < size[None]
 
@@ -371,7 +450,9 @@ def test_vqvae_round_trip_and_views(tmp_path):
     np.testing.assert_array_equal(back.decode(maps), model.decode(maps))
     X = code_views(maps, model)
     assert X.shape == (5, 144 + 144 + 2304)
-    np.testing.assert_array_equal(X, code_views(maps.copy(), model))  # a function of the code map alone
+    np.testing.assert_array_equal(
+        X, code_views(maps.copy(), model)
+    )  # a function of the code map alone
     with pytest.raises(InputError, match="not a VQ-VAE"):
         load_vqvae(Path(__file__))
 
@@ -459,7 +540,12 @@ def test_poisoned_validation_and_test_rows_leave_a_fit_unchanged(views):
     poisoned = X.copy()
     poisoned[80:] = 255 - poisoned[80:]
     for features in representations(config, X.shape[1], codebook).values():
-        models = [ELMClassifier(30, penalty="ridge", features=features, random_state=0).fit(rows[:80], y[:80]) for rows in (X, poisoned)]
+        models = [
+            ELMClassifier(30, penalty="ridge", features=features, random_state=0).fit(
+                rows[:80], y[:80]
+            )
+            for rows in (X, poisoned)
+        ]
         np.testing.assert_array_equal(models[0].coef_, models[1].coef_)
 
 
@@ -477,7 +563,9 @@ def test_scores_by_hand():
 
 def write_csv(path: Path, emotion="3", pixels=None, usage="Training", rows: int = 3) -> Path:
     text = pixels if pixels is not None else " ".join(["7"] * 2304)
-    lines = [f"{i % 3},{' '.join([str(i)] * 2304)},Training" for i in range(rows - 1)] + [f"{emotion},{text},{usage}"]
+    lines = [f"{i % 3},{' '.join([str(i)] * 2304)},Training" for i in range(rows - 1)] + [
+        f"{emotion},{text},{usage}"
+    ]
     path.write_text("emotion,pixels,Usage\n" + "\n".join(lines) + "\n")
     return path
 
@@ -503,7 +591,9 @@ def test_good_csv_npz_and_folder_agree(tmp_path):
         expected = np.argsort(data.fingerprints(faces))
         np.testing.assert_array_equal(found.images[order], faces[expected])
         np.testing.assert_array_equal(found.labels[order], labels[expected])
-        np.testing.assert_array_equal((found.part == "test")[order], (usage == "PublicTest")[expected])
+        np.testing.assert_array_equal(
+            (found.part == "test")[order], (usage == "PublicTest")[expected]
+        )
 
 
 def bad_inputs(tmp_path: Path) -> dict[str, tuple[str, Path, str]]:
@@ -541,35 +631,87 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[str, Path, str]]:
         "csv without rows": ("fer2013", tmp_path / "header.csv", "no rows"),
         "csv without columns": ("fer2013", tmp_path / "columns.csv", "no column emotion, pixels"),
         "truncated csv": ("fer2013", tmp_path / "cut.csv", "pixels; 2304 are needed"),
-        "short pixel string": ("fer2013", write_csv(tmp_path / "short.csv", pixels="1 2 3"), "3 pixels"),
-        "pixel not a number": ("fer2013", write_csv(tmp_path / "word.csv", pixels=" ".join(["x"] * 2304)), "not a number"),
-        "pixel out of range": ("fer2013", write_csv(tmp_path / "range.csv", pixels=" ".join(["256"] * 2304)), "256"),
+        "short pixel string": (
+            "fer2013",
+            write_csv(tmp_path / "short.csv", pixels="1 2 3"),
+            "3 pixels",
+        ),
+        "pixel not a number": (
+            "fer2013",
+            write_csv(tmp_path / "word.csv", pixels=" ".join(["x"] * 2304)),
+            "not a number",
+        ),
+        "pixel out of range": (
+            "fer2013",
+            write_csv(tmp_path / "range.csv", pixels=" ".join(["256"] * 2304)),
+            "256",
+        ),
         "label 7": ("fer2013", write_csv(tmp_path / "seven.csv", emotion="7"), "label 7"),
         "label NaN": ("fer2013", write_csv(tmp_path / "nan.csv", emotion="nan"), "NaN"),
         "unknown usage": ("fer2013", write_csv(tmp_path / "usage.csv", usage="Secret"), "Secret"),
-        "one class": ("fer2013", npz("one.npz", images=faces, labels=np.zeros(8, int)), "1 of the classes"),
-        "NaN pixels": ("fer2013", npz("nan.npz", images=np.full((8, 48, 48), np.nan), labels=labels), "NaN"),
-        "wrong image size": ("fer2013", npz("size.npz", images=np.zeros((8, 32, 32)), labels=labels), "48, 48"),
-        "labels of another length": ("fer2013", npz("length.npz", images=faces, labels=labels[:3]), "one label an image"),
+        "one class": (
+            "fer2013",
+            npz("one.npz", images=faces, labels=np.zeros(8, int)),
+            "1 of the classes",
+        ),
+        "NaN pixels": (
+            "fer2013",
+            npz("nan.npz", images=np.full((8, 48, 48), np.nan), labels=labels),
+            "NaN",
+        ),
+        "wrong image size": (
+            "fer2013",
+            npz("size.npz", images=np.zeros((8, 32, 32)), labels=labels),
+            "48, 48",
+        ),
+        "labels of another length": (
+            "fer2013",
+            npz("length.npz", images=faces, labels=labels[:3]),
+            "one label an image",
+        ),
         "no labels": ("fer2013", npz("none.npz", images=faces), "labels are needed"),
-        "pickled objects": ("fer2013", npz("pickle.npz", images=np.array([{1: 2}], dtype=object), labels=labels), "pickled"),
+        "pickled objects": (
+            "fer2013",
+            npz("pickle.npz", images=np.array([{1: 2}], dtype=object), labels=labels),
+            "pickled",
+        ),
         "broken npz": ("fer2013", tmp_path / "broken.npz", "not a readable npz"),
         "folder without images": ("fer2013", tmp_path / "no_images", "no images"),
         "unreadable image": ("fer2013", tmp_path / "tree", "not a readable image"),
         "unknown class folder": ("fer2013", tmp_path / "strange", "a class of angry"),
         "another format": ("fer2013", Path(__file__), "allowed are"),
         "missing path": ("auto", tmp_path / "nowhere", "does not exist"),
-        "index 256": ("codemaps", codemaps("c256", codemaps=np.where(maps == maps[0, 0, 0], 256, maps)), "256"),
+        "index 256": (
+            "codemaps",
+            codemaps("c256", codemaps=np.where(maps == maps[0, 0, 0], 256, maps)),
+            "256",
+        ),
         "index -1": ("codemaps", codemaps("cneg", codemaps=maps - 1 - maps.min()), "-1"),
         "map of another shape": ("codemaps", codemaps("cshape", codemaps=maps[:, :11]), "12, 12"),
         "rows that are not one-hot": ("codemaps", codemaps("ctwo", labels=two), "row 4"),
-        "one-hot of another width": ("codemaps", codemaps("cwide", labels=np.eye(8)[labels]), "(N, 7)"),
+        "one-hot of another width": (
+            "codemaps",
+            codemaps("cwide", labels=np.eye(8)[labels]),
+            "(N, 7)",
+        ),
         "label 9": ("codemaps", codemaps("cnine", labels=labels + 9), "0..6"),
-        "codebook of another shape": ("codemaps", codemaps("cbook", codebook=np.zeros((128, 256))), "(256, d)"),
-        "codebook with NaN": ("codemaps", codemaps("cnan", codebook=np.full((256, 4), np.nan)), "NaN"),
-        "pickled code maps": ("codemaps", codemaps("cpickle", labels=np.array([{1: 2}] * 8, dtype=object)), "pickled"),
+        "codebook of another shape": (
+            "codemaps",
+            codemaps("cbook", codebook=np.zeros((128, 256))),
+            "(256, d)",
+        ),
+        "codebook with NaN": (
+            "codemaps",
+            codemaps("cnan", codebook=np.full((256, 4), np.nan)),
+            "NaN",
+        ),
+        "pickled code maps": (
+            "codemaps",
+            codemaps("cpickle", labels=np.array([{1: 2}] * 8, dtype=object)),
+            "pickled",
+        ),
         "code maps missing": ("codemaps", tmp_path / "no_images", "does not exist"),
-    }  # fmt: skip
+    }
 
 
 def test_every_bad_input_is_one_clear_line(tmp_path):
@@ -600,7 +742,11 @@ def test_any_image_is_read(tmp_path):
         ("deep.png", "I;16"),
         ("bit.png", "1"),
     ):
-        image = Image.fromarray(np.asarray(base, np.uint16) * 200) if mode == "I;16" else base.convert(mode)
+        image = (
+            Image.fromarray(np.asarray(base, np.uint16) * 200)
+            if mode == "I;16"
+            else base.convert(mode)
+        )
         image.save(tmp_path / name)
         found = data.read_image(tmp_path / name)
         assert found.shape == (48, 48)

@@ -34,7 +34,8 @@ def forecaster(prices, random_head: bool = True, seed: int = 0) -> Forecaster:
     torch.manual_seed(seed)
     model = Forecaster(7, 48, 3, 8, DECAYS, 0.0)
     model.fit_scales(
-        *inputs(prices, np.arange(60, 300)), np.log(future(prices.values, np.arange(60, 300), 3) / prices.values[60:300, None])
+        *inputs(prices, np.arange(60, 300)),
+        np.log(future(prices.values, np.arange(60, 300), 3) / prices.values[60:300, None]),
     )
     if random_head:
         torch.nn.init.normal_(model.network.head.weight, std=0.3)
@@ -49,7 +50,9 @@ def inputs(prices, at, values=None):
 def test_the_courses_network_has_8_078_007_weights():
     model = Seq2Seq(7, 7, 1000, 7)
     assert model.parameters_trained == 8_078_007
-    assert sum(p.numel() for p in model.parameters()) == 8_078_007 + 2 * 4000  # torch's second biases, held at zero
+    assert (
+        sum(p.numel() for p in model.parameters()) == 8_078_007 + 2 * 4000
+    )  # torch's second biases, held at zero
 
 
 def test_training_leaves_the_second_bias_at_zero():
@@ -113,7 +116,11 @@ np.save(sys.argv[2], model.predict([held["context"], held["fed"]], verbose=0))
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    np.testing.assert_allclose(np.load(tmp_path / "out.npy", allow_pickle=False), model(context, fed).detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        np.load(tmp_path / "out.npy", allow_pickle=False),
+        model(context, fed).detach().numpy(),
+        atol=1e-5,
+    )
 
 
 def test_ewma_matrices_are_the_recursion():
@@ -150,8 +157,16 @@ def test_quantiles_never_cross(prices):
 
 def test_a_forecast_does_not_see_past_its_origin(prices):
     model = forecaster(prices)
-    assert not leaks(lambda values, at: model.predict(*inputs(prices, at, values))[1], prices.values, np.array([320, 450]))
-    assert not leaks(lambda values, at: model.predict(*inputs(prices, at, values))[0], prices.values, np.array([320, 450]))
+    assert not leaks(
+        lambda values, at: model.predict(*inputs(prices, at, values))[1],
+        prices.values,
+        np.array([320, 450]),
+    )
+    assert not leaks(
+        lambda values, at: model.predict(*inputs(prices, at, values))[0],
+        prices.values,
+        np.array([320, 450]),
+    )
 
 
 def test_a_recalibrated_forecast_does_not_see_past_its_origin_either(prices):
@@ -163,14 +178,18 @@ def test_a_recalibrated_forecast_does_not_see_past_its_origin_either(prices):
         return windows.recalibrated(model.predict(*windows.inputs(look_back))[1], look_back)[-1:]
 
     raw = model.predict(*inputs(prices, np.array([450])))[1]
-    assert not np.allclose(forecast(prices.values, np.array([450])), raw, rtol=1e-4)  # it does learn from what came
+    assert not np.allclose(
+        forecast(prices.values, np.array([450])), raw, rtol=1e-4
+    )  # it does learn from what came
     assert not leaks(forecast, prices.values, np.array([320, 450]))
 
 
 def test_the_objective_is_the_score():
     quantiles, truth = torch.rand(4, 3, 2, 99).sort(-1)[0], torch.rand(4, 3, 2)
     found = pinball(quantiles, truth, torch.tensor(LEVELS, dtype=torch.float32))
-    np.testing.assert_allclose(found.numpy(), crps_quantiles(quantiles.numpy(), truth.numpy()), atol=1e-6)
+    np.testing.assert_allclose(
+        found.numpy(), crps_quantiles(quantiles.numpy(), truth.numpy()), atol=1e-6
+    )
 
 
 def test_shrink_lies_between_no_change_and_the_location(prices):
@@ -191,7 +210,11 @@ def test_saved_forecasters_come_back_bit_for_bit(prices, tmp_path):
     again, series = load_forecasters(tmp_path / "m.safetensors")
     assert series == prices.series
     for one, other in zip(models, again, strict=True):
-        for left, right in zip(one.predict(*inputs(prices, np.array([400]))), other.predict(*inputs(prices, np.array([400]))), strict=True):
+        for left, right in zip(
+            one.predict(*inputs(prices, np.array([400]))),
+            other.predict(*inputs(prices, np.array([400]))),
+            strict=True,
+        ):
             np.testing.assert_array_equal(left, right)
     (tmp_path / "bad.safetensors").write_bytes(b"no")
     with pytest.raises(InputError, match="not forecasters"):
@@ -205,15 +228,40 @@ def table(prices, rows=slice(None)) -> pd.DataFrame:
 
 
 def test_a_run_leaves_everything_that_the_readme_promises(smoke2):
-    for name in ("run.json", "metrics.csv", "metrics.json", "report.pdf", "predictions.npz", "model.seq2seq.safetensors", "forecast_fans.png",
-                 "attention.png", "error_by_horizon.png", "error_by_cell.png", "calibration.png", "learning_curves.png", "as_assigned.png"):  # fmt: skip
+    for name in (
+        "run.json",
+        "metrics.csv",
+        "metrics.json",
+        "report.pdf",
+        "predictions.npz",
+        "model.seq2seq.safetensors",
+        "forecast_fans.png",
+        "attention.png",
+        "error_by_horizon.png",
+        "error_by_cell.png",
+        "calibration.png",
+        "learning_curves.png",
+        "as_assigned.png",
+    ):
         assert (smoke2 / name).stat().st_size > 0, name
     rows = pd.DataFrame(json.loads((smoke2 / "metrics.json").read_text())["rows"])
     assert rows.value.notna().all()
     assigned = rows[rows.protocol == "as-assigned"]
     assert len(assigned) == 5
-    pooled = rows[(rows.protocol == "held-out") & (rows.split == "test") & rows.series.isna() & rows.horizon.isna()]
-    assert set(pooled.model) == {"no change", "drift", "seasonal naive", "NLinear", "random walk", "Seq2Seq"}
+    pooled = rows[
+        (rows.protocol == "held-out")
+        & (rows.split == "test")
+        & rows.series.isna()
+        & rows.horizon.isna()
+    ]
+    assert set(pooled.model) == {
+        "no change",
+        "drift",
+        "seasonal naive",
+        "NLinear",
+        "random walk",
+        "Seq2Seq",
+    }
     assert (pooled[(pooled.model == "no change") & (pooled.metric == "rmsse")].value == 1).all()
     cells = rows[(rows.metric == "p_crps") & (rows.model == "Seq2Seq") & (rows.split == "test")]
     assert len(cells) == 3 * 35  # each seed, their mean, and it before recalibration
@@ -227,8 +275,21 @@ def test_poisoned_test_prices_leave_the_trained_weights_as_they_are(smoke2, tmp_
     spoilt[-steps // 4 :] *= np.random.default_rng(0).uniform(0.5, 2, spoilt[-steps // 4 :].shape)
     clean, poisoned = tmp_path / "clean.csv", tmp_path / "poisoned.csv"
     table(prices).to_csv(clean, index=False)
-    table(prices).assign(**dict(zip(prices.series, spoilt.T, strict=True))).to_csv(poisoned, index=False)
-    words = ["--preset", "smoke", "--epochs", "1", "--seeds", "1", "--assigned-epochs", "1", "--source", "csv"]
+    table(prices).assign(**dict(zip(prices.series, spoilt.T, strict=True))).to_csv(
+        poisoned, index=False
+    )
+    words = [
+        "--preset",
+        "smoke",
+        "--epochs",
+        "1",
+        "--seeds",
+        "1",
+        "--assigned-epochs",
+        "1",
+        "--source",
+        "csv",
+    ]
     files = []
     for path in (clean, poisoned):
         done = call("assignment2/train.py", *words, "--data", path, "--out", tmp_path / path.stem)
@@ -238,7 +299,9 @@ def test_poisoned_test_prices_leave_the_trained_weights_as_they_are(smoke2, tmp_
 
 
 def test_kill_9_in_training_and_resume_gives_the_same_metrics(smoke2, tmp_path):
-    assert_same_after_kill_9(smoke2, "assignment2", "simulated", tmp_path, "forecaster-1.safetensors")
+    assert_same_after_kill_9(
+        smoke2, "assignment2", "simulated", tmp_path, "forecaster-1.safetensors"
+    )
 
 
 def check_evaluate(script: str, run: Path, place: Path) -> None:
@@ -247,8 +310,14 @@ def check_evaluate(script: str, run: Path, place: Path) -> None:
     assert done.returncode == 0, done.stderr
 
     def pooled(rows: list[dict]) -> dict:
-        return {(row["model"], row["variant"], row["metric"]): row["value"] for row in rows
-                if row["protocol"] == "held-out" and row["split"] == "test" and row["series"] is None and row["horizon"] is None}  # fmt: skip
+        return {
+            (row["model"], row["variant"], row["metric"]): row["value"]
+            for row in rows
+            if row["protocol"] == "held-out"
+            and row["split"] == "test"
+            and row["series"] is None
+            and row["horizon"] is None
+        }
 
     again = pooled(json.loads((place / "scores.json").read_text())["rows"])
     assert again == pytest.approx(pooled(json.loads((run / "metrics.json").read_text())["rows"]))
@@ -265,15 +334,27 @@ def test_evaluate_repeats_the_runs_scores_and_scores_new_prices(smoke2, tmp_path
 def test_predict_tells_the_hours_after_the_last_known_one(smoke2, tmp_path):
     prices = simulate(COINS, 400, 7)
     table(prices).to_parquet(tmp_path / "now.parquet", index=False)
-    done = call("assignment2/predict.py", "--run", smoke2, "--data", tmp_path / "now.parquet", "--out", tmp_path / "out.csv")
+    done = call(
+        "assignment2/predict.py",
+        "--run",
+        smoke2,
+        "--data",
+        tmp_path / "now.parquet",
+        "--out",
+        tmp_path / "out.csv",
+    )
     assert done.returncode == 0, done.stderr
     found = pd.read_csv(tmp_path / "out.csv")
     assert len(found) == 35
-    assert pd.Timestamp(found.time[0]) == pd.Timestamp(prices.times[-1], tz="UTC") + pd.Timedelta("1h")
+    assert pd.Timestamp(found.time[0]) == pd.Timestamp(prices.times[-1], tz="UTC") + pd.Timedelta(
+        "1h"
+    )
     assert (found.low_95 < found.low_80).all()
     assert (found.low_80 < found.high_80).all()
     assert (found.high_80 < found.high_95).all()
-    np.testing.assert_allclose(found[found.series == "BTC"].no_change, prices.values[-1, 0], rtol=1e-6)
+    np.testing.assert_allclose(
+        found[found.series == "BTC"].no_change, prices.values[-1, 0], rtol=1e-6
+    )
     assert (tmp_path / "out.png").stat().st_size > 0
 
 
@@ -298,14 +379,32 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(smoke2, tmp_path, script, w
     whole.drop(columns="DOT").to_csv(tmp_path / "missing.csv", index=False)
     whole.assign(XRP=1.0).to_csv(tmp_path / "extra.csv", index=False)
     whole.drop(index=280).to_csv(tmp_path / "gap.csv", index=False)
-    assert_refused(f"assignment2/{script}.py", [smoke2 if word == "RUN" else word for word in words], message, tmp_path)
+    assert_refused(
+        f"assignment2/{script}.py",
+        [smoke2 if word == "RUN" else word for word in words],
+        message,
+        tmp_path,
+    )
 
 
 def test_one_series_alone_works(tmp_path):
     one = simulate(COINS, 1500, 0)
     table(one)[["time", "ETH"]].to_csv(tmp_path / "one.csv", index=False)
-    done = call("assignment2/train.py", "--preset", "smoke", "--seeds", "1", "--epochs", "1", "--assigned-epochs", "2", "--data", tmp_path / "one.csv",
-                "--out", tmp_path / "run")  # fmt: skip
+    done = call(
+        "assignment2/train.py",
+        "--preset",
+        "smoke",
+        "--seeds",
+        "1",
+        "--epochs",
+        "1",
+        "--assigned-epochs",
+        "2",
+        "--data",
+        tmp_path / "one.csv",
+        "--out",
+        tmp_path / "run",
+    )
     assert done.returncode == 0, done.stderr
     rows = pd.DataFrame(json.loads((Path(tmp_path) / "run/metrics.json").read_text())["rows"])
     assert set(rows.series.dropna()) == {"ETH"}

@@ -36,7 +36,9 @@ from common.windows import MinMax, future, leaks, origins, past, split
 
 
 def walk(steps: int, series: int = 2, seed: int = 0) -> np.ndarray:
-    return 100 * np.exp(np.cumsum(np.random.default_rng(seed).standard_t(5, (steps, series)) * 0.01, 0))
+    return 100 * np.exp(
+        np.cumsum(np.random.default_rng(seed).standard_t(5, (steps, series)) * 0.01, 0)
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- windows
@@ -50,7 +52,12 @@ def test_windows_never_straddle_a_gap():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(80, 400), st.integers(2, 12), st.integers(1, 6), st.lists(st.integers(0, 78), max_size=5))
+@given(
+    st.integers(80, 400),
+    st.integers(2, 12),
+    st.integers(1, 6),
+    st.lists(st.integers(0, 78), max_size=5),
+)
 def test_parts_share_no_row_and_every_test_origin_is_scored(steps, context, horizon, gaps):
     contiguous = np.ones(steps - 1, bool)
     contiguous[gaps] = False
@@ -102,20 +109,28 @@ def test_the_leak_test_finds_a_leak():
 
 def test_crps_of_quantiles_by_hand():
     # levels 0.25, 0.5, 0.75 at 0, 1, 3 and outcome 2: pinball 0.25 * 2, 0.5 * 1, 0.25 * 1; twice their mean
-    found = crps_quantiles(np.array([[[[0.0, 1.0, 3.0]]]]), np.array([[[2.0]]]), np.array([0.25, 0.5, 0.75]))
+    found = crps_quantiles(
+        np.array([[[[0.0, 1.0, 3.0]]]]), np.array([[[2.0]]]), np.array([0.25, 0.5, 0.75])
+    )
     assert found[0, 0, 0] == pytest.approx(2 * (0.5 + 0.5 + 0.25) / 3)
 
 
 def test_crps_of_samples_by_hand_and_by_all_pairs():
-    assert crps_samples(np.array([0.0, 2.0]), np.array(1.0)) == pytest.approx(0.5)  # E|X-y| = 1, E|X-X'| = 1
+    assert crps_samples(np.array([0.0, 2.0]), np.array(1.0)) == pytest.approx(
+        0.5
+    )  # E|X-y| = 1, E|X-X'| = 1
     samples, actual = np.random.default_rng(0).normal(size=(4, 30)), np.arange(4.0)
     pairs = np.abs(samples[:, :, None] - samples[:, None]).mean((1, 2)) / 2
-    np.testing.assert_allclose(crps_samples(samples, actual), np.abs(samples - actual[:, None]).mean(1) - pairs)
+    np.testing.assert_allclose(
+        crps_samples(samples, actual), np.abs(samples - actual[:, None]).mean(1) - pairs
+    )
 
 
 def test_crps_agrees_with_the_normal_distributions_closed_form():
     actual = np.linspace(-2, 2, 9)
-    exact = actual * (2 * stats.norm.cdf(actual) - 1) + 2 * stats.norm.pdf(actual) - 1 / np.sqrt(np.pi)  # Gneiting & Raftery 2007, eq. 22
+    exact = (
+        actual * (2 * stats.norm.cdf(actual) - 1) + 2 * stats.norm.pdf(actual) - 1 / np.sqrt(np.pi)
+    )  # Gneiting & Raftery 2007, eq. 22
     quantiles = np.broadcast_to(stats.norm.ppf(LEVELS), (9, 1, 1, 99))
     np.testing.assert_allclose(
         crps_quantiles(quantiles, actual[:, None, None])[:, 0, 0], exact, rtol=0.012
@@ -135,7 +150,9 @@ def test_intervals_are_linear_between_levels():
 
 
 def test_newey_west_by_hand():
-    series = np.array([1.0, 3.0, 2.0, 6.0])  # centred -2 0 -1 3: squares 14, lag-1 products 0 + 0 - 3
+    series = np.array(
+        [1.0, 3.0, 2.0, 6.0]
+    )  # centred -2 0 -1 3: squares 14, lag-1 products 0 + 0 - 3
     assert long_run_variance(series, 0) == pytest.approx(14 / 16)
     assert long_run_variance(series, 1) == pytest.approx((14 - 2 * 0.5 * 3) / 16)
     assert (lags_for(8000, 1), lags_for(100, 9)) == (10, 8)
@@ -146,7 +163,11 @@ def test_diebold_mariano_by_hand():
     loss, reference = rng.random(50), rng.random(50) + 0.1
     difference = loss - reference
     statistic, p = diebold_mariano(loss, reference, 1)
-    expected = difference.mean() / np.sqrt(long_run_variance(difference, lags_for(50, 1))) * np.sqrt(49 / 50)  # HLN at horizon 1
+    expected = (
+        difference.mean()
+        / np.sqrt(long_run_variance(difference, lags_for(50, 1)))
+        * np.sqrt(49 / 50)
+    )  # HLN at horizon 1
     assert statistic == pytest.approx(expected)
     assert p == pytest.approx(2 * stats.t.sf(abs(expected), 49))
     assert diebold_mariano(loss, loss, 1) == (0.0, 1.0)
@@ -159,10 +180,14 @@ def test_diebold_mariano_rejects_equal_forecasts_about_as_often_as_it_says():
 
 
 def test_holm_by_hand():
-    np.testing.assert_allclose(holm(np.array([[0.01, 0.04], [0.03, 0.5]])), [[0.04, 0.09], [0.09, 0.5]])
+    np.testing.assert_allclose(
+        holm(np.array([[0.01, 0.04], [0.03, 0.5]])), [[0.04, 0.09], [0.09, 0.5]]
+    )
 
 
-def bench(values: np.ndarray, at: np.ndarray, context: int = 30, horizon: int = 3, log: bool = True) -> Backtest:
+def bench(
+    values: np.ndarray, at: np.ndarray, context: int = 30, horizon: int = 3, log: bool = True
+) -> Backtest:
     rolling = rolling_quantiles(values, np.ones(len(values) - 1, bool), at, horizon, 100, log=log)
     names = tuple("ABCDEFG"[: values.shape[1]])
     return Backtest(past(values, at, context), future(values, at, horizon), names, rolling, log)
@@ -184,7 +209,9 @@ def test_every_metric_of_a_known_forecast():
         np.testing.assert_allclose(perfect[name], 0, atol=1e-12)
     np.testing.assert_allclose(perfect["direction_accuracy"], 1)
     np.testing.assert_allclose(perfect["coverage_80"], 1)
-    half, *_ = scores.measure(last[:, None] * np.exp(truth / 2), None)  # half of every move: half the error
+    half, *_ = scores.measure(
+        last[:, None] * np.exp(truth / 2), None
+    )  # half of every move: half the error
     np.testing.assert_allclose(half["rmsse"], 0.5)
     np.testing.assert_allclose(half["skill"], 0.75)
 
@@ -193,11 +220,20 @@ def test_rows_pool_as_the_table_says():
     values, at = walk(500), np.arange(200, 490)
     scores = bench(values, at)
     point = drift(past(values, at, 30), 3)
-    rows = {(row["metric"], row["series"], row["horizon"]): row for row in scores.rows("drift", "x", [(point, None), (point, None)])}
+    rows = {
+        (row["metric"], row["series"], row["horizon"]): row
+        for row in scores.rows("drift", "x", [(point, None), (point, None)])
+    }
     cells, *_ = scores.measure(point, None)
-    assert rows["rmsse", None, None]["value"] == pytest.approx(np.exp(np.log(cells["rmsse"]).mean()))
-    assert rows["rmsse", "B", None]["value"] == pytest.approx(np.exp(np.log(cells["rmsse"][:, 1]).mean()))
-    assert rows["rmse_usd", None, 2]["value"] == pytest.approx(np.sqrt((cells["rmse_usd"][1] ** 2).mean()))
+    assert rows["rmsse", None, None]["value"] == pytest.approx(
+        np.exp(np.log(cells["rmsse"]).mean())
+    )
+    assert rows["rmsse", "B", None]["value"] == pytest.approx(
+        np.exp(np.log(cells["rmsse"][:, 1]).mean())
+    )
+    assert rows["rmse_usd", None, 2]["value"] == pytest.approx(
+        np.sqrt((cells["rmse_usd"][1] ** 2).mean())
+    )
     assert rows["rmsse", "A", 3]["value"] == pytest.approx(cells["rmsse"][2, 0])
     assert rows["rmsse", None, None]["n_seeds"] == 2
     assert rows["rmsse", None, None]["std"] == 0
@@ -208,7 +244,9 @@ def test_rows_pool_as_the_table_says():
 def test_a_constant_series_has_no_rmsse():
     values = walk(300)
     values[:, 1] = 7.0
-    rows = bench(values, np.arange(150, 290)).rows("drift", "x", [(drift(past(values, np.arange(150, 290), 30), 3), None)])
+    rows = bench(values, np.arange(150, 290)).rows(
+        "drift", "x", [(drift(past(values, np.arange(150, 290), 30), 3), None)]
+    )
     series = {row["series"] for row in rows if row["metric"] == "rmsse"}
     assert "A" in series
     assert not {"B", None} & series
@@ -218,7 +256,9 @@ def test_negative_prices_are_scored_as_differences():
     values = walk(400) - 100.0
     assert (values < 0).any()
     at = np.arange(200, 390)
-    rows = bench(values, at, log=False).rows("no change", "x", [(no_change(past(values, at, 30), 3), None)])
+    rows = bench(values, at, log=False).rows(
+        "no change", "x", [(no_change(past(values, at, 30), 3), None)]
+    )
     np.testing.assert_allclose([row["value"] for row in rows if row["metric"] == "rmsse"], 1)
 
 
@@ -240,16 +280,24 @@ def test_scoring_8000_origins_takes_under_two_seconds():
 def test_recalibration_gives_a_wrong_width_its_coverage_and_waits_for_outcomes():
     rng = np.random.default_rng(0)
     actual = rng.normal(size=(3000, 2, 1)).astype(np.float32)
-    wrong = np.broadcast_to(0.5 * stats.norm.ppf(LEVELS), (3000, 2, 1, 99)).astype(np.float32)  # half as wide as it should be
+    wrong = np.broadcast_to(0.5 * stats.norm.ppf(LEVELS), (3000, 2, 1, 99)).astype(
+        np.float32
+    )  # half as wide as it should be
     found = recalibrate(wrong, actual, 500, 100)
     np.testing.assert_array_equal(found[:100, 0], wrong[:100, 0])  # nothing to learn from yet
     for share in (0.5, 0.8, 0.95):
         low, high = interval(found[600:], share)
-        assert ((actual[600:] >= low) & (actual[600:] <= high)).mean() == pytest.approx(share, abs=0.02)
+        assert ((actual[600:] >= low) & (actual[600:] <= high)).mean() == pytest.approx(
+            share, abs=0.02
+        )
     assert (np.diff(found, axis=-1) >= 0).all()
     # by hand: factor of the 80 % interval at origin 700, two steps ahead, from origins 199 .. 698
-    size = np.abs(actual[199:699, 1, 0]) / np.where(actual[199:699, 1, 0] >= 0, *(abs(end[0, 1, 0]) for end in interval(wrong, 0.8)[::-1]))
-    assert found[700, 1, 0, 89] == pytest.approx(wrong[700, 1, 0, 89] * np.quantile(size, 0.8), rel=1e-3)
+    size = np.abs(actual[199:699, 1, 0]) / np.where(
+        actual[199:699, 1, 0] >= 0, *(abs(end[0, 1, 0]) for end in interval(wrong, 0.8)[::-1])
+    )
+    assert found[700, 1, 0, 89] == pytest.approx(
+        wrong[700, 1, 0, 89] * np.quantile(size, 0.8), rel=1e-3
+    )
 
 
 def test_recalibration_sees_no_outcome_that_is_not_known_yet():
@@ -257,10 +305,14 @@ def test_recalibration_sees_no_outcome_that_is_not_known_yet():
     actual = rng.normal(size=(400, 3, 2))
     quantiles = np.sort(rng.normal(size=(400, 3, 2, 99)), -1)
     clean = recalibrate(quantiles, actual, 100, 20)
-    for h in range(3):  # at origin 300 the outcomes h + 1 steps after origins up to 300 - (h + 1) are known
+    for h in range(
+        3
+    ):  # at origin 300 the outcomes h + 1 steps after origins up to 300 - (h + 1) are known
         spoilt = actual.copy()
         spoilt[300 - h :, h] = rng.permutation(actual[300 - h :, h]) * 50
-        np.testing.assert_array_equal(recalibrate(quantiles, spoilt, 100, 20)[300, h], clean[300, h])
+        np.testing.assert_array_equal(
+            recalibrate(quantiles, spoilt, 100, 20)[300, h], clean[300, h]
+        )
         spoilt[300 - h - 1, h] *= 50
         assert not np.array_equal(recalibrate(quantiles, spoilt, 100, 20)[300, h], clean[300, h])
 
@@ -279,7 +331,11 @@ def test_ewma_volatility_by_hand():
     values = np.exp(np.array([[0.0], [0.1], [0.3], [0.2]]))
     first = 0.01
     second = 0.9 * first + 0.1 * 0.04
-    np.testing.assert_allclose(ewma_volatility(values, 0.9)[:, 0] ** 2, [first, first, second, 0.9 * second + 0.1 * 0.01], rtol=1e-6)
+    np.testing.assert_allclose(
+        ewma_volatility(values, 0.9)[:, 0] ** 2,
+        [first, first, second, 0.9 * second + 0.1 * 0.01],
+        rtol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("decay", [None, RISKMETRICS])
@@ -290,7 +346,9 @@ def test_rolling_quantiles_are_those_of_the_residuals_before_the_origin(decay):
     found = rolling_quantiles(values, contiguous, at, 2, 60, decay)
     scale = np.ones_like(values) if decay is None else ewma_volatility(values, decay)
     for number, origin in enumerate(at):
-        ends = np.array([end for end in range(max(origin - 59, 2), origin + 1) if not end - 2 <= 310 < end])
+        ends = np.array(
+            [end for end in range(max(origin - 59, 2), origin + 1) if not end - 2 <= 310 < end]
+        )
         residuals = np.log(values[ends] / values[ends - 2]) / scale[ends - 2]
         expected = values[origin] * np.exp(np.quantile(residuals, LEVELS, axis=0) * scale[origin])
         np.testing.assert_allclose(found[number, 1].T, expected, rtol=1e-5)
@@ -303,19 +361,28 @@ def test_ridge_finds_a_linear_law_and_shrinks_to_no_change_without_one():
         steps[t] = -0.5 * steps[t - 1] + 0.01 * rng.standard_normal()
     values = np.exp(np.cumsum(steps, 0))
     at, val = np.arange(20, 2000), np.arange(2100, 2900)
-    ridge = RidgeWindow().fit(past(values, at, 10), future(values, at, 1), past(values, val, 10), future(values, val, 1))
+    ridge = RidgeWindow().fit(
+        past(values, at, 10), future(values, at, 1), past(values, val, 10), future(values, val, 1)
+    )
     predicted = np.log(ridge.predict(past(values, val, 10))[:, 0] / values[val])
     assert np.corrcoef(predicted[:, 0], -0.5 * steps[val, 0])[0, 1] > 0.98
     noise = walk(3000, 1)
-    ridge = RidgeWindow().fit(past(noise, at, 10), future(noise, at, 1), past(noise, val, 10), future(noise, val, 1))
+    ridge = RidgeWindow().fit(
+        past(noise, at, 10), future(noise, at, 1), past(noise, val, 10), future(noise, val, 1)
+    )
     assert np.abs(np.log(ridge.predict(past(noise, val, 10))[:, 0] / noise[val])).mean() < 0.002
 
 
 def test_no_baseline_sees_past_the_origin():
     values, contiguous = walk(500), np.ones(499, bool)
     at, val = np.arange(40, 200), np.arange(210, 300)
-    ridge = RidgeWindow().fit(past(values, at, 30), future(values, at, 3), past(values, val, 30), future(values, val, 3))
-    names = [(model, variant) for model, variant, *_ in baselines(values, contiguous, val[:2], 30, 3, ridge)]
+    ridge = RidgeWindow().fit(
+        past(values, at, 30), future(values, at, 3), past(values, val, 30), future(values, val, 3)
+    )
+    names = [
+        (model, variant)
+        for model, variant, *_ in baselines(values, contiguous, val[:2], 30, 3, ridge)
+    ]
     assert len(names) == 6
     for number in range(len(names)):
 

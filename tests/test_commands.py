@@ -24,10 +24,22 @@ from common.run import newest_run
 from tests.conftest import ROOT
 from tests.test_readme import commands
 
-pytestmark = pytest.mark.skipif("ADL_COMMANDS" not in os.environ, reason="every command of the READMEs takes ten minutes: `make check`")
+pytestmark = pytest.mark.skipif(
+    "ADL_COMMANDS" not in os.environ,
+    reason="every command of the READMEs takes ten minutes: `make check`",
+)
 
-LONG = ("make ", "python benchmarks/", "python -m final_project.solver.validate", "python -m common.compare RUN")  # other tests, or hours
-SHOWN = [(file, command) for file, command in commands() if not command.startswith(LONG) and "assignmentN/" not in command]
+LONG = (
+    "make ",
+    "python benchmarks/",
+    "python -m final_project.solver.validate",
+    "python -m common.compare RUN",
+)  # other tests, or hours
+SHOWN = [
+    (file, command)
+    for file, command in commands()
+    if not command.startswith(LONG) and "assignmentN/" not in command
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,24 +47,42 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout without runs, and beside it in the reader's folder every file that a README names."""
     place = tmp_path_factory.mktemp("reader") / "checkout"
     for name in ("common", "template", "final_project", *(f"assignment{n}" for n in range(1, 6))):
-        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("results", "__pycache__", "*.pdf"))
+        shutil.copytree(
+            ROOT / name,
+            place / name,
+            ignore=shutil.ignore_patterns("results", "__pycache__", "*.pdf"),
+        )
     (place / "data").mkdir()
     faces, labels = draw_faces(400, 1)
-    usage = np.array(["Training", "Training", "Training", "PublicTest", "Training", "PrivateTest"])[np.arange(len(faces)) % 6]
+    usage = np.array(["Training", "Training", "Training", "PublicTest", "Training", "PrivateTest"])[
+        np.arange(len(faces)) % 6
+    ]
     np.savez(place / "faces.npz", images=faces, labels=labels, usage=usage)
     pixels = [" ".join(map(str, face.ravel())) for face in faces]
     for file in (place / "fer2013.csv", place / "data" / "fer2013.csv"):
-        pd.DataFrame({"emotion": labels, "pixels": pixels, "Usage": usage}).to_csv(file, index=False)
+        pd.DataFrame({"emotion": labels, "pixels": pixels, "Usage": usage}).to_csv(
+            file, index=False
+        )
     Image.fromarray(faces[0]).resize((300, 300)).save(place / "me.jpg")
-    for market, steps, names in ((COINS, 3000, ("prices.csv", "data/crypto_hourly_usdt.csv.gz", "crypto_hourly_usdt.csv.gz")),
-                                 (CURRENCIES, 3000, ("currencies.csv", "rates.csv", "fx_oil_daily.csv"))):  # fmt: skip
+    for market, steps, names in (
+        (
+            COINS,
+            3000,
+            ("prices.csv", "data/crypto_hourly_usdt.csv.gz", "crypto_hourly_usdt.csv.gz"),
+        ),
+        (CURRENCIES, 3000, ("currencies.csv", "rates.csv", "fx_oil_daily.csv")),
+    ):
         prices = simulate(market, steps, 3)
         frame = pd.DataFrame(prices.values, columns=list(prices.series))
         frame.insert(0, "time", np.datetime_as_string(prices.times, "s"))
         for name in names:
             frame.to_csv(place / name, index=False)
     with gzip.open(place / "exchange_rate.txt.gz", "wt") as file:
-        np.savetxt(file, np.exp(np.random.default_rng(0).standard_normal((1500, 8)).cumsum(0) / 100), delimiter=",")
+        np.savetxt(
+            file,
+            np.exp(np.random.default_rng(0).standard_normal((1500, 8)).cumsum(0) / 100),
+            delimiter=",",
+        )
     for folder in ("photographs", "more_flowers"):
         (place / folder).mkdir()
         for number, picture in enumerate(draw_flowers(160, 48, len(folder))[0]):
@@ -63,8 +93,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows.to_csv(place / "rows.csv", index=False)
     for name in ("table.csv", "more.csv"):
         rows.assign(y=rows.sum(axis=1)).to_csv(place / name, index=False)
-    made = [f"python final_project/simulate.py --preset smoke --trajectories 8 --out {name}" for name in ("flow.h5", "more.h5", "state.h5")]
-    for command in (*made, "python assignment3/train.py --preset smoke --source simulated"):  # the second in place of the committed run
+    made = [
+        f"python final_project/simulate.py --preset smoke --trajectories 8 --out {name}"
+        for name in ("flow.h5", "more.h5", "state.h5")
+    ]
+    for command in (
+        *made,
+        "python assignment3/train.py --preset smoke --source simulated",
+    ):  # the second in place of the committed run
         done = give(place, command)
         assert done.returncode == 0, done.stderr
     return place
@@ -72,19 +108,34 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def give(place: Path, command: str) -> subprocess.CompletedProcess[str]:
     words = shlex.split(command)
-    words = [sys.executable, *(["-m", "torch.distributed.run", *words[1:]] if words[0] == "torchrun" else words[1:])]
-    environment = os.environ | {"PYTHONPATH": str(place), "ADL_DATA_DIR": str(place / "data"), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    words = [
+        sys.executable,
+        *(["-m", "torch.distributed.run", *words[1:]] if words[0] == "torchrun" else words[1:]),
+    ]
+    environment = os.environ | {
+        "PYTHONPATH": str(place),
+        "ADL_DATA_DIR": str(place / "data"),
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        words, cwd=place, env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
 
 
 def in_smoke(place: Path, command: str) -> str:
     """The command as it is tried here: trainings by their smallest preset, committed runs replaced by the newest of the checkout."""
-    command = command.removeprefix("$ ").replace(" --preset full", "").replace("nproc_per_node=4", "nproc_per_node=2")
+    command = (
+        command.removeprefix("$ ")
+        .replace(" --preset full", "")
+        .replace("nproc_per_node=4", "nproc_per_node=2")
+    )
     if "train.py" in command or "exchange.py" in command or "ablate.py" in command:
         command += " --preset smoke --overwrite"
     if "simulate.py" in command:
         command = command.replace("--trajectories 48", "--trajectories 8 --preset smoke")
-    words = shlex.split(command.replace("--start 50", "--start 5"))  # (the smoke preset's trajectories are short)
+    words = shlex.split(
+        command.replace("--start 50", "--start 5")
+    )  # (the smoke preset's trajectories are short)
     for number, word in enumerate(words):
         parts = word.split("/")
         if len(parts) >= 3 and parts[1] == "results" and words[number - 1] != "--out":
@@ -96,7 +147,11 @@ def in_smoke(place: Path, command: str) -> str:
 
 def test_the_readmes_show_commands():
     assert len(SHOWN) > 40
-    assert {file for file, _ in SHOWN} >= {"README.md", "template/README.md", "final_project/README.md"}
+    assert {file for file, _ in SHOWN} >= {
+        "README.md",
+        "template/README.md",
+        "final_project/README.md",
+    }
 
 
 @pytest.mark.parametrize(("file", "command"), SHOWN)

@@ -14,7 +14,16 @@ import torch
 
 from common.cli import BaseConfig, InputError, Interrupted, parse
 from common.figures import PALETTE, colours
-from common.run import Run, atomic_path, load_state, newest_run, peak_mb, save_state, tensors, write_json
+from common.run import (
+    Run,
+    atomic_path,
+    load_state,
+    newest_run,
+    peak_mb,
+    save_state,
+    tensors,
+    write_json,
+)
 from common.weights import read_model, save_model
 
 
@@ -69,17 +78,34 @@ def test_tensorboard_events_are_the_streamed_metrics(tmp_path):
             run.log(step, 0, "train", loss=1.0 / step)
         run.finish([], {})
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [
+        (1, 1.0),
+        (2, 0.5),
+        (3, pytest.approx(1 / 3)),
+    ]
     with open_run(tmp_path / "plain") as run:
         run.finish([], {})
     assert not (tmp_path / "plain" / "tensorboard").exists()
 
 
-@pytest.mark.parametrize("folder", ["assignment1", "assignment2", "assignment3", "assignment4", "assignment5", "final_project", "template"])
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "assignment1",
+        "assignment2",
+        "assignment3",
+        "assignment4",
+        "assignment5",
+        "final_project",
+        "template",
+    ],
+)
 def test_every_train_script_has_tensorboard(folder):
     from tests.test_readme import config_of
 
-    assert issubclass(config_of(f"{folder}.train"), BaseConfig)  # whose --tensorboard every Run obeys
+    assert issubclass(
+        config_of(f"{folder}.train"), BaseConfig
+    )  # whose --tensorboard every Run obeys
 
 
 def test_a_finished_run_is_not_overwritten_and_identity_comes_first(tmp_path):
@@ -88,7 +114,10 @@ def test_a_finished_run_is_not_overwritten_and_identity_comes_first(tmp_path):
         assert record["status"] == "running"
         assert record["config"]["rate"] == 0.1
         assert "out" not in record["config"]
-        run.finish([{"metric": "m", "value": 1.0}], {"m": {"unit": "1", "better": "higher", "reference": "-"}})
+        run.finish(
+            [{"metric": "m", "value": 1.0}],
+            {"m": {"unit": "1", "better": "higher", "reference": "-"}},
+        )
     before = {path: path.read_bytes() for path in (tmp_path / "a").glob("*.*")}
     with pytest.raises(InputError, match="finished run"):
         open_run(tmp_path / "a")
@@ -104,8 +133,22 @@ def test_metrics_rows_have_every_key_and_nothing_unexplained(tmp_path):
     info = {"m": {"unit": "1", "better": "higher", "reference": "-"}}
     with open_run(tmp_path / "a", rate=0.3) as run:
         row = run.finish([{"metric": "m", "value": 1.0, "model": "x"}], info)["rows"][0]
-        assert set(row) == {"protocol", "split", "model", "variant", "metric", "value", "std", "n_seeds", "series", "horizon",
-                            "params", "seconds", "peak_mb", "command"}  # fmt: skip
+        assert set(row) == {
+            "protocol",
+            "split",
+            "model",
+            "variant",
+            "metric",
+            "value",
+            "std",
+            "n_seeds",
+            "series",
+            "horizon",
+            "params",
+            "seconds",
+            "peak_mb",
+            "command",
+        }
         assert row["series"] is None
         assert row["command"] == "python tests/train.py --preset default --rate 0.3"
         with pytest.raises(ValueError, match="unknown"):
@@ -169,11 +212,16 @@ def test_a_part_that_loads_its_checkpoint_goes_on_with_what_it_had_logged(tmp_pa
     with open_run(tmp_path / "a", resume=True) as run:
         run.memo("first", lambda: None)
         assert run.memo("long", lambda: part(run, False)) == 3
-    assert [line.split(",")[0] for line in (tmp_path / "a/metrics.csv").read_text().splitlines()[1:]] == ["9", "0", "1", "2", "3"]
+    assert [
+        line.split(",")[0] for line in (tmp_path / "a/metrics.csv").read_text().splitlines()[1:]
+    ] == ["9", "0", "1", "2", "3"]
 
 
 def test_a_part_whose_checkpoint_has_another_name_is_a_mistake_of_the_code(tmp_path):
-    with open_run(tmp_path / "a") as run, pytest.raises(ValueError, match='the part "long" asks for the checkpoint "short"'):
+    with (
+        open_run(tmp_path / "a") as run,
+        pytest.raises(ValueError, match='the part "long" asks for the checkpoint "short"'),
+    ):
         run.memo("long", lambda: run.load("short"))
 
 
@@ -182,12 +230,18 @@ def test_stoppable_saves_at_the_next_check_and_stops_on_nan(tmp_path):
 
     saved = []
     with open_run(tmp_path / "a") as run:
-        with pytest.raises(Interrupted, match="--resume"), run.stoppable(lambda: saved.append(1)) as check:
+        with (
+            pytest.raises(Interrupted, match="--resume"),
+            run.stoppable(lambda: saved.append(1)) as check,
+        ):
             check(0, 1.0)
             os.kill(os.getpid(), signal.SIGTERM)
             check(1, 1.0)
         assert saved == [1]
-        with pytest.raises(FloatingPointError, match=r"step 7.*2\.5"), run.stoppable(lambda: None) as check:
+        with (
+            pytest.raises(FloatingPointError, match=r"step 7.*2\.5"),
+            run.stoppable(lambda: None) as check,
+        ):
             check(6, 2.5)
             check(7, float("nan"))
 
@@ -211,7 +265,12 @@ def test_state_round_trip_is_exact_and_holds_no_pickle(tmp_path):
     again.load_state_dict(tensors(back["optimiser"]))
     for key, value in optimiser.state_dict()["state"][0].items():
         assert torch.equal(value, again.state_dict()["state"][0][key])
-    assert (back["step"], back["none"], back["list"], back["scalar"]) == (3, None, [1, 2.5, "x"], 0.1)
+    assert (back["step"], back["none"], back["list"], back["scalar"]) == (
+        3,
+        None,
+        [1, 2.5, "x"],
+        0.1,
+    )
     assert back["empty"].shape == (0, 2)
     assert b"pickle" not in (tmp_path / "s").read_bytes()
     whole = (tmp_path / "s").read_bytes()
@@ -237,7 +296,11 @@ def test_atomic_path_leaves_the_old_file_when_the_block_fails(tmp_path):
 def test_newest_run_skips_unfinished_ones_and_ablations(tmp_path):
     with pytest.raises(InputError, match="no finished run"):
         newest_run(tmp_path)
-    for name, status, started in (("a", "finished", "2026-01-01"), ("b", "finished", "2026-01-02"), ("c", "running", "2026-01-03")):
+    for name, status, started in (
+        ("a", "finished", "2026-01-01"),
+        ("b", "finished", "2026-01-02"),
+        ("c", "running", "2026-01-03"),
+    ):
         (tmp_path / name).mkdir()
         write_json(tmp_path / name / "run.json", {"status": status, "started": started})
         write_json(tmp_path / name / "metrics.json", {})
@@ -267,13 +330,24 @@ def test_a_metrics_csv_that_was_shortened_by_hand_does_not_grow_zero_bytes(tmp_p
         run.memo("a", lambda: part(run, "a"))
         run.memo("b", lambda: part(run, "b"))
         run.finish([], {})
-    assert file.read_bytes().decode().splitlines() == ["step,epoch,split,name,value", "1,0,train,loss,0.5"]
+    assert file.read_bytes().decode().splitlines() == [
+        "step,epoch,split,name,value",
+        "1,0,train,loss,0.5",
+    ]
 
 
 def test_a_model_file_keeps_what_float16_cannot_hold(tmp_path):
-    weights = {"scale": torch.tensor([2e6, 1.0]), "weight": torch.tensor([0.5, -2.0]), "count": torch.arange(3)}
+    weights = {
+        "scale": torch.tensor([2e6, 1.0]),
+        "weight": torch.tensor([0.5, -2.0]),
+        "count": torch.arange(3),
+    }
     save_model(tmp_path / "model.safetensors", weights, {"width": 3}, half=True)
     back, about = read_model(tmp_path / "model.safetensors")
     assert about == {"width": 3}
-    assert {name: value.dtype for name, value in back.items()} == {"scale": torch.float32, "weight": torch.float16, "count": torch.int64}
+    assert {name: value.dtype for name, value in back.items()} == {
+        "scale": torch.float32,
+        "weight": torch.float16,
+        "count": torch.int64,
+    }
     assert all(torch.equal(back[name].to(value.dtype), value) for name, value in weights.items())

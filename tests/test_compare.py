@@ -15,7 +15,10 @@ from common.compare import Config, main
 from common.run import ROW_KEYS
 from tests.conftest import assert_refused, call
 
-SAMPLES = {"a": [[0.50, 0.52, 0.55, 0.51], [0.60, 0.61, 0.63]], "b": [[0.58, 0.57, 0.61], [0.62, 0.64, 0.61, 0.60, 0.65]]}
+SAMPLES = {
+    "a": [[0.50, 0.52, 0.55, 0.51], [0.60, 0.61, 0.63]],
+    "b": [[0.58, 0.57, 0.61], [0.62, 0.64, 0.61, 0.60, 0.65]],
+}
 MODELS = ("ELM", "MLP")
 
 
@@ -28,13 +31,23 @@ def row(model: str, values: list[float], **changes) -> dict:
         "metric": "accuracy",
         "value": float(np.mean(values)),
     }
-    found |= {"std": float(np.std(values, ddof=1)) if len(values) > 1 else None, "n_seeds": len(values)}
+    found |= {
+        "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        "n_seeds": len(values),
+    }
     return dict.fromkeys(ROW_KEYS) | found | changes
 
 
 def folder(place: Path, rows: list[dict], assignment: str = "assignment1", **data: str) -> Path:
     place.mkdir(parents=True)
-    record = {"assignment": assignment, "source": "s", "preset": "full", "commit": "0123456789", "dirty": False, "data": data}
+    record = {
+        "assignment": assignment,
+        "source": "s",
+        "preset": "full",
+        "commit": "0123456789",
+        "dirty": False,
+        "data": data,
+    }
     (place / "run.json").write_text(json.dumps(record))
     (place / "metrics.json").write_text(json.dumps({"run": {}, "metrics_info": {}, "rows": rows}))
     return place
@@ -45,18 +58,34 @@ def pair(tmp_path: Path) -> list[Path]:
     """Two runs: the rows of SAMPLES in another order, a row of one seed, one cell a step, and rows that only one run has."""
     a = [row(*item) for item in zip(MODELS, SAMPLES["a"], strict=True)]
     b = [row(*item) for item in zip(MODELS, SAMPLES["b"], strict=True)]
-    a += [row("CNN", [0.7]), row("only a", [0.1, 0.2]), row("ELM", [0.1, 0.2], horizon=1, series="x")]
-    b += [row("CNN", [0.9]), row("MLP", [0.3, 0.4], split="validation"), row("ELM", [0.3, 0.5], horizon=1, series="x")]
+    a += [
+        row("CNN", [0.7]),
+        row("only a", [0.1, 0.2]),
+        row("ELM", [0.1, 0.2], horizon=1, series="x"),
+    ]
+    b += [
+        row("CNN", [0.9]),
+        row("MLP", [0.3, 0.4], split="validation"),
+        row("ELM", [0.3, 0.5], horizon=1, series="x"),
+    ]
     return [folder(tmp_path / "a", a, path="one"), folder(tmp_path / "b", b[::-1], path="one")]
 
 
 def compared(runs: list[Path], *words: object) -> pd.DataFrame:
-    return main(parse(Config, [*map(str, runs), "--out", str(runs[0].parent / "out"), *map(str, words)]))
+    return main(
+        parse(Config, [*map(str, runs), "--out", str(runs[0].parent / "out"), *map(str, words)])
+    )
 
 
 def test_rows_are_aligned_on_their_key_and_set_against_the_first_run(pair):
-    table = compared(pair).droplevel(["protocol", "split", "variant", "metric", "series", "horizon"])
-    assert sorted(table.index) == ["CNN", "ELM", "MLP"]  # neither the rows of one run nor the cell of a metric with pooled rows
+    table = compared(pair).droplevel(
+        ["protocol", "split", "variant", "metric", "series", "horizon"]
+    )
+    assert sorted(table.index) == [
+        "CNN",
+        "ELM",
+        "MLP",
+    ]  # neither the rows of one run nor the cell of a metric with pooled rows
     assert table.loc["CNN", ("value", "a")] == 0.7
     assert table.loc["CNN", ("difference", "b")] == pytest.approx(0.2)
     assert np.isnan(table.loc["CNN", ("p", "b")])  # one seed
@@ -65,31 +94,51 @@ def test_rows_are_aligned_on_their_key_and_set_against_the_first_run(pair):
 
 
 def test_p_is_that_of_welch_on_the_samples_and_adjusted_by_holm(pair):
-    table = compared(pair).droplevel(["protocol", "split", "variant", "metric", "series", "horizon"])
-    p = [ttest_ind(a, b, equal_var=False).pvalue for a, b in zip(SAMPLES["a"], SAMPLES["b"], strict=True)]
+    table = compared(pair).droplevel(
+        ["protocol", "split", "variant", "metric", "series", "horizon"]
+    )
+    p = [
+        ttest_ind(a, b, equal_var=False).pvalue
+        for a, b in zip(SAMPLES["a"], SAMPLES["b"], strict=True)
+    ]
     np.testing.assert_allclose(table.loc[list(MODELS), ("p", "b")], p, rtol=1e-9)
     low, high = sorted(p)
     holm = {low: min(2 * low, 1), high: max(high, 2 * low)}  # by hand, for two
-    np.testing.assert_allclose(table.loc[list(MODELS), ("p_holm", "b")], [holm[value] for value in p], rtol=1e-9)
+    np.testing.assert_allclose(
+        table.loc[list(MODELS), ("p_holm", "b")], [holm[value] for value in p], rtol=1e-9
+    )
     alone = compared(pair, "--models", "ELM")
     np.testing.assert_allclose(alone[("p_holm", "b")], p[:1], rtol=1e-9)  # a family of one
 
 
 def test_the_family_of_holm_is_one_metric_over_all_runs(tmp_path):
-    rows = {name: [row("ELM", SAMPLES[name][0]), row("ELM", SAMPLES[name][0], metric="kid")] for name in "ab"}
-    runs = [folder(tmp_path / "a", rows["a"]), folder(tmp_path / "b", rows["b"]), folder(tmp_path / "c", rows["b"])]
+    rows = {
+        name: [row("ELM", SAMPLES[name][0]), row("ELM", SAMPLES[name][0], metric="kid")]
+        for name in "ab"
+    }
+    runs = [
+        folder(tmp_path / "a", rows["a"]),
+        folder(tmp_path / "b", rows["b"]),
+        folder(tmp_path / "c", rows["b"]),
+    ]
     table = compared(runs)
     assert len(table) == 2
     np.testing.assert_allclose(table["p_holm"], 2 * table["p"], rtol=1e-9)
 
 
 def test_no_spread_is_no_test(tmp_path):
-    runs = [folder(tmp_path / name, [row("ELM", [value, value])]) for name, value in (("a", 0.5), ("b", 0.7))]
+    runs = [
+        folder(tmp_path / name, [row("ELM", [value, value])])
+        for name, value in (("a", 0.5), ("b", 0.7))
+    ]
     assert compared(runs)["p"].isna().all(axis=None)
 
 
 def test_table_and_figure_are_written_and_names_tell_runs_apart(tmp_path, capsys):
-    runs = [folder(tmp_path / x / "run", [row("ELM", [0.1, 0.3])], notice="SIMULATED; see", sha256=x) for x in ("one", "two")]
+    runs = [
+        folder(tmp_path / x / "run", [row("ELM", [0.1, 0.3])], notice="SIMULATED; see", sha256=x)
+        for x in ("one", "two")
+    ]
     main(Config(runs=tuple(runs), out=tmp_path / "out.png"))
     printed = capsys.readouterr().out
     assert "one/run" in printed
@@ -102,7 +151,17 @@ def test_table_and_figure_are_written_and_names_tell_runs_apart(tmp_path, capsys
 def test_files_are_named_after_the_runs(pair, tmp_path):
     place = tmp_path / "here"
     place.mkdir()
-    done = call("common/compare.py", *pair, "--metric", "accuracy", "--split", "test", "--protocol", "held-out", cwd=place)
+    done = call(
+        "common/compare.py",
+        *pair,
+        "--metric",
+        "accuracy",
+        "--split",
+        "test",
+        "--protocol",
+        "held-out",
+        cwd=place,
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in place.iterdir()) == ["compare-a-b.csv", "compare-a-b.png"]
 
@@ -128,7 +187,15 @@ def test_what_cannot_be_compared_is_refused(pair, tmp_path, words, message):
     folder(tmp_path / "apart", [row("ELM", [0.5], metric="kid")])
     (folder(tmp_path / "broken", []) / "metrics.json").write_text("{")
     with pytest.raises(InputError, match=r"^[^\n]+$") as caught:
-        main(parse(Config, [str(tmp_path / word) if word.isalpha() and (tmp_path / word).is_dir() else word for word in words]))
+        main(
+            parse(
+                Config,
+                [
+                    str(tmp_path / word) if word.isalpha() and (tmp_path / word).is_dir() else word
+                    for word in words
+                ],
+            )
+        )
     assert message in str(caught.value)
 
 

@@ -10,23 +10,43 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = [
-    name for name in ("assignment1", "assignment2", "assignment3", "assignment4", "assignment5", "final_project") if (ROOT / name).is_dir()
+    name
+    for name in (
+        "assignment1",
+        "assignment2",
+        "assignment3",
+        "assignment4",
+        "assignment5",
+        "final_project",
+    )
+    if (ROOT / name).is_dir()
 ]
-ALLOWED = {"assignment4": {"assignment3"}, "assignment3": {"assignment2"}}  # the one chain of imports
-SOURCES = [path for name in ("common", *SYSTEMS, "benchmarks") for path in (ROOT / name).rglob("*.py")]
+ALLOWED = {
+    "assignment4": {"assignment3"},
+    "assignment3": {"assignment2"},
+}  # the one chain of imports
+SOURCES = [
+    path for name in ("common", *SYSTEMS, "benchmarks") for path in (ROOT / name).rglob("*.py")
+]
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     nodes = tree.body if top_level_only else list(ast.walk(tree))
     found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    return found | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return found | {
+        node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module
+    }
 
 
 def test_common_imports_no_assignment_and_loads_frameworks_lazily():
     for path in (ROOT / "common").glob("*.py"):
         assert not {name.split(".")[0] for name in imports(path)} & set(SYSTEMS), path
-        assert not {name.split(".")[0] for name in imports(path, top_level_only=True)} & {"torch", "tensorflow", "keras"}, path
+        assert not {name.split(".")[0] for name in imports(path, top_level_only=True)} & {
+            "torch",
+            "tensorflow",
+            "keras",
+        }, path
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -38,7 +58,12 @@ def test_assignments_import_each_other_only_along_the_chain(system):
 
 def test_figures_read_run_folders_only():
     for path in ROOT.glob("*/figures.py"):
-        assert not {name.split(".")[0] for name in imports(path)} & {"torch", "tensorflow", "keras", *SYSTEMS}, path
+        assert not {name.split(".")[0] for name in imports(path)} & {
+            "torch",
+            "tensorflow",
+            "keras",
+            *SYSTEMS,
+        }, path
 
 
 def test_nothing_reads_or_writes_pickle():
@@ -52,10 +77,18 @@ def test_nothing_reads_or_writes_pickle():
 
 
 def test_sizes():
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "common").glob("*.py")) <= 2600
+    assert (
+        sum(
+            len(path.read_text(encoding="utf-8").splitlines())
+            for path in (ROOT / "common").glob("*.py")
+        )
+        <= 2600
+    )
     for system in SYSTEMS:
         for name in ("train.py", "evaluate.py", "predict.py"):
-            assert len((ROOT / system / name).read_text(encoding="utf-8").splitlines()) <= 200, f"{system}/{name}"
+            assert len((ROOT / system / name).read_text(encoding="utf-8").splitlines()) <= 200, (
+                f"{system}/{name}"
+            )
 
 
 def test_readme_tables_are_fresh():
@@ -75,6 +108,12 @@ def test_no_name_of_a_report_hides_a_sign_of_mathematics_or_a_name_of_the_templa
         text = path.read_text(encoding="utf-8")
         names = names_of(text)
         assert not names & template, f"{path}: {names & template} are the template's"
-        used = {word for formula in re.findall(r"\$([^$]+)\$", text) for word in re.findall(r"(?<![#\w.\"])[a-z]{2,}(?![\w\"])", formula)}
+        used = {
+            word
+            for formula in re.findall(r"\$([^$]+)\$", text)
+            for word in re.findall(r"(?<![#\w.\"])[a-z]{2,}(?![\w\"])", formula)
+        }
         assert not names & used, f"{path}: {names & used} mean something else inside a formula"
-        assert not re.search(r"#[\w.]+(\([^()]*(\([^()]*\))?[^()]*\))?\.len\(\); [a-z]", text), f"{path}: Typst takes this ; for its own"
+        assert not re.search(r"#[\w.]+(\([^()]*(\([^()]*\))?[^()]*\))?\.len\(\); [a-z]", text), (
+            f"{path}: Typst takes this ; for its own"
+        )

@@ -38,7 +38,9 @@ def transformer(seed: int = 0, normalise: bool = False) -> keras.Model:
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((6, 5))
     x = layers.Dense(8, name="embed")(inputs)
-    x = layers.LayerNormalization(name="norm")(x + layers.MultiHeadAttention(2, 4, name="attention")(x, x))
+    x = layers.LayerNormalization(name="norm")(
+        x + layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    )
     if normalise:
         x = layers.BatchNormalization(name="batch_norm")(x)
     x = layers.Dense(8, "relu", name="ff")(x)
@@ -67,7 +69,9 @@ def values(model: keras.Model) -> list[np.ndarray]:
 
 
 def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
-    return len(a) == len(b) and all(x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
+    return len(a) == len(b) and all(
+        x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True)
+    )
 
 
 class Block(layers.Layer):
@@ -90,7 +94,10 @@ class Custom(keras.Model):
 
     def __init__(self):
         super().__init__()
-        self.block, self.inner = Block(name="block"), keras.Sequential([layers.Dense(4, "tanh", name="deep")], name="inner")
+        self.block, self.inner = (
+            Block(name="block"),
+            keras.Sequential([layers.Dense(4, "tanh", name="deep")], name="inner"),
+        )
 
     def call(self, x):
         return self.inner(self.block(x))
@@ -100,7 +107,9 @@ class Custom(keras.Model):
 
 
 def test_every_affine_map_is_found_at_any_nesting():
-    assert {path: LoRA(transformer()).targets()[path].name for path in SIZES} == {path: path.split("/")[-1] for path in SIZES}
+    assert {path: LoRA(transformer()).targets()[path].name for path in SIZES} == {
+        path: path.split("/")[-1] for path in SIZES
+    }
     inner = keras.Sequential([keras.Input((5,)), layers.Dense(4, name="deep")], name="inner")
     shared = layers.Dense(4, name="shared")
     inputs = keras.Input((5,))
@@ -143,7 +152,9 @@ def test_a_new_adapter_changes_no_bit_and_off_is_the_base(build):
 @pytest.mark.parametrize(("stabilised", "scale"), [(False, 6 / 4), (True, 6 / 2)])
 def test_dense_with_relu_is_the_formula(stabilised, scale):
     keras.utils.set_random_seed(1)
-    model = keras.Sequential([keras.Input((5,)), layers.Dense(7, "relu", bias_initializer="random_normal", name="d")])
+    model = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(7, "relu", bias_initializer="random_normal", name="d")]
+    )
     lora = LoRA(model)
     lora.add("a", 4, alpha=6, rank_stabilised=stabilised)
     shake(lora)
@@ -163,7 +174,9 @@ def test_attention_is_the_plain_block_with_w_plus_s_a_b():
     shake(lora)
     for path, layer in LoRA(plain).targets().items():
         if path.startswith("attention"):
-            layer.kernel.assign_add(lora.update()[path].reshape(layer.kernel.shape))  # its kernels are inputs first, then outputs
+            layer.kernel.assign_add(
+                lora.update()[path].reshape(layer.kernel.shape)
+            )  # its kernels are inputs first, then outputs
     assert np.abs(plain.predict(X, verbose=0) - transformer().predict(X, verbose=0)).max() > 0.1
     np.testing.assert_allclose(model.predict(X, verbose=0), plain.predict(X, verbose=0), atol=1e-5)
 
@@ -183,7 +196,12 @@ EQUATIONS = [
 @pytest.mark.parametrize(("equation", "shape", "bias", "inputs"), EQUATIONS)
 def test_einsum_dense_of_any_matrix_form(equation, shape, bias, inputs):
     keras.utils.set_random_seed(1)
-    model = keras.Sequential([keras.Input(inputs), layers.EinsumDense(equation, shape, "tanh", bias, bias_initializer="random_normal")])
+    model = keras.Sequential(
+        [
+            keras.Input(inputs),
+            layers.EinsumDense(equation, shape, "tanh", bias, bias_initializer="random_normal"),
+        ]
+    )
     layer, lora = model.layers[0], LoRA(model)
     base = model.predict(X, verbose=0)
     lora.add("a", 2, alpha=3)
@@ -193,11 +211,15 @@ def test_einsum_dense_of_any_matrix_form(equation, shape, bias, inputs):
     _, kernel, out = re.split(",|->", equation)
     r_in, r_out = ("".join(k for k in kernel if (k in out) is made) for made in (False, True))
     delta = 1.5 * np.einsum(f"{r_in}z,z{r_out}->{kernel}", a, b)
-    expected = np.einsum(equation, X, layer.kernel.numpy() + delta) + (0 if layer.bias is None else layer.bias.numpy())
+    expected = np.einsum(equation, X, layer.kernel.numpy() + delta) + (
+        0 if layer.bias is None else layer.bias.numpy()
+    )
     got = model.predict(X, verbose=0)
     np.testing.assert_allclose(got, np.tanh(expected), atol=1e-5)
     lora.merge()
-    np.testing.assert_allclose(layer.kernel.numpy(), lora._kernels[next(iter(lora.targets()))] + delta, atol=1e-6)
+    np.testing.assert_allclose(
+        layer.kernel.numpy(), lora._kernels[next(iter(lora.targets()))] + delta, atol=1e-6
+    )
     np.testing.assert_allclose(model.predict(X, verbose=0), got, atol=1e-5)
 
 
@@ -207,7 +229,11 @@ def test_count_and_scale_for_every_rank(rank):
     lora = LoRA(model)
     chosen = [path for path, size in SIZES.items() if min(size) >= rank]
     lora.add("a", rank, alpha=16, targets=[f"^{path}$" for path in chosen])
-    assert lora.count() == sum(rank * sum(SIZES[path]) for path in chosen) == sum(math.prod(v.shape) for v in model.trainable_variables)
+    assert (
+        lora.count()
+        == sum(rank * sum(SIZES[path]) for path in chosen)
+        == sum(math.prod(v.shape) for v in model.trainable_variables)
+    )
     lora.add("s", rank, alpha=16, targets=[f"^{path}$" for path in chosen], rank_stabilised=True)
     assert lora._adapters["a"].scale == 16 / rank
     assert lora._adapters["s"].scale == 16 / math.sqrt(rank)
@@ -254,7 +280,11 @@ def test_agrees_with_keras_forward_where_keras_is_right(equation):
     def make():
         keras.utils.set_random_seed(2)
         shape = (6, 2, 3) if equation and equation.endswith("abde") else (6, 4)
-        layer = layers.Dense(4, "relu") if equation is None else layers.EinsumDense(equation, shape, "relu")
+        layer = (
+            layers.Dense(4, "relu")
+            if equation is None
+            else layers.EinsumDense(equation, shape, "relu")
+        )
         return keras.Sequential([keras.Input((6, 5)), layer])
 
     theirs, ours = make(), make()
@@ -263,7 +293,9 @@ def test_agrees_with_keras_forward_where_keras_is_right(equation):
     lora.add("a", 3, alpha=6)
     shake(lora)
     layer, (a, b) = theirs.layers[0], (v.numpy() for v in lora.trainable_variables)
-    if equation == "abc,cde->abde":  # Keras has A (c, d, r) and B (r, e): not of rank r as a matrix c x de, so with A = our A on d = 0
+    if (
+        equation == "abc,cde->abde"
+    ):  # Keras has A (c, d, r) and B (r, e): not of rank r as a matrix c x de, so with A = our A on d = 0
         layer.lora_kernel_a.assign(np.stack([a, 0 * a], axis=1))
         layer.lora_kernel_b.assign(b[:, 0])
         lora.trainable_variables[1].assign(np.stack([b[:, 0], 0 * b[:, 0]], axis=1))
@@ -291,7 +323,9 @@ def test_keras_overwrites_the_base_on_save_ours_does_not(tmp_path):
     theirs.get_layer("ff").enable_lora(2)
     theirs.get_layer("ff").lora_kernel_b.assign(np.ones((2, 8)))
     theirs.save(tmp_path / "theirs.keras")
-    assert not np.array_equal(keras.saving.load_model(tmp_path / "theirs.keras").get_layer("ff")._kernel, kernel)
+    assert not np.array_equal(
+        keras.saving.load_model(tmp_path / "theirs.keras").get_layer("ff")._kernel, kernel
+    )
 
     ours = transformer()
     lora = LoRA(ours)
@@ -308,7 +342,9 @@ def test_keras_overwrites_the_base_on_save_ours_does_not(tmp_path):
     lora.merge()
     merged = ours.predict(X, verbose=0)
     ours.save(tmp_path / "merged.keras")
-    assert np.array_equal(keras.saving.load_model(tmp_path / "merged.keras").predict(X, verbose=0), merged)
+    assert np.array_equal(
+        keras.saving.load_model(tmp_path / "merged.keras").predict(X, verbose=0), merged
+    )
     lora.unmerge()
     assert np.array_equal(ours.predict(X, verbose=0), adapted)
 
@@ -317,7 +353,11 @@ def test_keras_attention_forgets_its_lora_on_load_ours_does_not(tmp_path):
     theirs = transformer()
     theirs.get_layer("attention").query_dense.enable_lora(2)
     theirs.save(tmp_path / "theirs.keras")
-    assert not keras.saving.load_model(tmp_path / "theirs.keras").get_layer("attention").query_dense.lora_enabled
+    assert (
+        not keras.saving.load_model(tmp_path / "theirs.keras")
+        .get_layer("attention")
+        .query_dense.lora_enabled
+    )
 
     ours = LoRA(transformer())
     ours.add("a", 2, targets=["attention"])
@@ -351,7 +391,9 @@ def test_fit_trains_the_adapter_alone(jit_compile):
     start = [v.numpy() for v in lora.trainable_variables]
     losses = fit(model, jit_compile=jit_compile)
     assert losses[-1] < losses[0]
-    assert all(not np.array_equal(v, old) for v, old in zip(lora.trainable_variables, start, strict=True))
+    assert all(
+        not np.array_equal(v, old) for v, old in zip(lora.trainable_variables, start, strict=True)
+    )
     lora.activate(None)
     assert same(values(model), before)
 
@@ -446,7 +488,9 @@ def test_adapters_switch_back_and_forth():
     model = transformer()
     lora = LoRA(model)
     wanted = {None: model.predict(X, verbose=0)}
-    for seed, (name, targets) in enumerate({"all": None, "attention": ["attention"], "dense": ["ff", "head"]}.items()):
+    for seed, (name, targets) in enumerate(
+        {"all": None, "attention": ["attention"], "dense": ["ff", "head"]}.items()
+    ):
         lora.add(name, 2, targets=targets)
         shake(lora, seed)
         wanted[name] = model.predict(X, verbose=0)
@@ -486,12 +530,22 @@ def test_adapter_file_in_this_process_and_in_a_fresh_one(tmp_path):
     fit(model)
     trained = model.predict(X, verbose=0)
     lora.save(tmp_path / "a.safetensors")
-    assert sum((tmp_path / name).stat().st_size for name in ("a.safetensors", "a.json")) <= 4 * lora.count() + 4096
+    assert (
+        sum((tmp_path / name).stat().st_size for name in ("a.safetensors", "a.json"))
+        <= 4 * lora.count() + 4096
+    )
     facts = json.loads((tmp_path / "a.json").read_text())
-    assert (facts["base"], facts["base_name"], facts["rank"], facts["alpha"]) == (lora.base_sha256, "small transformer", 2, 8)
+    assert (facts["base"], facts["base_name"], facts["rank"], facts["alpha"]) == (
+        lora.base_sha256,
+        "small transformer",
+        2,
+        8,
+    )
     assert facts["trained_weights"] == lora.count() == 2 * sum(map(sum, SIZES.values()))
     assert {path: tuple(size) for path, (_, *size, _) in facts["targets"].items()} == SIZES
-    assert [(place, rank) for place, *_, rank in facts["targets"].values()] == [(place, 2) for place in range(len(SIZES))]
+    assert [(place, rank) for place, *_, rank in facts["targets"].values()] == [
+        (place, 2) for place in range(len(SIZES))
+    ]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "a.safetensors"]
 
     lora.activate(None)
@@ -501,9 +555,13 @@ def test_adapter_file_in_this_process_and_in_a_fresh_one(tmp_path):
     transformer().save(tmp_path / "base.keras")
     np.save(tmp_path / "x.npy", X)
     done = subprocess.run(
-        [sys.executable, "-c", FRESH, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", FRESH, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert np.array_equal(np.load(tmp_path / "fresh.npy"), trained)
 
@@ -520,7 +578,9 @@ def test_adapter_finds_its_layers_when_keras_numbers_them_anew(tmp_path):
     shake(first)
     first.save(tmp_path / "a.safetensors")
     second.load(tmp_path / "a.safetensors", "a")
-    assert np.array_equal(first.model.predict(X[:, 0], verbose=0), second.model.predict(X[:, 0], verbose=0))
+    assert np.array_equal(
+        first.model.predict(X[:, 0], verbose=0), second.model.predict(X[:, 0], verbose=0)
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- bad inputs
@@ -540,7 +600,10 @@ def test_bad_adds():
         ({"alpha": -1.0}, "alpha -1.0"),
         ({"alpha": math.nan}, "alpha nan"),
         ({"alpha": math.inf}, "alpha inf"),
-        ({"targets": ["ff", "nothing"]}, "targets: nothing matches no layer; the layers are embed, "),
+        (
+            {"targets": ["ff", "nothing"]},
+            "targets: nothing matches no layer; the layers are embed, ",
+        ),
         ({"targets": ["("]}, "targets: ( is no regular expression"),
         ({"targets": []}, "targets: no pattern given"),
     ):
@@ -558,8 +621,14 @@ def single(layer: layers.Layer, shape: tuple[int, ...] = (6, 5)) -> keras.Model:
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (lambda: layers.EinsumDense("abc,bcd->abd", (6, 4), name="batched"), "batched: abc,bcd->abd cannot be split"),
-        (lambda: layers.Dense(4, dtype="mixed_float16", name="half"), "half computes in mixed_float16"),
+        (
+            lambda: layers.EinsumDense("abc,bcd->abd", (6, 4), name="batched"),
+            "batched: abc,bcd->abd cannot be split",
+        ),
+        (
+            lambda: layers.Dense(4, dtype="mixed_float16", name="half"),
+            "half computes in mixed_float16",
+        ),
         (lambda: layers.Dense(4, lora_rank=2, name="theirs"), "theirs has Keras' own LoRA"),
     ],
 )
@@ -584,7 +653,10 @@ def twice() -> None:
 @pytest.mark.parametrize(
     ("work", "message"),
     [
-        (lambda: LoRA(keras.Sequential([layers.Dense(4, name="unbuilt")])), "unbuilt has no Dense or EinsumDense weights yet"),
+        (
+            lambda: LoRA(keras.Sequential([layers.Dense(4, name="unbuilt")])),
+            "unbuilt has no Dense or EinsumDense weights yet",
+        ),
         (lambda: LoRA(single(layers.ReLU())), "has no Dense or EinsumDense weights"),
         (frozen, "small.trainable is False"),
         (twice, "small has an adapter of another LoRA"),
@@ -630,7 +702,9 @@ def retarget(*embed: int):
     """What the file says of the first layer: position, in, out, rank."""
 
     def edit(place: Path) -> None:
-        change(targets=json.loads((place / "a.json").read_text())["targets"] | {"embed": list(embed)})(place)
+        change(
+            targets=json.loads((place / "a.json").read_text())["targets"] | {"embed": list(embed)}
+        )(place)
 
     return edit
 
@@ -651,7 +725,10 @@ def rewrite(name: str, work):
         (retarget(0, 5), "a.json is damaged"),
         (rewrite("a.safetensors", lambda content: content[:-4]), "a.safetensors is damaged"),
         (rewrite("a.safetensors", lambda content: content[:4]), "a.safetensors is damaged"),
-        (rewrite("a.safetensors", lambda content: content[:-1] + b"\x01"), "a.safetensors is damaged"),
+        (
+            rewrite("a.safetensors", lambda content: content[:-1] + b"\x01"),
+            "a.safetensors is damaged",
+        ),
         (change(format=2), "a.json has format 2; format 1 can be read"),
         (change(base="0" * 64), f"was trained on the base {'0' * 64}, this base is "),
         (shorten, "holds factors of shape (207,); a.json speaks of 208 weights"),

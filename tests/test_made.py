@@ -25,5 +25,10 @@ def test_the_newest_finished_run_on_built_in_data_is_named(tmp_path, monkeypatch
     run(tmp_path / "assignment1/results/csv-full", "2026-01-04", notice=False)
     head, first, second = made.lines(["assignment1", "assignment2"])
     assert head.split() == ["system", "minutes", "figures", "made"]
-    assert first.split() == ["assignment1", "1.5", "1", "assignment1/results/synthetic-default/report.pdf"]
+    assert first.split() == [
+        "assignment1",
+        "1.5",
+        "1",
+        "assignment1/results/synthetic-default/report.pdf",
+    ]
     assert second.endswith("no finished run")

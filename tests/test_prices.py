@@ -23,10 +23,31 @@ from hypothesis import strategies as st
 
 from common import prices as module
 from common.cli import InputError
-from common.prices import COINS, CURRENCIES, Market, Prices, cached, check_positive, fetch, load_prices, read_table, select, simulate
+from common.prices import (
+    COINS,
+    CURRENCIES,
+    Market,
+    Prices,
+    cached,
+    check_positive,
+    fetch,
+    load_prices,
+    read_table,
+    select,
+    simulate,
+)
 
 NOW = pd.Timestamp("2025-06-10 12:37:12", tz="UTC")
-PAIR = Market("pair", ("BTC", "ETH"), ("BTC-USD", "ETH-USD"), "pair.csv", True, (100.0, 10.0), (0.01, 0.02), ((1.0, 0.5), (0.5, 1.0)))
+PAIR = Market(
+    "pair",
+    ("BTC", "ETH"),
+    ("BTC-USD", "ETH-USD"),
+    "pair.csv",
+    True,
+    (100.0, 10.0),
+    (0.01, 0.02),
+    ((1.0, 0.5), (0.5, 1.0)),
+)
 SINGLE = Market("single", ("BTC",), ("BTC-USD",), "single.csv", True, (100.0,), (0.01,), ((1.0,),))
 HOURS = ["2024-01-01T00:00:00Z", "2024-01-01T01:00:00Z", "2024-01-01T02:00:00Z"]
 
@@ -42,7 +63,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
 
 
 def contents(place: Path) -> dict[str, str]:
-    return {str(p.relative_to(place)): hashlib.sha256(p.read_bytes()).hexdigest() for p in place.rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(place)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in place.rglob("*")
+        if p.is_file()
+    }
 
 
 def table(path: Path, *rows: str) -> Path:
@@ -54,11 +79,15 @@ def table(path: Path, *rows: str) -> Path:
 
 
 def made(times: list[str], hourly: bool) -> Prices:
-    return Prices(np.array(times, "datetime64[ns]"), np.ones((len(times), 1)), ("a",), hourly, "csv", {})
+    return Prices(
+        np.array(times, "datetime64[ns]"), np.ones((len(times), 1)), ("a",), hourly, "csv", {}
+    )
 
 
 def test_only_an_hour_is_contiguous_in_hourly_prices():
-    steps = made(["2024-01-01T00", "2024-01-01T01", "2024-01-01T03", "2024-01-01T04"], True).contiguous()
+    steps = made(
+        ["2024-01-01T00", "2024-01-01T01", "2024-01-01T03", "2024-01-01T04"], True
+    ).contiguous()
     assert steps.tolist() == [True, False, True]
     assert steps.dtype == bool
 
@@ -73,21 +102,50 @@ def test_gaps_are_counted_and_the_largest_come_first(tmp_path):
     rows = [f"{np.datetime64('2024-01-01T00') + int(h)}:00,1" for h in hours]
     found = read_table(table(tmp_path / "a.csv", "time,x", *rows)).provenance["gaps"]
     assert (found["count"], found["missing_hours"]) == (3, 5)
-    assert found["largest"][0] == {"after": "2024-01-01T19:00:00Z", "before": "2024-01-01T23:00:00Z"}
-    daily = read_table(table(tmp_path / "b.csv", "date,x", "2024-01-01,1", "2024-01-02,1", "2024-01-05,1", "2024-01-15,1", "2024-01-16,1"))
+    assert found["largest"][0] == {
+        "after": "2024-01-01T19:00:00Z",
+        "before": "2024-01-01T23:00:00Z",
+    }
+    daily = read_table(
+        table(
+            tmp_path / "b.csv",
+            "date,x",
+            "2024-01-01,1",
+            "2024-01-02,1",
+            "2024-01-05,1",
+            "2024-01-15,1",
+            "2024-01-16,1",
+        )
+    )
     assert not daily.hourly
-    assert daily.provenance["gaps"] == {"count": 1, "missing_days": 9, "largest": [{"after": "2024-01-05", "before": "2024-01-15"}]}
+    assert daily.provenance["gaps"] == {
+        "count": 1,
+        "missing_days": 9,
+        "largest": [{"after": "2024-01-05", "before": "2024-01-15"}],
+    }
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
 
 
 @pytest.mark.parametrize(
-    "ending", ["wide.csv", "wide.csv.gz", "wide.txt", "wide.tsv", "wide.parquet", "index.parquet", "long.csv", "long.parquet"]
+    "ending",
+    [
+        "wide.csv",
+        "wide.csv.gz",
+        "wide.txt",
+        "wide.tsv",
+        "wide.parquet",
+        "index.parquet",
+        "long.csv",
+        "long.parquet",
+    ],
 )
 def test_round_trip(tmp_path, ending):
     source, path = simulate(COINS, 200), tmp_path / ending
-    frame = pd.DataFrame(source.values, pd.DatetimeIndex(source.times, tz="UTC", name="time"), list(source.series))
+    frame = pd.DataFrame(
+        source.values, pd.DatetimeIndex(source.times, tz="UTC", name="time"), list(source.series)
+    )
     wide = frame.reset_index()
     longs = wide.melt("time", var_name="unique_id", value_name="y").rename(columns={"time": "ds"})
     if ending == "index.parquet":
@@ -95,7 +153,9 @@ def test_round_trip(tmp_path, ending):
     elif ending.endswith("parquet"):
         (longs if "long" in ending else wide).to_parquet(path)
     else:
-        (longs if "long" in ending else wide).to_csv(path, index=False, sep="\t" if ".t" in ending else ",")
+        (longs if "long" in ending else wide).to_csv(
+            path, index=False, sep="\t" if ".t" in ending else ","
+        )
     read = read_table(path)
     np.testing.assert_array_equal(read.times, source.times)
     np.testing.assert_array_equal(read.values, source.values)
@@ -104,33 +164,69 @@ def test_round_trip(tmp_path, ending):
     assert read.values.flags.c_contiguous
     assert read.provenance["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert read.provenance["path"] == ending
-    assert (read.provenance["rows"], read.provenance["last"], read.provenance["time_zone"]) == (200, "2024-12-31T23:00:00Z", "UTC")
+    assert (read.provenance["rows"], read.provenance["last"], read.provenance["time_zone"]) == (
+        200,
+        "2024-12-31T23:00:00Z",
+        "UTC",
+    )
     assert json.loads(json.dumps(read.provenance)) == read.provenance
 
 
 @pytest.mark.parametrize(("sign", "name"), [(",", "Date"), (";", "timestamp"), ("\t", "DS")])
 def test_separators_and_names_of_the_time_column(tmp_path, sign, name):
-    path = table(tmp_path / "a.csv", sign.join(["x", name]), *(sign.join(["1.5", hour]) for hour in HOURS))
+    path = table(
+        tmp_path / "a.csv", sign.join(["x", name]), *(sign.join(["1.5", hour]) for hour in HOURS)
+    )
     read = read_table(path)
-    assert (read.series, read.provenance["separator"], read.values.tolist()) == (("x",), sign, [[1.5]] * 3)
+    assert (read.series, read.provenance["separator"], read.values.tolist()) == (
+        ("x",),
+        sign,
+        [[1.5]] * 3,
+    )
 
 
 def test_a_time_column_without_a_known_name_is_the_first_and_a_byte_order_mark_is_no_name(tmp_path):
-    (tmp_path / "a.csv").write_text("\n\ufeff".lstrip() + ",x\r\n" + "".join(f"{hour},1\r\n" for hour in HOURS), encoding="utf-8-sig")
+    (tmp_path / "a.csv").write_text(
+        "\n\ufeff".lstrip() + ",x\r\n" + "".join(f"{hour},1\r\n" for hour in HOURS),
+        encoding="utf-8-sig",
+    )
     with pytest.raises(InputError, match="a column without a name"):
         read_table(tmp_path / "a.csv")
-    assert read_table(table(tmp_path / "b.csv", "\ufeffwhen,x", *(f"{hour},1" for hour in HOURS))).series == ("x",)
+    assert read_table(
+        table(tmp_path / "b.csv", "\ufeffwhen,x", *(f"{hour},1" for hour in HOURS))
+    ).series == ("x",)
 
 
 @pytest.mark.parametrize(
     ("times", "first", "zone"),
     [
-        (["2024-01-01 00:00", "2024-01-01 01:00"], "2024-01-01T00:00:00Z", "none named, read as UTC"),
-        (["2024-01-01T00:00:00+02:00", "2024-01-01T01:00:00+02:00"], "2023-12-31T22:00:00Z", "UTC+02:00, turned into UTC"),
-        (["13/02/2024 00:00", "13/02/2024 01:00"], "2024-02-13T00:00:00Z", "none named, read as UTC"),
-        (["2024-01-01T00:00:00+02:00", "2024-01-02T00:00:00+02:00"], "2024-01-01", "UTC+02:00, turned into UTC"),
         (
-            ["2024-01-01T16:30:00", "2024-01-02T16:00:00", "2024-01-03T16:00:00", "2024-01-04T16:00:00"],
+            ["2024-01-01 00:00", "2024-01-01 01:00"],
+            "2024-01-01T00:00:00Z",
+            "none named, read as UTC",
+        ),
+        (
+            ["2024-01-01T00:00:00+02:00", "2024-01-01T01:00:00+02:00"],
+            "2023-12-31T22:00:00Z",
+            "UTC+02:00, turned into UTC",
+        ),
+        (
+            ["13/02/2024 00:00", "13/02/2024 01:00"],
+            "2024-02-13T00:00:00Z",
+            "none named, read as UTC",
+        ),
+        (
+            ["2024-01-01T00:00:00+02:00", "2024-01-02T00:00:00+02:00"],
+            "2024-01-01",
+            "UTC+02:00, turned into UTC",
+        ),
+        (
+            [
+                "2024-01-01T16:30:00",
+                "2024-01-02T16:00:00",
+                "2024-01-03T16:00:00",
+                "2024-01-04T16:00:00",
+            ],
             "2024-01-01",
             "none named, read as UTC",
         ),
@@ -147,17 +243,23 @@ def test_zoned_parquet_days_across_a_change_of_clocks_are_days(tmp_path):
     pd.DataFrame({"x": np.arange(6.0)}, days).to_parquet(tmp_path / "a.parquet")
     read = read_table(tmp_path / "a.parquet")
     assert not read.hourly
-    assert read.times.astype("datetime64[D]").astype(str).tolist() == [str(day.date()) for day in days]
+    assert read.times.astype("datetime64[D]").astype(str).tolist() == [
+        str(day.date()) for day in days
+    ]
 
 
 def test_a_parquet_index_of_row_numbers_is_no_price(tmp_path):
-    frame = pd.DataFrame({"time": pd.to_datetime(HOURS), "x": pd.array([1, 2, 3], "Int64")}).iloc[[0, 1, 2]]
+    frame = pd.DataFrame({"time": pd.to_datetime(HOURS), "x": pd.array([1, 2, 3], "Int64")}).iloc[
+        [0, 1, 2]
+    ]
     frame.set_axis([7, 8, 9]).to_parquet(tmp_path / "a.parquet")
     assert read_table(tmp_path / "a.parquet").series == ("x",)
 
 
 def test_a_long_table_keeps_the_times_that_all_series_share(tmp_path):
-    rows = [f"a,{hour},1" for hour in HOURS] + [f"b,{hour},2" for hour in [*HOURS[1:], "2024-01-01T03:00:00Z"]]
+    rows = [f"a,{hour},1" for hour in HOURS] + [
+        f"b,{hour},2" for hour in [*HOURS[1:], "2024-01-01T03:00:00Z"]
+    ]
     read = read_table(table(tmp_path / "a.csv", "unique_id,ds,y", *rows))
     assert read.values.tolist() == [[1, 2], [1, 2]]
     assert (read.series, read.provenance["times_not_in_every_series"]) == (("a", "b"), 2)
@@ -174,41 +276,83 @@ BAD = {
     "header only": (["time,x"], "0 rows"),
     "one row": (["time,x", "2024-01-01,1"], "1 rows of prices; at least 2"),
     "no price column": (["time", *HOURS], "0 price columns"),
-    "no time column": (["x,y", "1,2", "3,4"], "no time column, and the first, x, holds '1' in row 1"),
+    "no time column": (
+        ["x,y", "1,2", "3,4"],
+        "no time column, and the first, x, holds '1' in row 1",
+    ),
     "words as times": (["time,x", "now,1", "today,2"], "column time holds 'now' in row 1"),
-    "bare numbers as times": (["time,x", "1704067200,1", "1704070800,2"], "column time holds '1704067200'"),
+    "bare numbers as times": (
+        ["time,x", "1704067200,1", "1704070800,2"],
+        "column time holds '1704067200'",
+    ),
     "compact dates": (["date,x", "20240101,1", "20240102,2"], "column date holds '20240101'"),
     "time left out": (["time,x", f"{HOURS[0]},1", ",2"], "column time holds '' in row 2"),
     "impossible date": (["time,x", "2024-02-30,1", "2024-03-01,2"], "column time: .*2024-02-30"),
     "two forms": (["time,x", "2024-02-28,1", "13/02/2024,2"], "one form and zone"),
     "unreadable times": (["time,x", "a1b2,1", "zz9,2"], "one form and zone"),
     "far years": (["time,x", "3024-01-01,1", "3024-01-02,2"], "column time: .*3024"),
-    "mixed offsets": (["time,x", "2024-01-01T00:00:00+01:00,1", "2024-01-01T01:00:00+02:00,2"], "Mixed timezones"),
-    "naive and aware": (["time,x", "2024-01-01T00:00:00,1", "2024-01-01T01:00:00Z,2"], "Mixed timezones"),
+    "mixed offsets": (
+        ["time,x", "2024-01-01T00:00:00+01:00,1", "2024-01-01T01:00:00+02:00,2"],
+        "Mixed timezones",
+    ),
+    "naive and aware": (
+        ["time,x", "2024-01-01T00:00:00,1", "2024-01-01T01:00:00Z,2"],
+        "Mixed timezones",
+    ),
     "nan": (hourly(["1", "nan", "3"]), "x at 2024-01-01 01:00:00\\+00:00 is missing or not finite"),
     "empty cell": (hourly(["1,5", ",6", "2,"], "time,x,z"), "x at 2024-01-01 01:00:00"),
     "short row": (["time,x,z", f"{HOURS[0]},1,2", f"{HOURS[1]},1"], "z at 2024-01-01 01:00:00"),
     "inf": (hourly(["1", "2", "-inf"]), "x at 2024-01-01 02:00:00"),
     "word": (hourly(["1", "2", "three"]), "column x holds 'three' in row 3"),
-    "decimal comma": (["time;x", "2024-01-01;1,5", "2024-01-02;2,5"], "column x holds '1,5' in row 1"),
+    "decimal comma": (
+        ["time;x", "2024-01-01;1,5", "2024-01-02;2,5"],
+        "column x holds '1,5' in row 1",
+    ),
     "thousands": (["time;x", "2024-01-01;11.945,01", "2024-01-02;1"], "column x holds '11.945,01'"),
-    "long row": (["time,x", "2024-01-01,1,5", "2024-01-02,2,5"], "not a readable table .*Expected 2 fields"),
-    "twice": (["time,x", HOURS[0] + ",1", HOURS[0] + ",2"], "2024-01-01 00:00:00\\+00:00 stands twice"),
-    "unsorted": (["time,x", HOURS[1] + ",1", HOURS[0] + ",2"], "00:00:00\\+00:00 comes after 2024-01-01 01:00"),
-    "minutes": (["time,x", "2024-01-01T00:00,1", "2024-01-01T00:15,2", "2024-01-01T00:30,2"], "most steps are 0 days 00:15:00"),
+    "long row": (
+        ["time,x", "2024-01-01,1,5", "2024-01-02,2,5"],
+        "not a readable table .*Expected 2 fields",
+    ),
+    "twice": (
+        ["time,x", HOURS[0] + ",1", HOURS[0] + ",2"],
+        "2024-01-01 00:00:00\\+00:00 stands twice",
+    ),
+    "unsorted": (
+        ["time,x", HOURS[1] + ",1", HOURS[0] + ",2"],
+        "00:00:00\\+00:00 comes after 2024-01-01 01:00",
+    ),
+    "minutes": (
+        ["time,x", "2024-01-01T00:00,1", "2024-01-01T00:15,2", "2024-01-01T00:30,2"],
+        "most steps are 0 days 00:15:00",
+    ),
     "weeks": (["time,x", "2024-01-01,1", "2024-01-08,2", "2024-01-15,2"], "most steps are 7 days"),
-    "half an hour": ([*hourly(["1", "2", "3"]), "2024-01-01T02:30:00Z,4"], "stand too close; steps of 0 days 01:00:00"),
+    "half an hour": (
+        [*hourly(["1", "2", "3"]), "2024-01-01T02:30:00Z,4"],
+        "stand too close; steps of 0 days 01:00:00",
+    ),
     "two a day": (
         ["time,x", "2024-01-01,1", "2024-01-02T09:00,2", "2024-01-02T23:00,3", "2024-01-04,4"],
         "stand too close; steps of 1 days",
     ),
     "two names": (hourly(["1,2", "1,2", "1,2"], "time,x,x"), "two columns named x"),
     "no name": (hourly(["1,", "1,", "1,"], "time,x,"), "a column without a name"),
-    "long nan": (["unique_id,ds,y", f"a,{HOURS[0]},1", f"b,{HOURS[0]},nan"], "b at 2024-01-01 00:00:00\\+00:00 is missing"),
+    "long nan": (
+        ["unique_id,ds,y", f"a,{HOURS[0]},1", f"b,{HOURS[0]},nan"],
+        "b at 2024-01-01 00:00:00\\+00:00 is missing",
+    ),
     "long word": (["unique_id,ds,y", f"a,{HOURS[0]},x"], "column y holds 'x' in row 1"),
-    "long twice": (["unique_id,ds,y", f"a,{HOURS[0]},1", f"a,{HOURS[0]},2"], "series a: .* stands twice"),
-    "long unsorted": (["unique_id,ds,y", f"a,{HOURS[1]},1", f"b,{HOURS[0]},1", f"a,{HOURS[0]},2"], "series a: .* comes after"),
-    "long apart": (["unique_id,ds,y", f"a,{HOURS[0]},1", f"b,{HOURS[1]},2"], "its series \\(a, b\\) share no time"),
+    "long twice": (
+        ["unique_id,ds,y", f"a,{HOURS[0]},1", f"a,{HOURS[0]},2"],
+        "series a: .* stands twice",
+    ),
+    "long unsorted": (
+        ["unique_id,ds,y", f"a,{HOURS[1]},1", f"b,{HOURS[0]},1", f"a,{HOURS[0]},2"],
+        "series a: .* comes after",
+    ),
+    "long apart": (
+        ["unique_id,ds,y", f"a,{HOURS[0]},1", f"b,{HOURS[1]},2"],
+        "its series \\(a, b\\) share no time",
+    ),
     "long without rows": (["unique_id,ds,y"], "share no time"),
 }
 
@@ -233,7 +377,11 @@ def test_a_bad_table_is_one_line_and_changes_nothing(tmp_path, case):
         ("a.csv", b"", "not a readable table"),
         ("a.csv.gz", b"no gzip", "not a readable table"),
         ("a.csv.gz", gzip.compress(b"time,x\n" * 50, mtime=0)[:-12], "not a readable table"),
-        ("a.csv.gz", gzip.compress(b"time,x\n" * 50, mtime=0)[:20] + b"\0" * 9, "not a readable table"),
+        (
+            "a.csv.gz",
+            gzip.compress(b"time,x\n" * 50, mtime=0)[:20] + b"\0" * 9,
+            "not a readable table",
+        ),
         ("a.parquet", b"PAR1 and nothing else PAR1", "not a readable table"),
         ("a.parquet", b"", "not a readable table"),
         ("a.xlsx", b"PK", "allowed are .csv"),
@@ -260,7 +408,10 @@ def test_parquet_values_that_are_no_prices_are_named(tmp_path):
         pd.DataFrame({"time": times, "x": column}).to_parquet(path)
         with pytest.raises(InputError, match=expected):
             read_table(path)
-    for stamps, expected in (([1, 2, 3], "holds '1' in row 1"), ([times[0], pd.NaT, times[2]], "column time holds '' in row 2")):
+    for stamps, expected in (
+        ([1, 2, 3], "holds '1' in row 1"),
+        ([times[0], pd.NaT, times[2]], "column time holds '' in row 2"),
+    ):
         pd.DataFrame({"time": stamps, "x": [1.0, 2.0, 3.0]}).to_parquet(path)
         with pytest.raises(InputError, match=expected):
             read_table(path)
@@ -268,7 +419,19 @@ def test_parquet_values_that_are_no_prices_are_named(tmp_path):
 
 CELLS = st.one_of(
     st.sampled_from(
-        ["time", "ds", "unique_id", "y", "", "2024-01-01", "2024-01-02 03:00", "2024-01-01T00:00:00Z", "1e999", "9" * 400, "nat1"]
+        [
+            "time",
+            "ds",
+            "unique_id",
+            "y",
+            "",
+            "2024-01-01",
+            "2024-01-02 03:00",
+            "2024-01-01T00:00:00Z",
+            "1e999",
+            "9" * 400,
+            "nat1",
+        ]
     ),
     st.floats().map(str),
     st.text(max_size=6),
@@ -276,12 +439,23 @@ CELLS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.one_of(st.binary(max_size=200), st.lists(st.lists(CELLS, min_size=1, max_size=3).map(",".join), max_size=5).map("\n".join)))
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.lists(st.lists(CELLS, min_size=1, max_size=3).map(",".join), max_size=5).map("\n".join),
+    )
+)
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.parquet"])
 def test_no_content_of_a_file_ends_in_a_traceback(tmp_path, name, content):
     raw = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
-    (tmp_path / name).write_bytes(gzip.compress(raw, 1, mtime=0) if name.endswith("gz") and not isinstance(content, bytes) else raw)
+    (tmp_path / name).write_bytes(
+        gzip.compress(raw, 1, mtime=0)
+        if name.endswith("gz") and not isinstance(content, bytes)
+        else raw
+    )
     try:
         read = read_table(tmp_path / name)
     except InputError:
@@ -296,47 +470,84 @@ def test_select_orders_and_refuses_other_series(tmp_path):
     np.testing.assert_array_equal(chosen.values, source.values[:, ::-1])
     assert chosen.series == COINS.series[::-1]
     for wanted in (COINS.series[1:], (*COINS.series, "XRP"), ("XRP",)):
-        with pytest.raises(InputError, match=f"has the series BTC, ETH.*DOT; exactly {', '.join(wanted)} are needed"):
+        with pytest.raises(
+            InputError,
+            match=f"has the series BTC, ETH.*DOT; exactly {', '.join(wanted)} are needed",
+        ):
             select(source, wanted)
 
 
 def test_check_positive_names_series_time_and_reason(tmp_path):
-    read = read_table(table(tmp_path / "a.csv", "date,WTI,Brent", "2020-04-17,18.31,28", "2020-04-20,-36.98,0", "2020-04-21,8.91,1"))
-    with pytest.raises(InputError, match=r"a\.csv: WTI is -36\.98 at 2020-04-20; a logarithm needs prices above zero"):
+    read = read_table(
+        table(
+            tmp_path / "a.csv",
+            "date,WTI,Brent",
+            "2020-04-17,18.31,28",
+            "2020-04-20,-36.98,0",
+            "2020-04-21,8.91,1",
+        )
+    )
+    with pytest.raises(
+        InputError,
+        match=r"a\.csv: WTI is -36\.98 at 2020-04-20; a logarithm needs prices above zero",
+    ):
         check_positive(read, "a logarithm needs prices above zero")
     check_positive(simulate(COINS, 20), "not reached")
 
 
 def test_quotes_per_dollar_become_the_markets_series(tmp_path):
-    header = "date,USD_per_EUR,USD_per_GBP,USD_per_AUD,JPY_per_USD,CAD_per_USD,CHF_per_USD,WTI,Brent"
+    header = (
+        "date,USD_per_EUR,USD_per_GBP,USD_per_AUD,JPY_per_USD,CAD_per_USD,CHF_per_USD,WTI,Brent"
+    )
     path = table(
-        tmp_path / CURRENCIES.file, header, "2024-01-01,1.1,1.2,0.7,150,1.25,0.8,70,75", "2024-01-02,1.1,1.2,0.7,100,1.25,0.8,-70,75"
+        tmp_path / CURRENCIES.file,
+        header,
+        "2024-01-01,1.1,1.2,0.7,150,1.25,0.8,70,75",
+        "2024-01-02,1.1,1.2,0.7,100,1.25,0.8,-70,75",
     )
     for read in (load_prices("auto", None, CURRENCIES), load_prices("csv", path, CURRENCIES)):
         assert read.series == CURRENCIES.series
         np.testing.assert_allclose(read.values[1], [1.1, 1.2, 0.01, 0.7, 0.8, 1.25, -70])
         assert read.provenance["left_out"] == ["Brent"]
-    table(path, header, "2024-01-01,1.1,1.2,0.7,150,1.25,0.8,70,75", "2024-01-02,1.1,1.2,0.7,0,1.25,0.8,-70,75")
+    table(
+        path,
+        header,
+        "2024-01-01,1.1,1.2,0.7,150,1.25,0.8,70,75",
+        "2024-01-02,1.1,1.2,0.7,0,1.25,0.8,-70,75",
+    )
     with pytest.raises(InputError, match="JPY_per_USD is 0 at 2024-01-02"):
         load_prices("csv", path, CURRENCIES)
-    assert load_prices("csv", table(path, "date,USD_per_EUR", "2024-01-01,1", "2024-01-02,2"), CURRENCIES).series == ("USD_per_EUR",)
+    assert load_prices(
+        "csv", table(path, "date,USD_per_EUR", "2024-01-01,1", "2024-01-02,2"), CURRENCIES
+    ).series == ("USD_per_EUR",)
 
 
 # ---------------------------------------------------------------------------------------------------------------- yahoo
 
 
 def recorded(
-    last: str = "2025-06-10 12:37:12", hours: int = 30, zone: str = "UTC", market: Market = PAIR, value: float = 100.0
+    last: str = "2025-06-10 12:37:12",
+    hours: int = 30,
+    zone: str = "UTC",
+    market: Market = PAIR,
+    value: float = 100.0,
 ) -> pd.DataFrame:
     """A frame in the shape of yfinance 1.7.0: (Price, Ticker) columns, full hours, the running hour, and a live quote as last row."""
     live = pd.Timestamp(last, tz="UTC")
-    index = pd.date_range(end=live.floor("h"), periods=hours, freq="h").append(pd.DatetimeIndex([live])).rename("Datetime")
+    index = (
+        pd.date_range(end=live.floor("h"), periods=hours, freq="h")
+        .append(pd.DatetimeIndex([live]))
+        .rename("Datetime")
+    )
     columns = pd.MultiIndex.from_product(
-        [["Adj Close", "Close", "High", "Low", "Open", "Volume"], sorted(market.tickers)], names=["Price", "Ticker"]
+        [["Adj Close", "Close", "High", "Low", "Open", "Volume"], sorted(market.tickers)],
+        names=["Price", "Ticker"],
     )
     frame = pd.DataFrame(0.0, index, columns)
     for i, ticker in enumerate(market.tickers):
-        frame["Close", ticker] = value * (i + 1) + index.hour.to_numpy() + index.day.to_numpy() / 100
+        frame["Close", ticker] = (
+            value * (i + 1) + index.hour.to_numpy() + index.day.to_numpy() / 100
+        )
     return frame.set_axis(index.tz_convert(zone))
 
 
@@ -366,11 +577,24 @@ def test_a_download_drops_partial_hours_and_rows_that_lack_a_ticker(folder, yaho
     answers.append(frame)
     got = fetch(PAIR, now=NOW)
     assert calls == [
-        {"tickers": ["BTC-USD", "ETH-USD"], "period": "729d", "interval": "1h", "auto_adjust": False, "progress": False}
+        {
+            "tickers": ["BTC-USD", "ETH-USD"],
+            "period": "729d",
+            "interval": "1h",
+            "auto_adjust": False,
+            "progress": False,
+        }
         | {"threads": False, "timeout": 10}
     ]
-    assert (got.source, got.hourly, got.series, len(got.times)) == ("yahoo", True, ("BTC", "ETH"), 27)
-    assert got.provenance["last"] == "2025-06-10T11:00:00Z"  # 12:00 still runs, 12:37 is a live quote
+    assert (got.source, got.hourly, got.series, len(got.times)) == (
+        "yahoo",
+        True,
+        ("BTC", "ETH"),
+        27,
+    )
+    assert (
+        got.provenance["last"] == "2025-06-10T11:00:00Z"
+    )  # 12:00 still runs, 12:37 is a live quote
     assert got.provenance["dropped"] == {"partial_hours": 2, "hours_not_of_every_ticker": 2}
     assert got.provenance["gaps"]["missing_hours"] == 2
     assert got.provenance["fetched"] == "2025-06-10T12:37:12Z"
@@ -386,28 +610,46 @@ def test_any_zone_of_the_frame_becomes_utc(yahoo, zone):
     answers, _ = yahoo
     answers.append(recorded(zone=zone) if zone else recorded().tz_localize(None))
     got = fetch(PAIR, now=NOW)
-    assert (got.provenance["first"], got.provenance["last"]) == ("2025-06-09T07:00:00Z", "2025-06-10T11:00:00Z")
+    assert (got.provenance["first"], got.provenance["last"]) == (
+        "2025-06-09T07:00:00Z",
+        "2025-06-10T11:00:00Z",
+    )
     assert got.contiguous().all()
 
 
 def test_flat_and_swapped_columns_are_read_too(yahoo):
     answers, _ = yahoo
     frame = recorded(market=SINGLE)
-    shapes = [frame, frame.droplevel("Ticker", axis=1), frame.swaplevel(axis=1), pd.concat([frame, frame[-5:]])]
+    shapes = [
+        frame,
+        frame.droplevel("Ticker", axis=1),
+        frame.swaplevel(axis=1),
+        pd.concat([frame, frame[-5:]]),
+    ]
     for shape in shapes:
         answers[:] = [shape]
         np.testing.assert_allclose(fetch(SINGLE, now=NOW).values[-2:, 0], [110.1, 111.1])
 
 
-LIMITED, OFFLINE, UNKNOWN = "a rate limit", "cannot be reached", "gave no hourly prices of BTC-USD, ETH-USD: an unknown ticker"
+LIMITED, OFFLINE, UNKNOWN = (
+    "a rate limit",
+    "cannot be reached",
+    "gave no hourly prices of BTC-USD, ETH-USD: an unknown ticker",
+)
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
         (yfinance.exceptions.YFRateLimitError(), LIMITED),
-        ("['BTC-USD', 'ETH-USD']: YFRateLimitError('Too Many Requests. Rate limited. Try after a while.')", LIMITED),
-        ("Failed to get ticker 'BTC-USD' reason: Failed to perform, curl: (6) Could not resolve host: query2.finance.yahoo.com", OFFLINE),
+        (
+            "['BTC-USD', 'ETH-USD']: YFRateLimitError('Too Many Requests. Rate limited. Try after a while.')",
+            LIMITED,
+        ),
+        (
+            "Failed to get ticker 'BTC-USD' reason: Failed to perform, curl: (6) Could not resolve host: query2.finance.yahoo.com",
+            OFFLINE,
+        ),
         (ConnectionError("refused"), OFFLINE),
         (TimeoutError("timed out"), OFFLINE),
         ("['BTC-USD']: possibly delisted; no price data found  (period=729d)", UNKNOWN),
@@ -417,7 +659,9 @@ LIMITED, OFFLINE, UNKNOWN = "a rate limit", "cannot be reached", "gave no hourly
         (pd.DataFrame({"Volume": [1.0]}, pd.DatetimeIndex(["2025-06-10"])), "KeyError"),
     ],
 )
-def test_a_failed_download_is_tried_again_with_pauses_and_told_in_one_line(folder, yahoo, answer, expected, capfd):
+def test_a_failed_download_is_tried_again_with_pauses_and_told_in_one_line(
+    folder, yahoo, answer, expected, capfd
+):
     answers, calls = yahoo
     answers.append(answer)
     pauses: list[float] = []
@@ -461,14 +705,23 @@ def test_a_later_fetch_is_merged_into_the_history(yahoo):
     later = recorded("2025-06-11 08:10:00", hours=30)
     eleven = later.index == pd.Timestamp("2025-06-10 11:00", tz="UTC")
     later.loc[eleven, ("Close", "BTC-USD")] = 150.0  # the newest hour of the cache
-    later.loc[later.index == pd.Timestamp("2025-06-10 10:00", tz="UTC"), ("Close", "BTC-USD")] *= 1.0005
+    later.loc[later.index == pd.Timestamp("2025-06-10 10:00", tz="UTC"), ("Close", "BTC-USD")] *= (
+        1.0005
+    )
     answers[:] = [later]
     merged = fetch(PAIR, now=pd.Timestamp("2025-06-11 08:10", tz="UTC"))
-    assert (merged.provenance["first"], merged.provenance["last"]) == (first.provenance["first"], "2025-06-11T07:00:00Z")
+    assert (merged.provenance["first"], merged.provenance["last"]) == (
+        first.provenance["first"],
+        "2025-06-11T07:00:00Z",
+    )
     assert merged.contiguous().all()
-    np.testing.assert_array_equal(merged.values[:28], first.values[:28])  # within the tolerance the cached values stay
+    np.testing.assert_array_equal(
+        merged.values[:28], first.values[:28]
+    )  # within the tolerance the cached values stay
     assert merged.values[28, 0] == 150
-    earlier = recorded("2025-06-08 20:00:00", hours=10)  # a hole before the history, and history before that
+    earlier = recorded(
+        "2025-06-08 20:00:00", hours=10
+    )  # a hole before the history, and history before that
     answers[:] = [earlier]
     assert fetch(PAIR, now=NOW).provenance["gaps"]["count"] == 1
 
@@ -481,7 +734,10 @@ def test_other_prices_than_before_are_refused_and_the_cache_stays(folder, yahoo)
     changed = recorded()
     changed.loc[changed.index[[4, 9]], ("Close", "ETH-USD")] *= 1.01
     answers[:] = [changed]
-    with pytest.raises(InputError, match=r"ETH at 2025-06-09 11:00:00\+00:00 is 213\.\d+ at Yahoo and 211\.09 in .*pair-1h\.parquet"):
+    with pytest.raises(
+        InputError,
+        match=r"ETH at 2025-06-09 11:00:00\+00:00 is 213\.\d+ at Yahoo and 211\.09 in .*pair-1h\.parquet",
+    ):
         fetch(PAIR, now=NOW)
     answers[:] = [OSError("Network is unreachable")]
     with pytest.raises(InputError, match=OFFLINE):
@@ -493,7 +749,12 @@ def tampered(path: Path) -> None:
     frame = pd.read_parquet(path)
     table_ = module.pq.read_table(path)
     frame.iloc[3, 1] += 1
-    module.pq.write_table(module.pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(table_.schema.metadata), path)
+    module.pq.write_table(
+        module.pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(
+            table_.schema.metadata
+        ),
+        path,
+    )
 
 
 @pytest.mark.parametrize(
@@ -520,7 +781,9 @@ def test_a_damaged_cache_is_refused_or_fetched_anew(folder, yahoo, harm, capsys)
     answers[:] = [recorded()]
     capsys.readouterr()
     np.testing.assert_array_equal(fetch(PAIR, now=NOW).values, good.values)
-    assert capsys.readouterr().err == f"warning: {path} is damaged; --source yahoo fetches it anew\n"
+    assert (
+        capsys.readouterr().err == f"warning: {path} is damaged; --source yahoo fetches it anew\n"
+    )
     assert cached(PAIR).provenance["rows"] == 29
 
 
@@ -528,7 +791,9 @@ def test_period_limits_the_request_and_what_is_returned(yahoo):
     answers, calls = yahoo
     answers.append(recorded(hours=24 * 60))
     assert len(fetch(PAIR, now=NOW).times) == 24 * 60 - 1
-    assert [len(fetch(PAIR, period, now=NOW).times) for period in ("2d", "1wk", "1mo", "9999y")] == [48, 168, 720, 1439]
+    assert [
+        len(fetch(PAIR, period, now=NOW).times) for period in ("2d", "1wk", "1mo", "9999y")
+    ] == [48, 168, 720, 1439]
     assert [call["period"] for call in calls] == ["729d", "2d", "1wk", "1mo", "729d"]
     assert len(cached(PAIR, "1d").times) == 24
     for period in ("", "0d", "2", "1h", "ytd", "1 d"):
@@ -550,11 +815,19 @@ def test_auto_takes_data_then_the_folder_then_yahoo_then_the_simulation(folder, 
     answers, calls = yahoo
     answers.append(ConnectionError("refused"))
     monkeypatch.setattr(module.time, "sleep", lambda _: pytest.fail("auto waits"))
-    for answer, asked in ((URLError("no network"), 0), (TimeoutError(), 0), (BadStatusLine("?"), 0), (HTTPError("", 404, "", {}, None), 1)):
+    for answer, asked in (
+        (URLError("no network"), 0),
+        (TimeoutError(), 0),
+        (BadStatusLine("?"), 0),
+        (HTTPError("", 404, "", {}, None), 1),
+    ):
         monkeypatch.setattr(urllib.request, "urlopen", Mock(side_effect=answer))
         simulated = load_prices("auto", None, PAIR, seed=3, steps=50)
         assert (simulated.source, len(calls), len(simulated.times)) == ("simulated", asked, 50)
-    assert "simulated prices, not real data; get real ones with --source yahoo, --data FILE, or pair.csv" in simulated.provenance["notice"]
+    assert (
+        "simulated prices, not real data; get real ones with --source yahoo, --data FILE, or pair.csv"
+        in simulated.provenance["notice"]
+    )
     answers[:] = [recorded()]
     monkeypatch.setattr(urllib.request, "urlopen", Mock())
     assert load_prices("auto", None, PAIR).source == "yahoo"
@@ -598,9 +871,15 @@ def test_simulated_returns_have_the_markets_statistics(market, seed):
     assert abs(np.corrcoef(returns.T)[0, 1] - market.correlation[0][1]) < 0.05
     assert (np.mean(returns**4, 0) / np.mean(returns**2, 0) ** 2 > 6).all()  # heavy tails
     size = np.abs(returns)
-    for lag, least in ((1, 0.1), (24, 0.06)):  # volatility comes in clusters, the sign of a return does not
+    for lag, least in (
+        (1, 0.1),
+        (24, 0.06),
+    ):  # volatility comes in clusters, the sign of a return does not
         assert all(np.corrcoef(size[lag:, i], size[:-lag, i])[0, 1] > least for i in range(7))
-        assert all(abs(np.corrcoef(np.sign(returns[lag:, i]), np.sign(returns[:-lag, i]))[0, 1]) < 0.04 for i in range(7))
+        assert all(
+            abs(np.corrcoef(np.sign(returns[lag:, i]), np.sign(returns[:-lag, i]))[0, 1]) < 0.04
+            for i in range(7)
+        )
     assert (np.abs(returns.mean(0)) < 4 * returns.std(0) / np.sqrt(len(returns))).all()
     np.testing.assert_allclose(drawn.values[0], market.first)
     assert drawn.contiguous().all()
@@ -613,7 +892,11 @@ def test_simulated_hours_have_a_daily_cycle_and_days_are_business_days():
     cycle = np.array([size[hour == h].mean() for h in range(24)]) / size.mean()
     assert cycle[13:18].mean() > 1.15
     assert cycle[1:6].mean() < 0.85
-    assert (drawn.hourly, drawn.provenance["last"], drawn.provenance["rows"]) == (True, "2024-12-31T23:00:00Z", 20_000)
+    assert (drawn.hourly, drawn.provenance["last"], drawn.provenance["rows"]) == (
+        True,
+        "2024-12-31T23:00:00Z",
+        20_000,
+    )
     daily = simulate(CURRENCIES, 300)
     assert (daily.hourly, daily.provenance["last"]) == (False, "2024-12-31")
     assert (pd.DatetimeIndex(daily.times).day_of_week < 5).all()
@@ -630,7 +913,11 @@ def test_a_simulation_repeats_itself_and_seeds_differ():
 
 @pytest.mark.parametrize("market", [COINS, CURRENCIES], ids=lambda market: market.name)
 def test_the_markets_tables_fit_together(market):
-    sizes = {len(getattr(market, field.name)) for field in dataclasses.fields(market) if field.name not in ("name", "file", "hourly")}
+    sizes = {
+        len(getattr(market, field.name))
+        for field in dataclasses.fields(market)
+        if field.name not in ("name", "file", "hourly")
+    }
     matrix = np.array(market.correlation)
     assert sizes == {7}
     np.testing.assert_array_equal(matrix, matrix.T)
@@ -649,7 +936,10 @@ def test_the_real_hours():
     real = load_prices("auto", None, COINS)
     assert (real.series, real.hourly, real.values.shape) == (COINS.series, True, (42_629, 7))
     assert (real.provenance["gaps"]["count"], real.provenance["gaps"]["missing_hours"]) == (10, 20)
-    assert (real.provenance["first"], real.provenance["last"]) == ("2020-08-18T23:00:00Z", "2025-06-30T23:00:00Z")
+    assert (real.provenance["first"], real.provenance["last"]) == (
+        "2020-08-18T23:00:00Z",
+        "2025-06-30T23:00:00Z",
+    )
     assert (~real.contiguous()).sum() == 10
     check_positive(real, "not reached")
     returns = np.diff(np.log(real.values), axis=0)[real.contiguous()]
@@ -658,11 +948,15 @@ def test_the_real_hours():
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif(not (REAL / CURRENCIES.file).exists(), reason=f"no {CURRENCIES.file} in ADL_DATA_DIR")
+@pytest.mark.skipif(
+    not (REAL / CURRENCIES.file).exists(), reason=f"no {CURRENCIES.file} in ADL_DATA_DIR"
+)
 def test_the_real_days():
     real = load_prices("csv", None, CURRENCIES)
     assert (real.series, real.hourly, len(real.times)) == (CURRENCIES.series, False, 6431)
-    with pytest.raises(InputError, match=r"WTI is -36\.98 at 2020-04-20; a logarithm needs prices above zero"):
+    with pytest.raises(
+        InputError, match=r"WTI is -36\.98 at 2020-04-20; a logarithm needs prices above zero"
+    ):
         check_positive(real, "a logarithm needs prices above zero")
     rows = (real.times >= np.datetime64("2010-01-01")) & (real.values[:, -1] > 0)
     returns = np.diff(np.log(real.values[rows]), axis=0)

@@ -13,19 +13,29 @@ import pytest
 from common.cli import parse
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+TARGETS = set(
+    re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+)
 
 
 def commands() -> list[tuple[str, str]]:
     """(file, command) of every line in a code block, and of every `...` in running text, that calls python, torchrun or make."""
     found = []
     for file in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("*/README.md"))):
-        text = re.sub(r"<!-- table.*?<!-- end -->", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)  # (made from run.json)
+        text = re.sub(
+            r"<!-- table.*?<!-- end -->", "", file.read_text(encoding="utf-8"), flags=re.DOTALL
+        )  # (made from run.json)
         blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
         lines = [line for block in blocks for line in block.splitlines()]
-        lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+        lines += re.findall(
+            r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+        )
         wanted = re.compile(r"^(\$ )?(python (-m )?[\w./]+|torchrun |make [a-z]+)")
-        found += [(file.relative_to(ROOT).as_posix(), line.split("#")[0].strip()) for line in lines if wanted.match(line)]
+        found += [
+            (file.relative_to(ROOT).as_posix(), line.split("#")[0].strip())
+            for line in lines
+            if wanted.match(line)
+        ]
     return list(dict.fromkeys(found))
 
 
@@ -40,7 +50,10 @@ def config_of(module: str):
 def test_there_are_commands_to_check():
     shown = [command for _, command in commands()]
     assert len(shown) > 40
-    assert {command.split()[1].split("/")[0] for command in shown if "train.py" in command} >= {"assignment1", "assignment5"}
+    assert {command.split()[1].split("/")[0] for command in shown if "train.py" in command} >= {
+        "assignment1",
+        "assignment5",
+    }
 
 
 @pytest.mark.parametrize(("file", "command"), commands())
@@ -57,7 +70,12 @@ def test_a_command_that_is_shown_can_be_given(file, command):
         path = words[1].replace("assignmentN", "assignment5")
         assert (ROOT / path).exists(), f"{file}: {command}"
         module, options = path.removesuffix(".py").replace("/", "."), words[2:]
-    if module in ("pytest", "pip") or "..." in options or "smoke|default|full" in options or "DIR" in options:
+    if (
+        module in ("pytest", "pip")
+        or "..." in options
+        or "smoke|default|full" in options
+        or "DIR" in options
+    ):
         return  # a pattern, not a command
     config = config_of(module)
     if config is None:
@@ -72,4 +90,6 @@ def test_the_benchmarks_table_is_fresh():
     spec.loader.exec_module(module)
     found = module.BLOCK.search((ROOT / "README.md").read_text(encoding="utf-8"))
     assert found[0] == found[1] + module.table() + found[2], "run `python benchmarks/table.py`"
-    assert (ROOT / "benchmarks" / "results" / "table.md").read_text(encoding="utf-8") == module.table()
+    assert (ROOT / "benchmarks" / "results" / "table.md").read_text(
+        encoding="utf-8"
+    ) == module.table()

@@ -20,9 +20,18 @@ from tests import replay
 from tests.test_readme import config_of
 
 ROOT = Path(__file__).resolve().parents[1]
-RUNS = sorted(path.parent for path in ROOT.glob("*/results/*/run.json") if not path.parent.name.startswith(("synthetic", "simulated")) and not path.parent.name.endswith("smoke"))  # fmt: skip
+RUNS = sorted(
+    path.parent
+    for path in ROOT.glob("*/results/*/run.json")
+    if not path.parent.name.startswith(("synthetic", "simulated"))
+    and not path.parent.name.endswith("smoke")
+)
 UNFINISHED = {"flowers-ablation"}  # its last three rows are still to come, as its README says
-WITHOUT_MODEL = {"flowers-ablation", "cylinder-ladder", "solver"}  # ablations: their tables are what is kept
+WITHOUT_MODEL = {
+    "flowers-ablation",
+    "cylinder-ladder",
+    "solver",
+}  # ablations: their tables are what is kept
 
 
 def record_of(folder: Path) -> dict:
@@ -57,7 +66,9 @@ def test_a_committed_runs_command_can_be_given_today_and_means_what_it_meant(fol
     for name, value in record["config"].items():
         assert name in today, f"{names(folder)}: --{name} exists no more"
         if name not in housekeeping:
-            assert today[name] == value, f"{names(folder)}: --{name} was {value}, the command gives {today[name]} today"
+            assert today[name] == value, (
+                f"{names(folder)}: --{name} was {value}, the command gives {today[name]} today"
+            )
 
 
 @pytest.mark.parametrize("folder", RUNS, ids=names)
@@ -73,27 +84,51 @@ def test_a_committed_run_has_its_rows_models_and_commit(folder):
         for file in folder.glob("*.safetensors"):
             for name, value in load_file(file).items():
                 assert value.dtype.kind != "f" or np.isfinite(value).all(), f"{file}: {name}"
-    commit = record_of(folder)["commit"] if "commit" in record_of(folder) else record_of(folder).get("git", {}).get("commit")
-    inside = subprocess.run(["git", "-C", str(ROOT), "rev-list", "--count", "HEAD"], capture_output=True, text=True, check=False)
-    shallow = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--is-shallow-repository"], capture_output=True, text=True, check=False)
+    commit = (
+        record_of(folder)["commit"]
+        if "commit" in record_of(folder)
+        else record_of(folder).get("git", {}).get("commit")
+    )
+    inside = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-list", "--count", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    shallow = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "--is-shallow-repository"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if inside.returncode or shallow.stdout.strip() != "false":
         pytest.skip("no history at hand")
-    known = subprocess.run(["git", "-C", str(ROOT), "merge-base", "--is-ancestor", commit, "HEAD"], capture_output=True, check=False)
+    known = subprocess.run(
+        ["git", "-C", str(ROOT), "merge-base", "--is-ancestor", commit, "HEAD"],
+        capture_output=True,
+        check=False,
+    )
     assert known.returncode == 0, f"{commit} is not in this history"
 
 
-@pytest.mark.parametrize("folder", [folder for folder in RUNS if folder.name not in WITHOUT_MODEL], ids=names)
+@pytest.mark.parametrize(
+    "folder", [folder for folder in RUNS if folder.name not in WITHOUT_MODEL], ids=names
+)
 def test_a_report_needs_no_other_run(folder, tmp_path):
     (tmp_path / "results").mkdir()
     source = shutil.copy(folder.parents[1] / "report.typ", tmp_path / "report.typ")
     run = shutil.copytree(
-        folder, tmp_path / "results" / folder.name, ignore=shutil.ignore_patterns("checkpoints", "*.safetensors", "*.npz")
+        folder,
+        tmp_path / "results" / folder.name,
+        ignore=shutil.ignore_patterns("checkpoints", "*.safetensors", "*.npz"),
     )
     compile_report(run, source, tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").read_bytes()[:5] == b"%PDF-"
 
 
-OTHER_ARITHMETIC = {"assignment1/results/fer2013-full": 0.1}  # made in bfloat16 by a processor that has it, replayed by one that has not
+OTHER_ARITHMETIC = {
+    "assignment1/results/fer2013-full": 0.1
+}  # made in bfloat16 by a processor that has it, replayed by one that has not
 REPLAYED = json.loads(replay.RECORD.read_text(encoding="utf-8"))
 
 
@@ -101,9 +136,13 @@ REPLAYED = json.loads(replay.RECORD.read_text(encoding="utf-8"))
 def test_a_committed_run_was_replayed_and_came_out_the_same(name):
     found = REPLAYED[name]
     assert found["training"]["lines"] >= 1
-    assert found["training"]["largest"] < OTHER_ARITHMETIC.get(name, 0.005), "losses of the same seed"
+    assert found["training"]["largest"] < OTHER_ARITHMETIC.get(name, 0.005), (
+        "losses of the same seed"
+    )
     assert found["scores"]["rows"] >= 1
-    assert found["scores"]["largest"] < 0.01, found["scores"]["where"]  # (models are kept in float16)
+    assert found["scores"]["largest"] < 0.01, found["scores"][
+        "where"
+    ]  # (models are kept in float16)
 
 
 @pytest.mark.realdata
@@ -111,13 +150,19 @@ def test_a_committed_run_was_replayed_and_came_out_the_same(name):
 @pytest.mark.parametrize("name", replay.RUNS)
 def test_what_replayed_a_committed_run_is_the_present_code(name):
     system = name.split("/")[0]
-    assert REPLAYED[name]["code"] == replay.digest(system), f"{system} or common has changed since {name} was replayed: run `make replay`"
+    assert REPLAYED[name]["code"] == replay.digest(system), (
+        f"{system} or common has changed since {name} was replayed: run `make replay`"
+    )
 
 
-def test_the_digest_of_the_code_sees_statements_and_neither_comments_nor_layout(tmp_path, monkeypatch):
+def test_the_digest_of_the_code_sees_statements_and_neither_comments_nor_layout(
+    tmp_path, monkeypatch
+):
     def told(text: str) -> str:
         (tmp_path / "system").mkdir(exist_ok=True)
-        (tmp_path / "system" / "train.py").write_text("from system.model import f\nf()\n", encoding="utf-8")
+        (tmp_path / "system" / "train.py").write_text(
+            "from system.model import f\nf()\n", encoding="utf-8"
+        )
         (tmp_path / "system" / "model.py").write_text(text, encoding="utf-8")
         return replay.digest("system")
 

@@ -47,7 +47,12 @@ MORE = int(os.environ.get("ADL_FUZZ", "1"))  # how many times the usual number o
 
 def few(examples: int) -> settings:
     """The same examples at every call."""
-    options = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+    options = {
+        "deadline": None,
+        "derandomize": True,
+        "database": None,
+        "suppress_health_check": [HealthCheck.function_scoped_fixture],
+    }
     return settings(max_examples=examples * MORE, **options)
 
 
@@ -55,7 +60,11 @@ def few(examples: int) -> settings:
 
 
 def contents(place: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(place)): path.read_bytes()
+        for path in place.rglob("*")
+        if path.is_file()
+    }
 
 
 def refused_or(load: Callable[[], object], place: Path, valid: Callable[[object], bool]) -> None:
@@ -85,7 +94,11 @@ def harm(raw: bytes, drawn: tuple[list[tuple[int, int]], str, int]) -> bytes:
     for place, flip in flips:
         harmed[place % len(raw)] ^= flip
     at %= len(raw)
-    return bytes(harmed) if kind == "whole" else bytes(harmed[:at]) + (b"" if kind == "cut" else bytes(harmed[at // 2 :]))
+    return (
+        bytes(harmed)
+        if kind == "whole"
+        else bytes(harmed[:at]) + (b"" if kind == "cut" else bytes(harmed[at // 2 :]))
+    )
 
 
 def table_text() -> bytes:
@@ -96,7 +109,11 @@ def table_text() -> bytes:
 
 
 def valid_prices(prices: object) -> bool:
-    return bool(np.isfinite(prices.values).all() and (np.diff(prices.times) > np.timedelta64(0)).all() and prices.values.shape[1] > 0)
+    return bool(
+        np.isfinite(prices.values).all()
+        and (np.diff(prices.times) > np.timedelta64(0)).all()
+        and prices.values.shape[1] > 0
+    )
 
 
 @pytest.mark.parametrize("name", ["prices.csv", "prices.csv.gz"])
@@ -148,29 +165,63 @@ def strange(draw: st.DrawFn, usual: np.ndarray | None = None) -> np.ndarray:
 def usual(name: str) -> np.ndarray:
     images, labels = draw_faces(4, 0)
     rng = np.random.default_rng(0)
-    return {"images": images, "labels": np.arange(4), "usage": np.array(["train", "test"] * 2), "one_hot": np.eye(7)[labels],
-            "codemaps": rng.integers(256, size=(4, 12, 12)), "codebook": rng.random((256, 8)).astype("f4")}[name]  # fmt: skip
+    return {
+        "images": images,
+        "labels": np.arange(4),
+        "usage": np.array(["train", "test"] * 2),
+        "one_hot": np.eye(7)[labels],
+        "codemaps": rng.integers(256, size=(4, 12, 12)),
+        "codebook": rng.random((256, 8)).astype("f4"),
+    }[name]
 
 
 def valid_faces(found: faces.Faces) -> bool:
     rows = found.images if found.codemaps is None else found.codemaps
-    whole = rows.dtype == np.uint8 and rows.shape[1:] in {(48, 48), (12, 12)} and 0 < len(rows) == len(found.part)
-    codes = found.codebook is None or (found.codebook.dtype == np.float32 and bool(np.isfinite(found.codebook).all()))
-    known = found.labels is None or (found.labels.shape == (len(rows),) and set(np.unique(found.labels)) <= set(range(7)))
+    whole = (
+        rows.dtype == np.uint8
+        and rows.shape[1:] in {(48, 48), (12, 12)}
+        and 0 < len(rows) == len(found.part)
+    )
+    codes = found.codebook is None or (
+        found.codebook.dtype == np.float32 and bool(np.isfinite(found.codebook).all())
+    )
+    known = found.labels is None or (
+        found.labels.shape == (len(rows),) and set(np.unique(found.labels)) <= set(range(7))
+    )
     return whole and codes and known and set(found.part) <= {"train", "test", "private"}
 
 
 @few(150)
-@given(images=strange(usual("images")), labels=strange(usual("labels")), usage=st.none() | strange(usual("usage")), labelled=st.booleans())
+@given(
+    images=strange(usual("images")),
+    labels=strange(usual("labels")),
+    usage=st.none() | strange(usual("usage")),
+    labelled=st.booleans(),
+)
 def test_strange_arrays_in_an_image_npz(tmp_path, images, labels, usage, labelled):
-    np.savez(tmp_path / "faces.npz", images=images, labels=labels, **({} if usage is None else {"usage": usage}))
+    np.savez(
+        tmp_path / "faces.npz",
+        images=images,
+        labels=labels,
+        **({} if usage is None else {"usage": usage}),
+    )
     refused_or(lambda: faces.load_images(tmp_path / "faces.npz", labelled), tmp_path, valid_faces)
 
 
 @few(200)
-@given(maps=strange(usual("codemaps")), labels=strange(usual("labels")) | strange(usual("one_hot")), codebook=st.none() | strange(usual("codebook")), usage=st.none() | strange(usual("usage")))  # fmt: skip
+@given(
+    maps=strange(usual("codemaps")),
+    labels=strange(usual("labels")) | strange(usual("one_hot")),
+    codebook=st.none() | strange(usual("codebook")),
+    usage=st.none() | strange(usual("usage")),
+)
 def test_strange_arrays_as_code_maps(tmp_path, maps, labels, codebook, usage):
-    for name, array in {"codemaps": maps, "labels": labels, "codebook": codebook, "usage": usage}.items():
+    for name, array in {
+        "codemaps": maps,
+        "labels": labels,
+        "codebook": codebook,
+        "usage": usage,
+    }.items():
         (tmp_path / f"{name}.npy").unlink(missing_ok=True)
         if array is not None:
             np.save(tmp_path / f"{name}.npy", array)
@@ -199,7 +250,9 @@ def test_damaged_code_maps(tmp_path, name, drawn, header):
     for each in ("codemaps", "labels", "codebook"):
         np.save(tmp_path / f"{each}.npy", usual(each))
     raw = (tmp_path / f"{name}.npy").read_bytes()
-    (tmp_path / f"{name}.npy").write_bytes(harm(raw[:128], drawn) + raw[128:] if header else harm(raw, drawn))
+    (tmp_path / f"{name}.npy").write_bytes(
+        harm(raw[:128], drawn) + raw[128:] if header else harm(raw, drawn)
+    )
     refused_or(lambda: faces.load_codemaps(tmp_path), tmp_path, valid_faces)
 
 
@@ -227,7 +280,11 @@ def pictures() -> dict[str, bytes]:
 
 
 def valid_images(found: flowers.Images) -> bool:
-    return found.pixels.dtype == np.uint8 and found.pixels.shape[1:] == (16, 16, 3) and 0 < len(found) == len(found.names)
+    return (
+        found.pixels.dtype == np.uint8
+        and found.pixels.shape[1:] == (16, 16, 3)
+        and 0 < len(found) == len(found.names)
+    )
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -237,7 +294,9 @@ def valid_images(found: flowers.Images) -> bool:
 def test_damaged_images_in_a_folder(tmp_path, kind, drawn):
     (tmp_path / f"picture.{kind}").write_bytes(harm(pictures()[f"a/{kind}.{kind}"], drawn))
     refused_or(lambda: flowers.read(tmp_path, 16), tmp_path, valid_images)
-    ending = {"jpeg": "jpg", "gif": "png", "ppm": "pgm"}.get(kind, kind)  # (assignment 1 knows no gif; the content decides)
+    ending = {"jpeg": "jpg", "gif": "png", "ppm": "pgm"}.get(
+        kind, kind
+    )  # (assignment 1 knows no gif; the content decides)
     place = (tmp_path / f"picture.{kind}").rename(tmp_path / f"picture.{ending}")
     refused_or(lambda: faces.load_images(place, False), tmp_path, valid_faces)
     place.unlink()
@@ -267,7 +326,11 @@ def test_damaged_archives_of_images(tmp_path, mode, drawn):
 @few(80)
 @given(
     st.lists(
-        st.lists(st.sampled_from(["file", "label", "a.png", "b.png", "", "nan", "x", '"', "\0"]), max_size=3).map(",".join), max_size=4
+        st.lists(
+            st.sampled_from(["file", "label", "a.png", "b.png", "", "nan", "x", '"', "\0"]),
+            max_size=3,
+        ).map(",".join),
+        max_size=4,
     ).map("\n".join)
 )
 def test_strange_labels_of_images(tmp_path, text):
@@ -277,7 +340,13 @@ def test_strange_labels_of_images(tmp_path, text):
     refused_or(lambda: flowers.read(tmp_path, 16), tmp_path, valid_images)
 
 
-HEADS = ["emotion,pixels,Usage", "emotion,pixels", "Emotion,emotion,pixels", "emotion,pixels,Pixels", "emotion,Usage,usage"]
+HEADS = [
+    "emotion,pixels,Usage",
+    "emotion,pixels",
+    "Emotion,emotion,pixels",
+    "emotion,pixels,Pixels",
+    "emotion,Usage,usage",
+]
 
 
 @few(60)
@@ -307,7 +376,12 @@ def test_types_that_fuzzing_found(tmp_path, name, array, message):
 
 
 def test_words_as_bytes_are_words(tmp_path):
-    np.savez(tmp_path / "faces.npz", images=usual("images"), labels=usual("labels"), usage=usual("usage").astype("S"))
+    np.savez(
+        tmp_path / "faces.npz",
+        images=usual("images"),
+        labels=usual("labels"),
+        usage=usual("usage").astype("S"),
+    )
     assert list(faces.load_images(tmp_path / "faces.npz", True).part) == ["train", "test"] * 2
 
 
@@ -331,8 +405,16 @@ class Trap:
         ("images.npz", lambda path: faces.load_images(path, False), {}),
         ("codemaps.npy", lambda path: faces.load_codemaps(path.parent), {"labels": "labels"}),
         ("labels.npy", lambda path: faces.load_codemaps(path.parent), {"codemaps": "codemaps"}),
-        ("codebook.npy", lambda path: faces.load_codemaps(path.parent), {"codemaps": "codemaps", "labels": "labels"}),
-        ("usage.npy", lambda path: faces.load_codemaps(path.parent), {"codemaps": "codemaps", "labels": "labels"}),
+        (
+            "codebook.npy",
+            lambda path: faces.load_codemaps(path.parent),
+            {"codemaps": "codemaps", "labels": "labels"},
+        ),
+        (
+            "usage.npy",
+            lambda path: faces.load_codemaps(path.parent),
+            {"codemaps": "codemaps", "labels": "labels"},
+        ),
         ("model.npz", ELMClassifier.load, {}),
     ],
 )
@@ -341,14 +423,18 @@ def test_no_loader_unpickles(tmp_path, name, load, usual_files):
         np.save(tmp_path / f"{file}.npy", usual(key))
     trap = np.array([Trap(tmp_path / "caught")] * 4, dtype=object)
     for raw in (
-        [archive(np.save, trap), trap.dumps()] if name.endswith("npy") else [archive(np.savez, images=trap, facts=trap), trap.dumps()]
+        [archive(np.save, trap), trap.dumps()]
+        if name.endswith("npy")
+        else [archive(np.savez, images=trap, facts=trap), trap.dumps()]
     ):
         (tmp_path / name).write_bytes(raw)
         with pytest.raises(InputError, match=name.replace(".", r"\.")):
             load(tmp_path / name)
         assert not (tmp_path / "caught").exists()
     np.load(io.BytesIO(trap.dumps()), allow_pickle=True)
-    assert (tmp_path / "caught").exists()  # the trap works: a loader that had taken it would have been seen
+    assert (
+        tmp_path / "caught"
+    ).exists()  # the trap works: a loader that had taken it would have been seen
 
 
 # --------------------------------------------------------------------------------------------------------- large inputs
@@ -358,7 +444,14 @@ def measured(code: str) -> tuple[float, float]:
     """(MiB above what stood before, CPU seconds) that a process of its own prints."""
     head = "import time\nfrom common.run import peak_mb\n"
     tail = "\nprint(peak_mb() - before, time.process_time() - start)"
-    done = subprocess.run([sys.executable, "-c", head + code + tail], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", head + code + tail],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     memory, seconds = map(float, done.stdout.split())
     return memory, seconds
@@ -368,7 +461,9 @@ def test_a_million_rows_of_prices_in_bounded_memory_and_time(tmp_path):
     hours = np.datetime64("1900-01-01T00", "h") + np.arange(1_000_000)
     with open(tmp_path / "long.csv", "w") as file:
         file.write("time,BTC\n")
-        file.writelines(f"{hour}:00:00Z,{100 + row % 97}.25\n" for row, hour in enumerate(hours.astype(str)))
+        file.writelines(
+            f"{hour}:00:00Z,{100 + row % 97}.25\n" for row, hour in enumerate(hours.astype(str))
+        )
     size = (tmp_path / "long.csv").stat().st_size / 2**20
     memory, seconds = measured(f"""
 from common.prices import read_table
@@ -376,7 +471,9 @@ before, start = peak_mb(), time.process_time()
 prices = read_table({str(tmp_path / "long.csv")!r})
 assert prices.values.shape == (1_000_000, 1) and prices.hourly and prices.provenance["gaps"]["count"] == 0
 assert prices.values[96, 0] == 196.25""")
-    assert memory < 20 * size, f"{memory:.0f} MiB for a file of {size:.0f}"  # (about 10 times the file)
+    assert memory < 20 * size, (
+        f"{memory:.0f} MiB for a file of {size:.0f}"
+    )  # (about 10 times the file)
     assert seconds < 20, f"{seconds:.1f} s"  # (about 2.5)
 
 
@@ -394,7 +491,9 @@ before, start = peak_mb(), time.process_time()
 model.fit(X, y)
 assert (model.predict(X[:2_000]) == y[:2_000]).mean() > 0.3""")
     copied, hidden = 200_000 * 144 * 4 / 2**20, 200_000 * (units + 144) * 4 / 2**20
-    assert memory < copied + 80 < hidden, f"{memory:.0f} MiB"  # the rows as float32 and some blocks, never the hidden matrix
+    assert memory < copied + 80 < hidden, (
+        f"{memory:.0f} MiB"
+    )  # the rows as float32 and some blocks, never the hidden matrix
     assert seconds < 15, f"{seconds:.1f} s"
 
 
@@ -424,7 +523,14 @@ def no_file_above(count: int) -> Iterator[None]:
 def small_disk(place: Path) -> Iterator[Path]:
     """A disk of 64 KiB, where this process may mount one."""
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", place], capture_output=True, check=False).returncode == 0
+    mounted = (
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64k", "none", place],
+            capture_output=True,
+            check=False,
+        ).returncode
+        == 0
+    )
     if not mounted:
         pytest.skip("no right to mount a small disk")
     try:
@@ -437,7 +543,10 @@ def small_disk(place: Path) -> Iterator[Path]:
 def test_a_writer_that_fails_half_way_leaves_the_old_file(tmp_path, name, monkeypatch):
     WRITERS[name](tmp_path / name, 64)
     old = contents(tmp_path)
-    with no_file_above(10_000), pytest.raises(InputError, match=rf"{name} cannot be written \(File too large\)"):
+    with (
+        no_file_above(10_000),
+        pytest.raises(InputError, match=rf"{name} cannot be written \(File too large\)"),
+    ):
         WRITERS[name](tmp_path / name, 1_000_000)
     assert contents(tmp_path) == old
 
@@ -447,7 +556,9 @@ def test_a_writer_that_fails_half_way_leaves_the_old_file(tmp_path, name, monkey
     for step in ("fsync", "replace"):
         with monkeypatch.context() as patch:
             patch.setattr(run_module.os, step, full)
-            with pytest.raises(InputError, match=rf"{name} cannot be written \(No space left on device\)"):
+            with pytest.raises(
+                InputError, match=rf"{name} cannot be written \(No space left on device\)"
+            ):
                 WRITERS[name](tmp_path / name, 640)
         assert contents(tmp_path) == old
 
@@ -464,14 +575,25 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, name):
 
 def test_a_run_on_a_full_disk_ends_in_one_line(tmp_path):
     with small_disk(tmp_path / "disk") as disk:
-        done = call("assignment2/train.py", "--preset", "smoke", "--source", "simulated", "--out", disk / "run")
+        done = call(
+            "assignment2/train.py",
+            "--preset",
+            "smoke",
+            "--source",
+            "simulated",
+            "--out",
+            disk / "run",
+        )
         assert done.returncode == 2, done.stderr
         lines = [line for line in done.stderr.splitlines() if line]
         assert len(lines) == 1, done.stderr
         assert lines[0].startswith("error: ")
         assert "No space left" in lines[0]
         assert readable(disk / "run")
-        assert json.loads((disk / "run" / "run.json").read_text())["status"] in {"running", "failed"}
+        assert json.loads((disk / "run" / "run.json").read_text())["status"] in {
+            "running",
+            "failed",
+        }
 
 
 # ------------------------------------------------------------------------------- a folder that is taken, or read-only
@@ -502,18 +624,29 @@ with Run(BaseConfig(), Path(sys.argv[1]), "assignment2/train.py", "simulated", {
 
 def test_the_second_process_into_a_folder_is_refused_and_the_first_goes_on(light, tmp_path):
     folder = tmp_path / "run"
-    first = subprocess.Popen([sys.executable, "-c", HOLDER, folder], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    first = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, folder],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert first.stdout.readline() == "held\n"
     before = contents(folder)
     for words in ([], ["--resume"], ["--overwrite"]):
         done = call(light, "--preset", "smoke", "--source", "simulated", "--out", folder, *words)
         assert done.returncode == 2
-        assert done.stderr.splitlines() == [f"error: {folder} is in use by another run; give another folder with --out"]
+        assert done.stderr.splitlines() == [
+            f"error: {folder} is in use by another run; give another folder with --out"
+        ]
         assert contents(folder) == before
     first.communicate("go on\n", timeout=60)
     assert first.returncode == 0
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
-    assert (folder / "metrics.csv").read_text().splitlines()[1:] == ["1,1,train,loss,0.5", "2,1,train,loss,0.25"]
+    assert (folder / "metrics.csv").read_text().splitlines()[1:] == [
+        "1,1,train,loss,0.5",
+        "2,1,train,loss,0.25",
+    ]
 
 
 @pytest.fixture(params=["below a file", "proc", "no right", "immutable"])
@@ -548,7 +681,13 @@ def test_a_read_only_folder_is_one_line(read_only):
         with pytest.raises(InputError, match=f"{name} cannot be written"):
             write(read_only / name, 64)
     with pytest.raises(InputError, match="cannot be written"):
-        Run(BaseConfig(), read_only / "run", "assignment2/train.py", "simulated", {"generator": "none"})
+        Run(
+            BaseConfig(),
+            read_only / "run",
+            "assignment2/train.py",
+            "simulated",
+            {"generator": "none"},
+        )
 
 
 def test_a_script_says_so_before_it_works(light, read_only):
@@ -563,10 +702,16 @@ def test_a_script_says_so_before_it_works(light, read_only):
 
 def readable(folder: Path) -> bool:
     """Reads every file of a run folder that has its final name, whole; raises where one cannot be read."""
-    for path in (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+    for path in (
+        path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")
+    ):
         if path.suffix == ".json":
             json.loads(path.read_text(encoding="utf-8"))
-        elif path.suffix == ".safetensors" and path.parent.name == "checkpoints" and not path.name.startswith("adapter-"):
+        elif (
+            path.suffix == ".safetensors"
+            and path.parent.name == "checkpoints"
+            and not path.name.startswith("adapter-")
+        ):
             load_state(path)
         elif path.suffix == ".safetensors":
             load_file(path)
@@ -593,14 +738,23 @@ SLOW = pytest.mark.skipif("ADL_KILLS" not in os.environ, reason="minutes a syste
     [
         "assignment2",
         "assignment5",
-        *(pytest.param(name, marks=SLOW) for name in ("assignment1", "assignment3", "assignment4", "final_project")),
+        *(
+            pytest.param(name, marks=SLOW)
+            for name in ("assignment1", "assignment3", "assignment4", "final_project")
+        ),
     ],
 )
 def test_kill_9_at_random_moments_and_resume(assignment, tmp_path, tmp_path_factory):
     """ADL_KILLS moments (default 2), spread over about one training; the seed is ADL_KILL_SEED (default 0)."""
-    source = ["--source", "synthetic" if assignment in ("assignment1", "assignment5") else "simulated"]
+    source = [
+        "--source",
+        "synthetic" if assignment in ("assignment1", "assignment5") else "simulated",
+    ]
     if assignment == "assignment4":
-        source += ["--base", str(smoke("assignment3", "simulated", tmp_path_factory.mktemp("base")))]
+        source += [
+            "--base",
+            str(smoke("assignment3", "simulated", tmp_path_factory.mktemp("base"))),
+        ]
     if assignment == "final_project":
         write_flow(tmp_path / "waves.h5", waves())
         source = ["--source", "auto", "--data", str(tmp_path / "waves.h5")]
@@ -608,14 +762,23 @@ def test_kill_9_at_random_moments_and_resume(assignment, tmp_path, tmp_path_fact
     kills = int(os.environ.get("ADL_KILLS", "2"))
     whole = json.loads((unbroken / "run.json").read_text())["seconds"]
     rng = np.random.default_rng((int(os.environ.get("ADL_KILL_SEED", "0")), *assignment.encode()))
-    record, words = tmp_path / "run" / "run.json", ["--preset", "smoke", *source, "--out", str(tmp_path / "run"), "--resume"]
+    record, words = (
+        tmp_path / "run" / "run.json",
+        ["--preset", "smoke", *source, "--out", str(tmp_path / "run"), "--resume"],
+    )
     for moment in rng.uniform(0, 2 * whole / (kills + 1), kills):
         began = time.time()
         with subprocess.Popen(
-            [sys.executable, str(ROOT / assignment / "train.py"), *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, str(ROOT / assignment / "train.py"), *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         ) as process:
             # the clock runs from when the run has its folder: importing writes nothing
-            while process.poll() is None and not (record.exists() and record.stat().st_mtime >= began) and time.time() < began + 120:
+            while (
+                process.poll() is None
+                and not (record.exists() and record.stat().st_mtime >= began)
+                and time.time() < began + 120
+            ):
                 time.sleep(0.01)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(moment)
@@ -626,5 +789,7 @@ def test_kill_9_at_random_moments_and_resume(assignment, tmp_path, tmp_path_fact
         assert done.returncode == 0, done.stderr
     assert readable(tmp_path / "run")
     assert results(tmp_path / "run") == results(unbroken)
-    assert (tmp_path / "run" / "metrics.csv").read_bytes() == (unbroken / "metrics.csv").read_bytes()
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == (
+        unbroken / "metrics.csv"
+    ).read_bytes()
     assert not list((tmp_path / "run" / "checkpoints").glob("*.tmp"))

@@ -43,13 +43,20 @@ def small(groups: int = 2, latents: int = 6, parameters: int = 2, **changes) -> 
     """A shaken model with scales that are not 1."""
     model = shaken(build(dataclasses.replace(SMALL, **changes), groups, latents, parameters), 0.1)
     generator = torch.Generator().manual_seed(1)
-    model.fit(torch.randn(5, 9, groups, latents, generator=generator).cumsum(1), torch.randn(5, parameters, generator=generator))
+    model.fit(
+        torch.randn(5, 9, groups, latents, generator=generator).cumsum(1),
+        torch.randn(5, parameters, generator=generator),
+    )
     return model
 
 
-def latents(frames: int = 12, groups: int = 2, size: int = 6, parameters: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+def latents(
+    frames: int = 12, groups: int = 2, size: int = 6, parameters: int = 2
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(2)
-    return torch.randn(3, frames, groups, size, generator=generator), torch.randn(3, parameters, generator=generator)
+    return torch.randn(3, frames, groups, size, generator=generator), torch.randn(
+        3, parameters, generator=generator
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ counts
@@ -58,7 +65,13 @@ def latents(frames: int = 12, groups: int = 2, size: int = 6, parameters: int = 
 @pytest.mark.parametrize(
     ("adaptive", "exchange", "width", "total", "unused"),
     [
-        (True, "sequential", 1024, 87_189_536, 11_559_936),  # sea.md: 87.19 M, of which 11.56 M are never used
+        (
+            True,
+            "sequential",
+            1024,
+            87_189_536,
+            11_559_936,
+        ),  # sea.md: 87.19 M, of which 11.56 M are never used
         (True, "none", 1024, 78_783_520, 9_459_712),  # 78.78 M
         (True, "addition", 1024, 82_989_088, 9_459_712),  # 82.99 M
         (False, "sequential", 2048, 201_505_824, 8_403_968),  # 201.51 M, 8.40 M
@@ -66,7 +79,9 @@ def latents(frames: int = 12, groups: int = 2, size: int = 6, parameters: int = 
         (False, "addition", 2048, 184_716_320, 9_216),  # 184.72 M
     ],
 )
-def test_used_and_unused_parameters_are_the_published_totals(adaptive, exchange, width, total, unused):
+def test_used_and_unused_parameters_are_the_published_totals(
+    adaptive, exchange, width, total, unused
+):
     config = PUBLISHED(adaptive, exchange)
     assert unused_parameters(config, 2, width, 1) == unused
     assert count(config, 2, width, 1) + unused == total
@@ -74,9 +89,14 @@ def test_used_and_unused_parameters_are_the_published_totals(adaptive, exchange,
 
 @pytest.mark.parametrize(
     ("adaptive", "parameters", "nodes", "latent", "hidden", "total"),
-    [(True, 6, 115, 16, 480, 87_850_025), (False, 1, 156, 32, 624, 202_774_068)],  # the public re-run gave the cylinder six inputs
+    [
+        (True, 6, 115, 16, 480, 87_850_025),
+        (False, 1, 156, 32, 624, 202_774_068),
+    ],  # the public re-run gave the cylinder six inputs
 )
-def test_both_stages_together_are_the_published_totals(adaptive, parameters, nodes, latent, hidden, total):
+def test_both_stages_together_are_the_published_totals(
+    adaptive, parameters, nodes, latent, hidden, total
+):
     table = np.arange(64 * nodes).reshape(64, nodes)
     autoencoder = PublishedAutoencoder(table, GROUPS, latent, hidden)
     config, width = PUBLISHED(adaptive), 64 * latent
@@ -85,7 +105,9 @@ def test_both_stages_together_are_the_published_totals(adaptive, parameters, nod
 
 
 def test_counting_without_building_counts_what_is_built():
-    assert count(SMALL, 2, 6, 2) == sum(parameter.numel() for parameter in Temporal(SMALL, 2, 6, 2).parameters())
+    assert count(SMALL, 2, 6, 2) == sum(
+        parameter.numel() for parameter in Temporal(SMALL, 2, 6, 2).parameters()
+    )
 
 
 def test_ours_is_below_five_million_parameters():
@@ -107,7 +129,14 @@ def test_ours_is_below_five_million_parameters():
 )
 def test_controls_match_the_parameters_within_one_percent(config, change):
     like = count(config, 2, 512, 3)
-    assert abs(count(matched(dataclasses.replace(config, **change), config, 2, 512, 3), 2, 512, 3) / like - 1) < 0.01
+    assert (
+        abs(
+            count(matched(dataclasses.replace(config, **change), config, 2, 512, 3), 2, 512, 3)
+            / like
+            - 1
+        )
+        < 0.01
+    )
 
 
 def test_a_control_that_cannot_match_is_refused():
@@ -124,7 +153,15 @@ def variants() -> list[dict]:
         {"adaptive": True},
         {"patches": 2},
         {"patches": 4, "exchange": "none", "joint": True, "final_norm": True},
-        {"width": None, "heads": 1, "delta": False, "final_norm": True, "output_projection": True, "small_start": False, "gated": False},
+        {
+            "width": None,
+            "heads": 1,
+            "delta": False,
+            "final_norm": True,
+            "output_projection": True,
+            "small_start": False,
+            "gated": False,
+        },
     ]
 
 
@@ -161,7 +198,9 @@ def test_cached_steps_equal_the_full_forward(change, window):
             chunks.append(following)
         assert torch.allclose(torch.cat(chunks, 1), whole, atol=1e-5)
     assert cache.time == 12
-    assert all(keys.shape[2] == (12 if window is None else window - 1) for keys, _ in cache.past.values())
+    assert all(
+        keys.shape[2] == (12 if window is None else window - 1) for keys, _ in cache.past.values()
+    )
 
 
 def test_a_step_leaves_the_cache_it_was_given_as_it_was():
@@ -180,7 +219,12 @@ def test_a_window_hides_what_lies_before_it():
     moved = z.clone()
     moved[:, 0] += 1.0
     with torch.no_grad():
-        same = torch.isclose(model(z, theta), model(moved, theta), atol=0.0, rtol=0.0).all(3).all(2).all(0)
+        same = (
+            torch.isclose(model(z, theta), model(moved, theta), atol=0.0, rtol=0.0)
+            .all(3)
+            .all(2)
+            .all(0)
+        )
     # one block reads twice: own past, then the other's states which have read theirs
     assert same.tolist() == [False] * 5 + [True] * 7
 
@@ -188,15 +232,22 @@ def test_a_window_hides_what_lies_before_it():
 def test_rotary_products_depend_on_differences_only():
     q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
     products = [
-        (rotate(q, rotary(torch.tensor([i]), 8)) * rotate(k, rotary(torch.tensor([j]), 8))).sum() for i, j in ((5, 2), (1005, 1002))
+        (rotate(q, rotary(torch.tensor([i]), 8)) * rotate(k, rotary(torch.tensor([j]), 8))).sum()
+        for i, j in ((5, 2), (1005, 1002))
     ]
     assert torch.isclose(*products, atol=1e-5)
     assert torch.equal(rotate(q, rotary(torch.tensor([0]), 8)), q)
     quarter = rotate(torch.tensor([[[[1.0, 0.0]]]]), rotary(torch.tensor([1]), 2))
-    assert torch.allclose(quarter.flatten(), torch.tensor([np.cos(1.0), np.sin(1.0)], dtype=torch.float32))
+    assert torch.allclose(
+        quarter.flatten(), torch.tensor([np.cos(1.0), np.sin(1.0)], dtype=torch.float32)
+    )
 
 
-@pytest.mark.parametrize("change", [{}, {"window": 3}, {"exchange": "sequential"}, {"exchange": "none", "joint": True}], ids=names)
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"window": 3}, {"exchange": "sequential"}, {"exchange": "none", "joint": True}],
+    ids=names,
+)
 def test_a_cached_rollout_is_the_recomputed_one(change):
     model = small(**change).train()
     z, theta = latents()
@@ -253,14 +304,18 @@ def test_heads_look_at_the_patch_and_its_neighbours_first():
 def test_the_principal_start_embeds_whitened_coefficients_and_spans_the_changes(joint):
     config = dataclasses.replace(SMALL, joint=joint, exchange="none" if joint else "symmetric")
     z, theta = latents(40)
-    z = z.cumsum(1) * torch.tensor([1.0, 5.0])[:, None]  # changes are not as large as states, nor one group as the other
+    z = (
+        z.cumsum(1) * torch.tensor([1.0, 5.0])[:, None]
+    )  # changes are not as large as states, nor one group as the other
     model = Temporal(config, 2, 6, 2)
     model.fit(z, theta)
     h = (z - model.mean) / model.std
     h = [h.flatten(2)] if joint else list(h.unbind(2))
     for embed, x in zip(model.embed, h, strict=True):
         kept = x.shape[2]
-        code = embed(x)[..., :kept].flatten(0, 1)  # (N T, kept): variance lambda / (sqrt(lambda) + floor)^2, no correlation
+        code = embed(x)[..., :kept].flatten(
+            0, 1
+        )  # (N T, kept): variance lambda / (sqrt(lambda) + floor)^2, no correlation
         covariance = code.T @ code / len(code)
         assert torch.allclose(covariance, torch.diag(covariance.diag()), atol=1e-4)
         assert covariance.diag()[0].item() == pytest.approx(1 / 1.01**2, rel=1e-3)
@@ -271,15 +326,19 @@ def test_the_principal_start_embeds_whitened_coefficients_and_spans_the_changes(
     for number, spread in enumerate(model.spread):
         back = spread.weight * scale[number][:, None]
         numbers = change.flatten(2) if joint else change[:, :, number]
-        second = numbers.flatten(0, 1).T @ numbers.flatten(0, 1) / (change.shape[0] * change.shape[1])
+        second = (
+            numbers.flatten(0, 1).T @ numbers.flatten(0, 1) / (change.shape[0] * change.shape[1])
+        )
         assert torch.allclose(back @ back.T, second, rtol=1e-3, atol=1e-4)
 
 
 def test_muon_takes_the_matrices_inside_blocks_and_adamw_all_others():
     model = Temporal(SMALL, 2, 6, 2)
     names = {id(weight): name for name, weight in model.named_parameters()}
-    adamw, muon = ([names[id(weight)] for group in each.param_groups for weight in group["params"]]
-                   for each in optimisers_of(model, 1e-3, 0.0, muon=True))  # fmt: skip
+    adamw, muon = (
+        [names[id(weight)] for group in each.param_groups for weight in group["params"]]
+        for each in optimisers_of(model, 1e-3, 0.0, muon=True)
+    )
     assert sorted(adamw + muon) == sorted(names.values())
     assert all(name.startswith("blocks.") and name.endswith("weight") for name in muon)
     assert {"embed.0.weight", "head.0.weight", "blocks.0.gates.0<1"} <= set(adamw)
@@ -310,7 +369,11 @@ def test_every_parameter_of_ours_learns_within_three_steps():
         optimiser.zero_grad()
         teacher_forcing(model, z, theta).backward()
         optimiser.step()
-    assert [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()] == []
+    assert [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ] == []
 
 
 def tie(model: Temporal) -> Temporal:
@@ -333,7 +396,10 @@ def tie(model: Temporal) -> Temporal:
     return model
 
 
-@pytest.mark.parametrize(("exchange", "symmetric"), [("none", True), ("addition", True), ("symmetric", True), ("sequential", False)])
+@pytest.mark.parametrize(
+    ("exchange", "symmetric"),
+    [("none", True), ("addition", True), ("symmetric", True), ("sequential", False)],
+)
 def test_only_the_sequential_exchange_depends_on_the_order_of_tied_streams(exchange, symmetric):
     model = tie(small(exchange=exchange))
     z, theta = latents()
@@ -349,11 +415,18 @@ def test_streams_reach_each_other_only_through_the_exchange(exchange):
     moved = z.clone()
     moved[:, :, 1] += 1.0
     with torch.no_grad():
-        assert torch.equal(model(z, theta)[:, :, 0], model(moved, theta)[:, :, 0]) == (exchange == "none")
+        assert torch.equal(model(z, theta)[:, :, 0], model(moved, theta)[:, :, 0]) == (
+            exchange == "none"
+        )
 
 
 def test_three_streams_and_one():
-    for groups, exchange in ((3, "symmetric"), (3, "sequential"), (3, "addition"), (1, "symmetric")):
+    for groups, exchange in (
+        (3, "symmetric"),
+        (3, "sequential"),
+        (3, "addition"),
+        (1, "symmetric"),
+    ):
         model = small(groups=groups, exchange=exchange)
         z, theta = latents(groups=groups)
         assert model(z, theta).shape == z.shape
@@ -375,7 +448,9 @@ def test_exchange_maps_are_causal_distributions():
 def test_adaln_starts_with_gain_two_as_published_and_one_in_ours():
     theta = torch.zeros(3, 1)
     for small_start, gain in ((False, 2.0), (True, 1.0)):
-        model = Temporal(dataclasses.replace(PUBLISHED(), small_start=small_start, heads=1), 2, 4, 1)
+        model = Temporal(
+            dataclasses.replace(PUBLISHED(), small_start=small_start, heads=1), 2, 4, 1
+        )
         norm = model.blocks[0].streams[0].norm1
         scale, shift = norm.gain(theta)
         assert torch.equal(scale, torch.full((3, 1, 4), gain))
@@ -393,12 +468,18 @@ def test_adaln_by_hand():
 def test_raw_parameters_saturate_the_published_injection():
     told = Temporal(PUBLISHED(), 2, 64, 1).blocks[0].tipi
     with torch.no_grad():
-        raw, scaled = (torch.dist(told(torch.tensor([a])), told(torch.tensor([b]))) for a, b in (([300.0], [1000.0]), ([0.3], [1.0])))
+        raw, scaled = (
+            torch.dist(told(torch.tensor([a])), told(torch.tensor([b])))
+            for a, b in (([300.0], [1000.0]), ([0.3], [1.0]))
+        )
     assert raw < 1e-3 * scaled
 
 
 def test_no_parameters_and_raw_scales():
-    for config in (dataclasses.replace(SMALL, adaptive=True), dataclasses.replace(PUBLISHED(), heads=1)):
+    for config in (
+        dataclasses.replace(SMALL, adaptive=True),
+        dataclasses.replace(PUBLISHED(), heads=1),
+    ):
         model = Temporal(config, 2, 8, 0)
         z, _ = latents(size=8)
         model.fit(z, torch.zeros(3, 0))
@@ -443,7 +524,9 @@ def test_sizes_that_do_not_fit_are_refused(changes, message):
 
 def test_latents_of_another_model_are_refused():
     z, theta = latents(size=5)
-    with pytest.raises(InputError, match=r"latents of shape \(2, 5\), the model was made for \(2, 6\)"):
+    with pytest.raises(
+        InputError, match=r"latents of shape \(2, 5\), the model was made for \(2, 6\)"
+    ):
         small()(z, theta)
 
 
@@ -481,7 +564,10 @@ def test_a_perfect_model_costs_nothing():
         pushforward(model, z, theta),
         pushforward(model, z, theta, 3),
         unrolled(model, z, theta, 4, 2),
-        *(after_own_steps(model, z, theta, torch.zeros_like(z[:, :-1]), ahead) for ahead in (0, 1, 3)),
+        *(
+            after_own_steps(model, z, theta, torch.zeros_like(z[:, :-1]), ahead)
+            for ahead in (0, 1, 3)
+        ),
     ):
         assert loss.item() == pytest.approx(0.0, abs=1e-10)
 
@@ -495,12 +581,16 @@ def test_errors_add_up_over_passes_and_steps():
     loss = pushforward(model, z, theta)
     assert loss.item() == pytest.approx((0.01 + 10 * 0.04) / 11, rel=1e-3)
     loss.backward()
-    assert model.bend.grad.item() == pytest.approx(2 * (0.1 + 10 * 0.2) / 11, rel=1e-3)  # the last pass only
+    assert model.bend.grad.item() == pytest.approx(
+        2 * (0.1 + 10 * 0.2) / 11, rel=1e-3
+    )  # the last pass only
     model.bend.grad = None
     loss = unrolled(model, z, theta, 3)
     assert loss.item() == pytest.approx((0.01 + 0.04 + 0.09) / 3, rel=1e-3)
     loss.backward()
-    assert model.bend.grad.item() == pytest.approx(2 * (0.1 + 2 * 0.2 + 3 * 0.3) / 3, rel=1e-3)  # through all steps
+    assert model.bend.grad.item() == pytest.approx(
+        2 * (0.1 + 2 * 0.2 + 3 * 0.3) / 3, rel=1e-3
+    )  # through all steps
     model.bend.grad = None
     loss = after_own_steps(model, z, theta, torch.zeros_like(z[:, :-1]), 2)
     assert loss.item() == pytest.approx(0.09, rel=1e-3)  # two own steps and the one that learns
@@ -516,7 +606,9 @@ def test_noise_on_the_input_is_taken_back_out_by_the_target():
     # the head is zero: the change it should have predicted is z_(t+1) - (z_t + noise)
     by_hand = (model.weights * (z[:, 1:] - (z[:, :-1] + noise)) ** 2).mean()
     assert teacher_forcing(model, z, theta, noise).item() == pytest.approx(by_hand.item(), rel=1e-5)
-    assert after_own_steps(model, z, theta, noise, 0).item() == pytest.approx(by_hand.item(), rel=1e-5)
+    assert after_own_steps(model, z, theta, noise, 0).item() == pytest.approx(
+        by_hand.item(), rel=1e-5
+    )
 
 
 def test_unrolled_with_the_whole_trajectory_is_a_rollout():
@@ -585,11 +677,19 @@ def test_meshes_that_cannot_be_cut_are_refused(coordinates, columns, message):
 
 
 def frames(count: int = 40, nodes: int = 60) -> torch.Tensor:
-    return torch.randn(count, nodes, 3, generator=torch.Generator().manual_seed(4)) * torch.tensor([1.0, 5.0, 100.0]) + 7.0
+    return (
+        torch.randn(count, nodes, 3, generator=torch.Generator().manual_seed(4))
+        * torch.tensor([1.0, 5.0, 100.0])
+        + 7.0
+    )
 
 
 def ours(**changes) -> Autoencoder:
-    model = Autoencoder(patch_table(cloud(), 5, 5), GROUPS, **{"latent": 2, "components": 4, "width": 16, "heads": 2, **changes})
+    model = Autoencoder(
+        patch_table(cloud(), 5, 5),
+        GROUPS,
+        **{"latent": 2, "components": 4, "width": 16, "heads": 2, **changes},
+    )
     model.fit_linear(frames())
     return model.eval()
 
@@ -597,10 +697,16 @@ def ours(**changes) -> Autoencoder:
 def test_codes_of_all_patches_are_read_and_written_in_the_same_functions():
     mesh = np.random.default_rng(1).random((900, 2)) * (2, 1)
     table = patch_table(mesh, 4, 2)
-    fields, weights = [], np.random.default_rng(2).standard_normal((60, 8, 2, 10))  # frames, patches, fields, terms up to degree 3
+    fields, weights = (
+        [],
+        np.random.default_rng(2).standard_normal((60, 8, 2, 10)),
+    )  # frames, patches, fields, terms up to degree 3
     for patch in range(8):
         nodes = table[patch][table[patch] >= 0]
-        local = 2 * ((mesh[nodes] - mesh.min(0)) / (np.ptp(mesh, 0) / (4, 2)) - (patch % 4, patch // 4)) - 1
+        local = (
+            2 * ((mesh[nodes] - mesh.min(0)) / (np.ptp(mesh, 0) / (4, 2)) - (patch % 4, patch // 4))
+            - 1
+        )
         fields.append(np.einsum("nt,bft->bnf", polynomials(local, 3), weights[:, patch]))
     whole = np.zeros((60, 900, 2))
     for patch in range(8):
@@ -624,7 +730,9 @@ def test_before_training_ours_is_the_principal_components_of_each_patch():
     table = patch_table(cloud(), 5, 5)
     normal = (x - x.mean((0, 1))) / x.std((0, 1))
     with torch.no_grad():
-        found = ((model.decode(model.encode(frames())).double().numpy()) - x.mean((0, 1))) / x.std((0, 1))
+        found = ((model.decode(model.encode(frames())).double().numpy()) - x.mean((0, 1))) / x.std(
+            (0, 1)
+        )
     for row in table:
         nodes = row[row >= 0]
         for group in GROUPS:
@@ -632,7 +740,9 @@ def test_before_training_ours_is_the_principal_components_of_each_patch():
             centre = flat.mean(0)
             axes = np.linalg.svd(flat - centre, full_matrices=False)[2][:2]
             expected = centre + (flat - centre) @ axes.T @ axes
-            assert np.allclose(found[:, nodes][:, :, group].reshape(len(x), -1), expected, atol=1e-4)
+            assert np.allclose(
+                found[:, nodes][:, :, group].reshape(len(x), -1), expected, atol=1e-4
+            )
 
 
 def test_enough_numbers_make_the_code_exact():
@@ -645,14 +755,20 @@ def test_enough_numbers_make_the_code_exact():
 
 def test_more_numbers_never_make_the_linear_code_worse():
     with torch.no_grad():
-        errors = [ours(latent=latent, layers=0).reconstruction_loss(frames()).item() for latent in (1, 2, 4, 6)]
+        errors = [
+            ours(latent=latent, layers=0).reconstruction_loss(frames()).item()
+            for latent in (1, 2, 4, 6)
+        ]
     assert errors == sorted(errors, reverse=True)
     assert errors[0] < 1.0
 
 
 def test_shapes_on_an_irregular_cloud_with_empty_boxes():
     table = patch_table(cloud(), 5, 5, keep_empty=True)
-    for model in (Autoencoder(table, GROUPS, latent=3, width=16), PublishedAutoencoder(table, GROUPS, latent=8, hidden=16, layers=1)):
+    for model in (
+        Autoencoder(table, GROUPS, latent=3, width=16),
+        PublishedAutoencoder(table, GROUPS, latent=8, hidden=16, layers=1),
+    ):
         latent = model.encode(frames(4))
         assert latent.shape == (4, 2, 25 * (3 if isinstance(model, Autoencoder) else 8))
         assert model.decode(latent).shape == (4, 60, 3)
@@ -660,7 +776,9 @@ def test_shapes_on_an_irregular_cloud_with_empty_boxes():
 
 
 def test_groups_mix_in_the_published_autoencoder_and_not_in_ours():
-    published = PublishedAutoencoder(patch_table(cloud(), 5, 5), GROUPS, latent=8, hidden=16, layers=2).eval()
+    published = PublishedAutoencoder(
+        patch_table(cloud(), 5, 5), GROUPS, latent=8, hidden=16, layers=2
+    ).eval()
     changed = frames(4)
     changed[..., 2] = changed[..., 2].flip(0)
     with torch.no_grad():
@@ -686,11 +804,19 @@ def test_patches_are_laid_out_by_patch_then_number():
 def test_padding_does_not_matter():
     model = shaken(ours())
     with torch.no_grad():
-        before = model.encode(frames(4)), model.decode(model.encode(frames(4))), model.reconstruction_loss(frames(4))
+        before = (
+            model.encode(frames(4)),
+            model.decode(model.encode(frames(4))),
+            model.reconstruction_loss(frames(4)),
+        )
         for code in model.codes:
             for parameter in (code.centre, code.analysis, code.synthesis):
                 parameter[~code.real] = 1e9
-        after = model.encode(frames(4)), model.decode(model.encode(frames(4))), model.reconstruction_loss(frames(4))
+        after = (
+            model.encode(frames(4)),
+            model.decode(model.encode(frames(4))),
+            model.reconstruction_loss(frames(4)),
+        )
     assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
 
 
@@ -700,7 +826,9 @@ def test_the_published_loss_counts_padding():
         for decoder in model.decoders:
             decoder[2].weight.zero_()
             decoder[2].bias.zero_()
-    expected = frames(4).square().sum() / (4 * model.real.numel() * 3)  # everything is decoded as 0, and padding is 0
+    expected = frames(4).square().sum() / (
+        4 * model.real.numel() * 3
+    )  # everything is decoded as 0, and padding is 0
     assert model.reconstruction_loss(frames(4)).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -713,8 +841,12 @@ def test_group_order_may_differ_from_field_order():
 
 
 def test_training_lowers_the_error_of_the_linear_code():
-    x = torch.linspace(0, 6, 40)[:, None, None] + torch.from_numpy(cloud()).float() @ torch.randn(2, 3)
-    model = Autoencoder(patch_table(cloud(), 3, 3), GROUPS, latent=1, components=8, width=16, layers=1, heads=2)
+    x = torch.linspace(0, 6, 40)[:, None, None] + torch.from_numpy(cloud()).float() @ torch.randn(
+        2, 3
+    )
+    model = Autoencoder(
+        patch_table(cloud(), 3, 3), GROUPS, latent=1, components=8, width=16, layers=1, heads=2
+    )
     model.fit_linear(x.sin())
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
     losses = []
@@ -731,14 +863,19 @@ def test_an_autoencoder_survives_its_file(tmp_path):
     table = patch_table(cloud(), 5, 5)
     for model, again in (
         (shaken(ours()), Autoencoder(table, GROUPS, latent=2, components=4, width=16, heads=2)),
-        (PublishedAutoencoder(table, GROUPS, 8, 16, 1), PublishedAutoencoder(table, GROUPS, 8, 16, 1)),
+        (
+            PublishedAutoencoder(table, GROUPS, 8, 16, 1),
+            PublishedAutoencoder(table, GROUPS, 8, 16, 1),
+        ),
     ):
         model.fit_normaliser(frames())
         save_file(model.state_dict(), tmp_path / "autoencoder.safetensors")
         again.load_state_dict(load_file(tmp_path / "autoencoder.safetensors"))
         with torch.no_grad():
             assert torch.equal(model.eval().encode(frames(4)), again.eval().encode(frames(4)))
-            assert torch.equal(model.decode(model.encode(frames(4))), again.decode(again.encode(frames(4))))
+            assert torch.equal(
+                model.decode(model.encode(frames(4))), again.decode(again.encode(frames(4)))
+            )
 
 
 def test_another_mesh_and_unknown_groups_are_refused():

@@ -54,13 +54,17 @@ def test_taylor_green_has_order_k_plus_one_in_space():
 
 
 def test_taylor_green_has_order_two_in_time():
-    coarse, fine = (taylor_green(4, 6, step, 1.0, viscosity=0.5)["velocity"] for step in (0.1, 0.05))
+    coarse, fine = (
+        taylor_green(4, 6, step, 1.0, viscosity=0.5)["velocity"] for step in (0.1, 0.05)
+    )
     assert 1.7 < math.log2(coarse / fine) < 2.5
 
 
 def test_dfg_2d_1_drag_and_lift():
     """References after John & Matthies: 5.57953523384, 0.010618948146, 0.11752016697; tolerances are those of this coarse mesh."""
-    found = steady(dataclasses.replace(cylinder.PRESETS["full"], maxh=0.12, grading=0.15, step=1.25e-3), 2.0)
+    found = steady(
+        dataclasses.replace(cylinder.PRESETS["full"], maxh=0.12, grading=0.15, step=1.25e-3), 2.0
+    )
     assert abs(found["drag"] / 5.57953523384 - 1) < 1e-3
     assert abs(found["lift"] - 0.010618948146) < 5e-4
     assert abs(found["pressure difference"] / 0.11752016697 - 1) < 0.015
@@ -69,7 +73,9 @@ def test_dfg_2d_1_drag_and_lift():
 def test_lock_exchange_keeps_alpha_in_bounds_and_loses_energy():
     budget = exchange_budget(lock_exchange.PRESETS["default"], 2e6, 6.0)
     assert budget["relative drift of alpha"] < 1e-11
-    assert budget["least alpha"] > -1e-4  # the mean of an element can leave [0, 1] as far as the velocity has divergence
+    assert (
+        budget["least alpha"] > -1e-4
+    )  # the mean of an element can leave [0, 1] as far as the velocity has divergence
     assert budget["largest alpha"] < 1 + 1e-4
     assert budget["largest growth of the energy"] < 0
 
@@ -88,7 +94,8 @@ def test_lock_exchange_starts_moved_stays_symmetric_and_runs_at_its_froude_numbe
 
 def test_pressure_of_the_fluid_moved_is_hydrostatic_away_from_the_gate():
     fields, nodes = (
-        getattr(lock_exchange.simulate(np.array([1e6, 2.5]), TINY["lock_exchange"]), name) for name in ("fields", "coordinates")
+        getattr(lock_exchange.simulate(np.array([1e6, 2.5]), TINY["lock_exchange"]), name)
+        for name in ("fields", "coordinates")
     )
     left, right = (fields[0, np.abs(nodes[:, 0] - x) < 1e-9, 3] for x in (0.0, 5.0))
     assert left[-1] - left[0] == pytest.approx(1, abs=0.02)  # dp/dy = alpha
@@ -100,7 +107,9 @@ def test_pressure_of_the_fluid_moved_is_hydrostatic_away_from_the_gate():
 
 def test_the_tank_is_a_regular_grid():
     tank = lock_exchange.Tank(lock_exchange.Settings(), 1e6, 2.5)
-    grid = np.stack(np.meshgrid(np.linspace(0, 5, 101), np.linspace(0, 1, 21)), axis=-1).reshape(-1, 2)
+    grid = np.stack(np.meshgrid(np.linspace(0, 5, 101), np.linspace(0, 1, 21)), axis=-1).reshape(
+        -1, 2
+    )
     assert np.allclose(tank.lattice.coordinates, grid)
     assert len(tank.lattice.triangles) == 4 * 2 * 50 * 10
 
@@ -130,7 +139,9 @@ def test_the_deformation_moves_the_cylinder_and_leaves_the_walls():
     mesh = cylinder.make_mesh(cylinder.PRESETS["smoke"])
     lattice = Lattice(mesh)
     cylinder.move_cylinder(mesh, 3, -0.015)
-    moved = lattice.sample(ng.CF((ng.x, ng.y)))  # points remember their mesh, which is deformed by now
+    moved = lattice.sample(
+        ng.CF((ng.x, ng.y))
+    )  # points remember their mesh, which is deformed by now
     circle = np.hypot(*(lattice.coordinates - cylinder.CENTRE).T) < cylinder.RADIUS + 1e-4
     assert np.allclose(moved[circle] - lattice.coordinates[circle], [0, -0.015], atol=1e-6)
     wall = np.isin(np.round(lattice.coordinates[:, 1], 9), [0, 0.41])
@@ -146,7 +157,9 @@ def test_an_offset_cylinder_stands_still_in_the_skewed_inflow():
     assert np.abs(found.fields[:, circle, :2]).max() < 1e-12
     inlet = np.abs(nodes[:, 0]) < 1e-9
     y = nodes[inlet, 1] / 0.41
-    assert np.allclose(found.fields[-1, inlet, 0], 6 * y * (1 - y) * (1 + 0.1 * (2 * y - 1)), atol=1e-3)
+    assert np.allclose(
+        found.fields[-1, inlet, 0], 6 * y * (1 - y) * (1 + 0.1 * (2 * y - 1)), atol=1e-3
+    )
     outlet = np.abs(nodes[:, 0] - 2.2) < 1e-9
     assert abs(np.trapezoid(found.fields[-1, outlet, 2], nodes[outlet, 1])) < 1e-3
     assert np.array_equal(found.time, 0.025 * np.arange(3))
@@ -163,7 +176,9 @@ def test_draws_of_a_trajectory_do_not_depend_on_how_many_there_are(flow):
 
 def test_draws_fill_each_axis_more_evenly_than_chance():
     drawn = np.sort(even_draws(64, 4, 0), axis=0)
-    assert np.abs(drawn - (np.arange(64)[:, None] + 0.5) / 64).max() < 0.08  # chance: 0.17 in the worst of four
+    assert (
+        np.abs(drawn - (np.arange(64)[:, None] + 0.5) / 64).max() < 0.08
+    )  # chance: 0.17 in the worst of four
 
 
 def test_steps_fill_a_frame():
@@ -184,11 +199,24 @@ def test_same_seed_same_bytes_and_shards_make_the_same_file(flow, tiny, tmp_path
     main(config(tmp_path / "two.npz", flow=flow, seed=5, merge=True))
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
     main(config(tmp_path / "other.npz", flow=flow, seed=6))
-    assert not np.array_equal(load_flow(tmp_path / "one.npz").fields, load_flow(tmp_path / "other.npz").fields)
+    assert not np.array_equal(
+        load_flow(tmp_path / "one.npz").fields, load_flow(tmp_path / "other.npz").fields
+    )
 
 
 def test_processes_make_the_same_file_as_one(tmp_path):
-    words = ["--flow", "lock_exchange", "--preset", "smoke", "--trajectories", 2, "--workers", 2, "--out", tmp_path / "two.npz"]
+    words = [
+        "--flow",
+        "lock_exchange",
+        "--preset",
+        "smoke",
+        "--trajectories",
+        2,
+        "--workers",
+        2,
+        "--out",
+        tmp_path / "two.npz",
+    ]
     done = call(SCRIPT, *words)
     assert done.returncode == 0, done.stderr
     assert "2 trajectories of 24 frames on 217 nodes" in done.stdout
@@ -204,7 +232,11 @@ def test_resuming_makes_only_what_is_missing(tiny, tmp_path, monkeypatch):
     kept = part(folder, 0).stat().st_mtime_ns
     made = []
     real = script.work
-    monkeypatch.setattr(script, "work", lambda config, number, folder: made.append(number) or real(config, number, folder))
+    monkeypatch.setattr(
+        script,
+        "work",
+        lambda config, number, folder: made.append(number) or real(config, number, folder),
+    )
     main(config(out, resume=True))
     assert made == [1]
     assert part(folder, 0).stat().st_mtime_ns == kept
@@ -222,7 +254,10 @@ def test_an_interruption_keeps_what_is_finished(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "work", stop_at_two)
     with pytest.raises(Interrupted, match="finished trajectories are kept"):
         main(config(tmp_path / "flow.npz"))
-    assert sorted(path.name for path in (tmp_path / "flow.parts").iterdir()) == ["00000.npz", "00001.npz"]
+    assert sorted(path.name for path in (tmp_path / "flow.parts").iterdir()) == [
+        "00000.npz",
+        "00001.npz",
+    ]
 
 
 @pytest.mark.parametrize("flow", FLOWS)
@@ -233,7 +268,9 @@ def test_an_absurd_time_step_diverges_and_says_when(flow):
     assert caught.value.time > 0
 
 
-def test_a_diverged_trajectory_is_reported_and_the_others_are_kept(tiny, tmp_path, monkeypatch, capsys):
+def test_a_diverged_trajectory_is_reported_and_the_others_are_kept(
+    tiny, tmp_path, monkeypatch, capsys
+):
     real, bad = cylinder.simulate, cylinder.draw_parameters(2, 0)[1]
 
     def absurd_once(parameters, settings):

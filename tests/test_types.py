@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CHECKED = ("common", "assignment1", "assignment2", "assignment3", "assignment4", "assignment5", "final_project")
+CHECKED = (
+    "common",
+    "assignment1",
+    "assignment2",
+    "assignment3",
+    "assignment4",
+    "assignment5",
+    "final_project",
+)
 
 
 def test_mypy_finds_nothing(tmp_path):

@@ -50,8 +50,19 @@ class Settings:
 
 
 PRESETS = {
-    "smoke": Settings(maxh=0.2, cylinder_h=0.06, grading=0.3, squeeze=0.5, step=1.25e-3, frame=0.025, frames=24, spin_up=2.0),
-    "default": Settings(maxh=0.1, cylinder_h=0.026, grading=0.15, step=1.25e-3, frames=100, spin_up=3.0),
+    "smoke": Settings(
+        maxh=0.2,
+        cylinder_h=0.06,
+        grading=0.3,
+        squeeze=0.5,
+        step=1.25e-3,
+        frame=0.025,
+        frames=24,
+        spin_up=2.0,
+    ),
+    "default": Settings(
+        maxh=0.1, cylinder_h=0.026, grading=0.15, step=1.25e-3, frames=100, spin_up=3.0
+    ),
     "full": Settings(),
 }
 
@@ -78,7 +89,9 @@ def make_mesh(settings: Settings) -> ng.Mesh:
         radius = math.hypot(x, y)
         way = (radius - RADIUS) / (REACH - RADIUS)
         if 0 < way < 1:
-            closer = (RADIUS + (REACH - RADIUS) * way * (1 - settings.squeeze * (1 - way) ** 2)) / radius
+            closer = (
+                RADIUS + (REACH - RADIUS) * way * (1 - settings.squeeze * (1 - way) ** 2)
+            ) / radius
             point[0], point[1] = CENTRE[0] + closer * x, CENTRE[1] + closer * y
     mesh = ng.Mesh(raw)
     mesh.Curve(settings.order)
@@ -90,7 +103,9 @@ def move_cylinder(mesh: ng.Mesh, order: int, offset: float) -> None:
     way = (ng.sqrt((ng.x - CENTRE[0]) ** 2 + (ng.y - CENTRE[1]) ** 2) - RADIUS) / (REACH - RADIUS)
     way = ng.IfPos(way, ng.IfPos(1 - way, way, 1), 0)
     deformation = ng.GridFunction(ng.VectorH1(mesh, order=order))
-    deformation.Set(ng.CF((0, offset * (1 - way) ** 2 * (1 + 2 * way))))  # offset on the circle, 0 from REACH on, smooth at both
+    deformation.Set(
+        ng.CF((0, offset * (1 - way) ** 2 * (1 + 2 * way)))
+    )  # offset on the circle, 0 from REACH on, smooth at both
     impose(deformation, "cylinder", ng.CF((0, offset)))
     impose(deformation, "wall|inlet|outlet", ng.CF((0, 0)))
     mesh.SetDeformation(deformation)
@@ -103,12 +118,25 @@ class Channel:
     kick : speed of the lateral disturbance behind the cylinder that brings shedding on at once.
     """
 
-    def __init__(self, settings: Settings, reynolds: float, offset: float = 0.0, perturbation: float = 0.0, kick: float = 1.0):
+    def __init__(
+        self,
+        settings: Settings,
+        reynolds: float,
+        offset: float = 0.0,
+        perturbation: float = 0.0,
+        kick: float = 1.0,
+    ):
         self.mesh = make_mesh(settings)
         self.lattice = Lattice(self.mesh)  # before the deformation
         if offset:
             move_cylinder(self.mesh, settings.order, offset)
-        self.solver = NavierStokes(self.mesh, settings.order, 2 * RADIUS / reynolds, settings.step, fixed="inlet|wall|cylinder")
+        self.solver = NavierStokes(
+            self.mesh,
+            settings.order,
+            2 * RADIUS / reynolds,
+            settings.step,
+            fixed="inlet|wall|cylinder",
+        )
         profile = 6 * ng.y * (HEIGHT - ng.y) / HEIGHT**2
         inflow = profile * (1 + perturbation * (2 * ng.y / HEIGHT - 1))
         lateral = kick * profile * ng.exp(-(((ng.x - 0.4) / 0.1) ** 2))
@@ -119,15 +147,23 @@ class Channel:
 
     def coefficients(self) -> tuple[float, float, float]:
         """Drag coefficient, lift coefficient and the pressure difference between the cylinder's front and back (Schaefer & Turek 1996)."""
-        drag, lift = (self.solver.reaction(test) / RADIUS for test in self.tests)  # 2 F / (density U^2 D)
-        front, back = (self.solver.pressure(self.mesh(CENTRE[0] + side * (RADIUS + 1e-4), CENTRE[1])) for side in (-1, 1))
+        drag, lift = (
+            self.solver.reaction(test) / RADIUS for test in self.tests
+        )  # 2 F / (density U^2 D)
+        front, back = (
+            self.solver.pressure(self.mesh(CENTRE[0] + side * (RADIUS + 1e-4), CENTRE[1]))
+            for side in (-1, 1)
+        )
         return drag, lift, front - back
 
     def frame(self) -> np.ndarray:
         """u, v and p at the nodes, float32 (P, F); p has zero mean at the outlet."""
         solver = self.solver
         fields = self.lattice.sample(solver.velocity, solver.pressure)
-        fields[:, 2] -= ng.Integrate(solver.pressure, self.mesh, definedon=self.mesh.Boundaries("outlet")) / HEIGHT
+        fields[:, 2] -= (
+            ng.Integrate(solver.pressure, self.mesh, definedon=self.mesh.Boundaries("outlet"))
+            / HEIGHT
+        )
         return fields.astype(np.float32)
 
 
@@ -149,4 +185,6 @@ def simulate(parameters: np.ndarray, settings: Settings) -> Trajectory:
             channel.solver.advance()
         frames.append(channel.frame())
     time = settings.frame * np.arange(settings.frames)
-    return Trajectory(np.stack(frames), channel.lattice.coordinates, channel.lattice.triangles, time)
+    return Trajectory(
+        np.stack(frames), channel.lattice.coordinates, channel.lattice.triangles, time
+    )

@@ -65,21 +65,43 @@ class Tank:
     """
 
     def __init__(self, settings: Settings, grashof: float, gate: float):
-        self.mesh = MakeStructured2DMesh(quads=False, nx=5 * settings.rows, ny=settings.rows, mapping=lambda x, y: (LENGTH * x, y))
+        self.mesh = MakeStructured2DMesh(
+            quads=False,
+            nx=5 * settings.rows,
+            ny=settings.rows,
+            mapping=lambda x, y: (LENGTH * x, y),
+        )
         self.lattice, self.viscosity, self.step = Lattice(self.mesh), grashof**-0.5, settings.step
-        self.solver = NavierStokes(self.mesh, settings.order, self.viscosity, settings.step, fixed_x="left|right", fixed_y="bottom|top")
+        self.solver = NavierStokes(
+            self.mesh,
+            settings.order,
+            self.viscosity,
+            settings.step,
+            fixed_x="left|right",
+            fixed_y="bottom|top",
+        )
         self.solver.start(ng.CF((0, 0)))
         space = ng.L2(self.mesh, order=settings.order - 1, dgjumps=True)
         self.alpha, (a, b) = ng.GridFunction(space), space.TnT()
         self.alpha.Set(1 / (1 + ng.exp(2 * (ng.x - gate) / settings.gate_width)))
         self._limit()
         # the velocity's divergence is zero only on average: advecting alpha - 1/2 makes its error the same for both fluids
-        out, excess, outer = ng.InnerProduct(self.solver.velocity, ng.specialcf.normal(2)), a - 0.5, a.Other() - 0.5
+        out, excess, outer = (
+            ng.InnerProduct(self.solver.velocity, ng.specialcf.normal(2)),
+            a - 0.5,
+            a.Other() - 0.5,
+        )
         self.advection = ng.BilinearForm(space, nonassemble=True)
-        self.advection += -excess * ng.InnerProduct(self.solver.velocity, ng.grad(b)) * ng.dx(bonus_intorder=2)
-        self.advection += out * ng.IfPos(out, excess, outer) * (b - b.Other()) * ng.dx(skeleton=True)
+        self.advection += (
+            -excess * ng.InnerProduct(self.solver.velocity, ng.grad(b)) * ng.dx(bonus_intorder=2)
+        )
+        self.advection += (
+            out * ng.IfPos(out, excess, outer) * (b - b.Other()) * ng.dx(skeleton=True)
+        )
         mass = ng.BilinearForm(a * b * ng.dx).Assemble().mat
-        self.stepper = IMEX(self.alpha.vec, mass, settings.step, self.advection.Apply, self._assemble)
+        self.stepper = IMEX(
+            self.alpha.vec, mass, settings.step, self.advection.Apply, self._assemble
+        )
         self.buoyancy = ng.BilinearForm(trialspace=space, testspace=self.solver.space)
         self.buoyancy += a * self.solver.space.TestFunction()[0][1] * ng.dx
         self.buoyancy.Assemble()
@@ -93,14 +115,20 @@ class Tank:
         penalty = 3 * (space.globalorder + 1) ** 2 / ng.specialcf.mesh_size
         form = ng.BilinearForm(space)
         form += (weight / self.step * a * b + self.viscosity * ng.grad(a) * ng.grad(b)) * ng.dx
-        form += self.viscosity * (penalty * jumps[0] * jumps[1] - slopes[0] * jumps[1] - slopes[1] * jumps[0]) * ng.dx(skeleton=True)
+        form += (
+            self.viscosity
+            * (penalty * jumps[0] * jumps[1] - slopes[0] * jumps[1] - slopes[1] * jumps[0])
+            * ng.dx(skeleton=True)
+        )
         operator = form.Assemble().mat
         return operator, operator.Inverse(inverse="sparsecholesky")
 
     def _limit(self) -> None:
         """Scales each element's polynomial about its mean so that its six nodes lie in [0, 1]; the mean is never changed."""
         values = self.alpha(self.lattice.points).reshape(-1, 6)
-        modes = self.alpha.vec.FV().NumPy().reshape(len(values), -1)  # the first of an orthogonal basis is the mean
+        modes = (
+            self.alpha.vec.FV().NumPy().reshape(len(values), -1)
+        )  # the first of an orthogonal basis is the mean
         room = np.stack([1 - modes[:, 0], modes[:, 0]]).clip(0)
         need = np.stack([values.max(1) - modes[:, 0], modes[:, 0] - values.min(1)])
         modes[:, 1:] *= np.where(need > room, room / need.clip(1e-300), 1).min(0)[:, None]
@@ -139,4 +167,9 @@ def simulate(parameters: np.ndarray, settings: Settings) -> Trajectory:
             frames[0][:, 3] = tank.frame()[:, 3]
         if taken % every == 0:
             frames.append(tank.frame())
-    return Trajectory(np.stack(frames), tank.lattice.coordinates, tank.lattice.triangles, settings.frame * np.arange(settings.frames))
+    return Trajectory(
+        np.stack(frames),
+        tank.lattice.coordinates,
+        tank.lattice.triangles,
+        settings.frame * np.arange(settings.frames),
+    )

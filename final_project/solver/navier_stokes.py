@@ -12,7 +12,9 @@ from collections.abc import Callable
 import ngsolve as ng
 import numpy as np
 
-LIMIT = 1e3  # speeds are of order one; a coefficient beyond this is a blow-up on its way to infinity
+LIMIT = (
+    1e3  # speeds are of order one; a coefficient beyond this is a blow-up on its way to infinity
+)
 # weight of (div u, div v): zero for the exact solution, it keeps the pressure's error out of the velocity (Olshanskii et al. 2009) and allows
 # longer steps; the price is an error of the pressure itself beside a wall: 1.0 adds 4 % to the cylinder's pressure difference, 0.3 adds 1 to 2 %
 GRAD_DIV = 0.3
@@ -50,10 +52,24 @@ class IMEX:
     explicit : writes its value at the first vector into the second. assemble : (weight / step) mass + A, and its inverse, of a weight.
     """
 
-    def __init__(self, state: ng.BaseVector, mass: ng.BaseMatrix, step: float, explicit: Callable[[ng.BaseVector, ng.BaseVector], None],
-                 assemble: Callable[[float], tuple[ng.BaseMatrix, ng.BaseMatrix]]):  # fmt: skip
-        self.state, self.mass, self.step, self.explicit, self.assemble = state, mass, step, explicit, assemble
-        self.old, self.rhs, self.work, self.change, *self.past = (state.CreateVector() for _ in range(7))
+    def __init__(
+        self,
+        state: ng.BaseVector,
+        mass: ng.BaseMatrix,
+        step: float,
+        explicit: Callable[[ng.BaseVector, ng.BaseVector], None],
+        assemble: Callable[[float], tuple[ng.BaseMatrix, ng.BaseMatrix]],
+    ):
+        self.state, self.mass, self.step, self.explicit, self.assemble = (
+            state,
+            mass,
+            step,
+            explicit,
+            assemble,
+        )
+        self.old, self.rhs, self.work, self.change, *self.past = (
+            state.CreateVector() for _ in range(7)
+        )
         for vector in self.past:
             vector[:] = 0
         self.taken = 0
@@ -77,12 +93,16 @@ class IMEX:
         else:
             self.work.data = 2 / self.step * state - 0.5 / self.step * self.old
             self.rhs.data = self.mass * self.work
-            self.rhs.data -= 2 * newest - middle if self.taken == 1 else 3 * newest - 3 * middle + oldest
+            self.rhs.data -= (
+                2 * newest - middle if self.taken == 1 else 3 * newest - 3 * middle + oldest
+            )
             self.change.data = state - self.old
         if load is not None:
             self.rhs.data += load
         self.old.data = state
-        state.data += self.change  # extrapolated, so that what is solved for is small, and so is its rounding
+        state.data += (
+            self.change
+        )  # extrapolated, so that what is solved for is small, and so is its rounding
         self.change.data = self.inverse * self.residual()
         state.data += self.change
         self.taken += 1
@@ -100,9 +120,20 @@ class NavierStokes:
     (free slip); names are regular expressions.
     """
 
-    def __init__(self, mesh: ng.Mesh, order: int, viscosity: float, step: float, fixed: str = "", fixed_x: str = "", fixed_y: str = ""):
+    def __init__(
+        self,
+        mesh: ng.Mesh,
+        order: int,
+        viscosity: float,
+        step: float,
+        fixed: str = "",
+        fixed_x: str = "",
+        fixed_y: str = "",
+    ):
         self.mesh, self.viscosity, self.step = mesh, viscosity, step
-        velocity = ng.VectorH1(mesh, order=order, dirichlet=fixed, dirichletx=fixed_x, dirichlety=fixed_y)
+        velocity = ng.VectorH1(
+            mesh, order=order, dirichlet=fixed, dirichletx=fixed_x, dirichlety=fixed_y
+        )
         self.space = velocity * ng.H1(mesh, order=order - 1)
         self.state = ng.GridFunction(self.space)
         self.velocity, self.pressure = self.state.components
@@ -127,7 +158,9 @@ class NavierStokes:
 
     def _assemble(self, weight: float) -> tuple[ng.BaseMatrix, ng.BaseMatrix]:
         (u, p), (v, q) = self.space.TnT()
-        form = ng.InnerProduct(weight / self.step * u, v) + self.viscosity * ng.InnerProduct(ng.Grad(u), ng.Grad(v))
+        form = ng.InnerProduct(weight / self.step * u, v) + self.viscosity * ng.InnerProduct(
+            ng.Grad(u), ng.Grad(v)
+        )
         form += GRAD_DIV * ng.div(u) * ng.div(v) - p * ng.div(v) - q * ng.div(u) - PENALTY * p * q
         operator = ng.BilinearForm(form * ng.dx).Assemble().mat
         # 1.7 ms a solution on 713 triangles of order 3; UMFPACK takes 7.4 ms
@@ -160,17 +193,32 @@ class Lattice:
     """
 
     def __init__(self, mesh: ng.Mesh):
-        six = [(1, 0), (0, 1), (0, 0), (0, 0.5), (0.5, 0), (0.5, 0.5)]  # the last three: midpoints opposite to the first three
+        six = [
+            (1, 0),
+            (0, 1),
+            (0, 0),
+            (0, 0.5),
+            (0.5, 0),
+            (0.5, 0.5),
+        ]  # the last three: midpoints opposite to the first three
         self.points = mesh.MapToAllElements(ng.IntegrationRule(points=six, weights=[0] * 6), ng.VOL)
         places = ng.CF((ng.x, ng.y))(self.points)  # (6 M / 4, 2)
-        _, first, node = np.unique(np.round(places[:, ::-1], 9), axis=0, return_index=True, return_inverse=True)
+        _, first, node = np.unique(
+            np.round(places[:, ::-1], 9), axis=0, return_index=True, return_inverse=True
+        )
         self.coordinates, self.node, self.shared = places[first], node, np.bincount(node)
-        four = node.reshape(-1, 6)[:, [[0, 5, 4], [5, 1, 3], [4, 3, 2], [3, 4, 5]]].reshape(-1, 3)  # (M, 3)
+        four = node.reshape(-1, 6)[:, [[0, 5, 4], [5, 1, 3], [4, 3, 2], [3, 4, 5]]].reshape(
+            -1, 3
+        )  # (M, 3)
         (ax, ay), (bx, by), (cx, cy) = (self.coordinates[four[:, corner]].T for corner in range(3))
         left = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax) > 0
         self.triangles = np.where(left[:, None], four, four[:, ::-1]).astype(np.int32)
 
     def sample(self, *functions: ng.CoefficientFunction) -> np.ndarray:
         """Values float64 (P, F) at the nodes, means over the elements that share one; a vector gives two fields."""
-        values = np.concatenate([function(self.points) for function in functions], axis=1)  # (6 M / 4, F)
-        return np.stack([np.bincount(self.node, column) / self.shared for column in values.T], axis=1)
+        values = np.concatenate(
+            [function(self.points) for function in functions], axis=1
+        )  # (6 M / 4, F)
+        return np.stack(
+            [np.bincount(self.node, column) / self.shared for column in values.T], axis=1
+        )

@@ -19,9 +19,13 @@ FINE = cylinder.Settings(maxh=0.05, cylinder_h=0.010, step=2.5e-4)  # the refere
 Row = dict[str, str | float | None]
 
 
-def taylor_green(squares: int, order: int, step: float, end: float, viscosity: float = 0.05) -> dict[str, float]:
+def taylor_green(
+    squares: int, order: int, step: float, end: float, viscosity: float = 0.05
+) -> dict[str, float]:
     """L2 errors of velocity and pressure at time `end`, and kinetic energy over the exact one, on [0, pi]^2 with free slip."""
-    mesh = MakeStructured2DMesh(quads=False, nx=squares, ny=squares, mapping=lambda x, y: (np.pi * x, np.pi * y))
+    mesh = MakeStructured2DMesh(
+        quads=False, nx=squares, ny=squares, mapping=lambda x, y: (np.pi * x, np.pi * y)
+    )
     flow = NavierStokes(mesh, order, viscosity, step, fixed_x="left|right", fixed_y="bottom|top")
     exact = ng.CF((ng.sin(ng.x) * ng.cos(ng.y), -ng.cos(ng.x) * ng.sin(ng.y)))
     flow.start(exact)
@@ -31,8 +35,12 @@ def taylor_green(squares: int, order: int, step: float, end: float, viscosity: f
     pressure = (ng.cos(2 * ng.x) + ng.cos(2 * ng.y)) / 4 * decay**2  # zero mean
     mean = ng.Integrate(flow.pressure, mesh) / np.pi**2
     return {
-        "velocity": float(np.sqrt(ng.Integrate((flow.velocity - decay * exact) ** 2, mesh, order=12))),
-        "pressure": float(np.sqrt(ng.Integrate((flow.pressure - mean - pressure) ** 2, mesh, order=12))),
+        "velocity": float(
+            np.sqrt(ng.Integrate((flow.velocity - decay * exact) ** 2, mesh, order=12))
+        ),
+        "pressure": float(
+            np.sqrt(ng.Integrate((flow.pressure - mean - pressure) ** 2, mesh, order=12))
+        ),
         "energy": float(ng.Integrate(flow.velocity**2, mesh, order=12) / (np.pi**2 / 2 * decay**2)),
     }
 
@@ -46,7 +54,9 @@ def steady(settings: cylinder.Settings, end: float = 3.0) -> dict[str, float]:
     return {"drag": drag, "lift": lift, "pressure difference": difference * 0.2**2}
 
 
-def shedding(settings: cylinder.Settings, spin_up: float = 3.0, record: float = 1.2) -> dict[str, float]:
+def shedding(
+    settings: cylinder.Settings, spin_up: float = 3.0, record: float = 1.2
+) -> dict[str, float]:
     """DFG 2D-2, Re = 100: Strouhal number, largest drag and lift coefficient, pressure difference half a period after the largest lift."""
     channel = cylinder.Channel(settings, 100.0)
     for _ in range(round(spin_up / settings.step)):
@@ -75,12 +85,17 @@ def front_speed(trajectory: Trajectory, begin: float, end: float) -> float:
     chosen = (trajectory.time >= begin) & (trajectory.time <= end)
     speeds = []
     for row in (y == y.min(), y == y.max()):  # alpha falls with x in both
-        places = [np.interp(0.5, frame[::-1], x[row][::-1]) for frame in trajectory.fields[chosen][:, row, 2]]
+        places = [
+            np.interp(0.5, frame[::-1], x[row][::-1])
+            for frame in trajectory.fields[chosen][:, row, 2]
+        ]
         speeds.append(abs(np.polyfit(trajectory.time[chosen], places, 1)[0]))
     return float(np.mean(speeds))
 
 
-def exchange_budget(settings: lock_exchange.Settings, grashof: float, end: float) -> dict[str, float]:
+def exchange_budget(
+    settings: lock_exchange.Settings, grashof: float, end: float
+) -> dict[str, float]:
     """Drift of alpha's integral relative to it, the least and largest alpha at a node, the largest growth of the energy in a time unit."""
     tank = lock_exchange.Tank(settings, grashof, 2.5)
     amount = ng.Integrate(tank.alpha, tank.mesh)
@@ -104,20 +119,40 @@ def main() -> list[Row]:
     ng.SetNumThreads(1)
     rows: list[Row] = []
 
-    def add(case: str, values: dict[str, float], references: Mapping[str, tuple[float | None, float | None]], started: float) -> None:
+    def add(
+        case: str,
+        values: dict[str, float],
+        references: Mapping[str, tuple[float | None, float | None]],
+        started: float,
+    ) -> None:
         seconds = round(time.process_time() - started, 2)
         for quantity, value in values.items():
             low, high = references.get(quantity, (None, None))
             rows.append(
-                {"case": case, "quantity": quantity, "value": value, "reference_low": low, "reference_high": high, "seconds": seconds}
+                {
+                    "case": case,
+                    "quantity": quantity,
+                    "value": value,
+                    "reference_low": low,
+                    "reference_high": high,
+                    "seconds": seconds,
+                }
             )
-            print(f"{case:42} {quantity:30} {value:12.6g}   reference {low} to {high}   {seconds} s", flush=True)
+            print(
+                f"{case:42} {quantity:30} {value:12.6g}   reference {low} to {high}   {seconds} s",
+                flush=True,
+            )
 
     started = time.process_time()
     errors = [taylor_green(squares, 3, 2e-3, 0.1) for squares in (8, 16)]
-    orders = {f"order in space, {name}": float(np.log2(errors[0][name] / errors[1][name])) for name in ("velocity", "pressure")}
+    orders = {
+        f"order in space, {name}": float(np.log2(errors[0][name] / errors[1][name]))
+        for name in ("velocity", "pressure")
+    }
     errors = [taylor_green(6, 6, step, 1.0) for step in (0.1, 0.05, 0.025)]
-    orders["order in time, velocity"] = float(np.log2(errors[1]["velocity"] / errors[2]["velocity"]))
+    orders["order in time, velocity"] = float(
+        np.log2(errors[1]["velocity"] / errors[2]["velocity"])
+    )
     orders["energy over the exact one"] = errors[-1]["energy"]
     add("Taylor-Green, k = 3", orders, {"energy over the exact one": (0.9999, 1.0001)}, started)
 
@@ -154,7 +189,12 @@ def main() -> list[Row]:
         "largest alpha": (None, 1 + 1e-4),
         "largest growth of the energy": (None, 0.0),
     }
-    add("lock exchange, Gr 2e6, data resolution", exchange_budget(lock_exchange.PRESETS["full"], 2e6, 10.0), limits, started)
+    add(
+        "lock exchange, Gr 2e6, data resolution",
+        exchange_budget(lock_exchange.PRESETS["full"], 2e6, 10.0),
+        limits,
+        started,
+    )
 
     for module in (cylinder, lock_exchange):
         started = time.process_time()
