@@ -4,38 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
 from common.cli import InputError
-from common.run import atomic_path
+from common.files import JsonObject, StateDict, atomic_path
+
+if TYPE_CHECKING:
+    import torch
 
 
 def save_model(
-    path: Path, weights: dict[str, Any], about: dict[str, Any], half: bool = False
+    path: Path, weights: Mapping[str, object], about: JsonObject, half: bool = False
 ) -> None:
-    """Writes weights (float16 where `half` and within its range) and the JSON values `about` them as one safetensors file, atomically."""
+    """Saves weights and JSON metadata `about` them as one safetensors file, atomically.
+
+    With `half`, tensors that are finite in float16 are stored as float16.
+    """
     import torch
     from safetensors.torch import save
 
-    kept = {name: torch.as_tensor(value).cpu().contiguous() for name, value in weights.items()}
+    stored = {name: torch.as_tensor(value).cpu().contiguous() for name, value in weights.items()}
     if half:  # (a scale may lie beyond 65,504: Grashof numbers do)
-        halved = {name: value.half() for name, value in kept.items() if value.is_floating_point()}
-        kept |= {name: value for name, value in halved.items() if value.isfinite().all()}
+        for name, value in stored.items():
+            if value.is_floating_point() and value.half().isfinite().all():
+                stored[name] = value.half()
     with atomic_path(path) as temporary:
-        temporary.write_bytes(save(kept, metadata={"about": json.dumps(about)}))
+        temporary.write_bytes(save(stored, metadata={"about": json.dumps(about)}))
 
 
-def read_model(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(weights as tensors, what the file says about them). Raises InputError for a file that is missing or not whole."""
+def read_model(path: Path) -> tuple[StateDict, JsonObject]:
+    """The weights as tensors and the metadata. Raises InputError for a missing or damaged file."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(
-                file.metadata()["about"]
-            )
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return weights, json.loads(file.metadata()["about"])
     except FileNotFoundError:
         raise InputError(
             f"{path} does not exist; train.py writes it, or name another run with --run"
@@ -47,16 +53,15 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def as_said(path: Path) -> Iterator[None]:
+def matching_shapes(path: Path) -> Iterator[None]:
     """Turns torch's refusal of weights of another shape into one line that names the file."""
     try:
         yield
     except RuntimeError as error:
-        raise InputError(
-            f"{path} holds weights of another shape than it says ({str(error).splitlines()[-1].strip()})"
-        ) from None
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{path} holds weights of another shape than it says ({reason})") from None
 
 
-def parameters(model: Any) -> int:
+def count_parameters(model: torch.nn.Module) -> int:
     """How many trained numbers a torch network has."""
     return sum(parameter.numel() for parameter in model.parameters())
