@@ -1,0 +1,1 @@
+"""Tests: the mathematics by system, the house rules, and the slow ones."""

@@ -1,124 +1,192 @@
-"""One unbroken smoke run of each system, shared by every test that reads it."""
+"""One unbroken smoke run of each system, and what tests need to call the real entry points."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # networks this small wait for a second thread longer than it helps them
+from common.cli import InputError, Interrupted, parse
+from common.run import Run
+
+# networks this small wait for a second thread longer than it helps them
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
+Main = Callable[..., object]
 
 
-def call(script: str, *words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Runs a script as a user does; never on the user's real data unless the words say so."""
-    environment = {name: value for name, value in os.environ.items() if name != "ADL_DATA_DIR"}
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, words)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+# ---------------------------------------------------------------------------------- in process
 
 
-def assert_refused(script: str, words: list[object], message: str, place: Path) -> None:
-    """A user's mistake in `place`: exit code 2, one line that begins with error: and holds the message, no file more or less."""
-    before = sorted(path.name for path in place.iterdir())
-    done = call(script, *words, cwd=place)
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line]
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("error: ")
-    assert message in lines[0]
-    assert sorted(path.name for path in place.iterdir()) == before
+@contextlib.contextmanager
+def no_data_folder() -> Iterator[None]:
+    """Inside the block no real data are found by themselves."""
+    folder = os.environ.pop("ADL_DATA_DIR", None)
+    try:
+        yield
+    finally:
+        if folder is not None:
+            os.environ["ADL_DATA_DIR"] = folder
+
+
+def run_main(main: Main, config_class: type, *words: object) -> object:
+    """Calls a script's main in this process, with options read as the command line reads them."""
+    with no_data_folder():
+        return main(parse(config_class, [str(word) for word in words]))
+
+
+def smoke_run(main: Main, config_class: type, source: str, folder: Path, *words: object) -> Path:
+    """The run folder of a smoke run, made in this process."""
+    options = ("--preset", "smoke", "--source", source, "--out", folder, *words)
+    run_main(main, config_class, *options)
+    return folder
+
+
+def assert_refused(
+    main: Main, config_class: type, words: Sequence[object], message: str, folder: Path
+) -> None:
+    """A user's mistake in `folder`: InputError with the message, no file more or less."""
+    before = sorted(path.name for path in folder.iterdir())
+    with contextlib.chdir(folder), pytest.raises(InputError) as refusal:
+        run_main(main, config_class, *words)
+    assert message in str(refusal.value)
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def assert_same_after_interruption(
+    unbroken: Path,
+    main: Main,
+    config_class: type,
+    words: Sequence[object],
+    checkpoint: str,
+    folder: Path,
+) -> None:
+    """A run that stops right after a checkpoint is written, and is resumed, equals `unbroken`."""
+    save = Run.save
+
+    def save_and_stop(run: Run, name: str, state: object) -> None:
+        save(run, name, state)
+        if name == checkpoint:
+            raise Interrupted("stopped by the test")
+
+    options = [*words, "--out", folder]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "save", save_and_stop)
+        with pytest.raises(Interrupted):
+            run_main(main, config_class, *options)
+    assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
+    with pytest.raises(InputError, match="--resume"):
+        run_main(main, config_class, *options)
+    run_main(main, config_class, *options, "--resume")
+    assert results(folder) == results(unbroken)
+    assert (folder / "metrics.csv").read_bytes() == (unbroken / "metrics.csv").read_bytes()
 
 
 def results(folder: Path) -> dict:
     """metrics.json less what is measured with a clock or a memory gauge."""
-    found = json.loads((folder / "metrics.json").read_text())
-    for row in found["rows"]:
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for row in metrics["rows"]:
         row.pop("seconds")
         row.pop("peak_mb")
-    return found
+    return metrics
 
 
-def smoke(assignment: str, source: str, place: Path, *words: str) -> Path:
-    """Run folder of an assignment's smoke preset, made from another working folder."""
-    done = call(
-        f"{assignment}/train.py",
-        "--preset",
-        "smoke",
-        "--source",
-        source,
-        "--out",
-        place / "run",
-        *words,
-        cwd=place,
+# ------------------------------------------------------------------------------- as a process
+
+
+def call(script: str, *words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Runs a script as a user does, without real data unless the words name them."""
+    environment = {name: value for name, value in os.environ.items() if name != "ADL_DATA_DIR"}
+    command = [sys.executable, str(ROOT / script), *map(str, words)]
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return place / "run"
 
 
 def assert_same_after_kill_9(
-    unbroken: Path, assignment: str, source: str, place: Path, checkpoint: str, *more: str
+    unbroken: Path, assignment: str, source: str, folder: Path, checkpoint: str, *more: str
 ) -> None:
-    """A smoke run in `place`, killed as soon as a checkpoint has been written and resumed, tells what the unbroken one does."""
-    words = ["--preset", "smoke", "--source", source, "--out", str(place / "run"), *more]
+    """A smoke run that is killed after a checkpoint is written, and resumed, equals `unbroken`."""
+    script = f"{assignment}/train.py"
+    words = ["--preset", "smoke", "--source", source, "--out", str(folder / "run"), *more]
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / assignment / "train.py"), *words],
-        cwd=place,
+        [sys.executable, str(ROOT / script), *words],
+        cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    until = time.time() + 120
-    while (
-        not (place / "run" / "checkpoints" / checkpoint).exists()
-        and time.time() < until
-        and process.poll() is None
-    ):
+    deadline = time.time() + 120
+    file = folder / "run" / "checkpoints" / checkpoint
+    while not file.exists() and time.time() < deadline and process.poll() is None:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert json.loads((place / "run" / "run.json").read_text())["status"] == "running"
-    refused = call(f"{assignment}/train.py", *words)
+    assert json.loads((folder / "run" / "run.json").read_text())["status"] == "running"
+    refused = call(script, *words)
     assert refused.returncode == 2
     assert "--resume" in refused.stderr
-    smoke(assignment, source, place, "--resume", *more)
-    assert results(place / "run") == results(unbroken)
-    assert (place / "run" / "metrics.csv").read_bytes() == (unbroken / "metrics.csv").read_bytes()
+    resumed = call(script, *words, "--resume", cwd=folder)
+    assert resumed.returncode == 0, resumed.stderr
+    assert results(folder / "run") == results(unbroken)
+    assert (folder / "run" / "metrics.csv").read_bytes() == (unbroken / "metrics.csv").read_bytes()
+
+
+# ----------------------------------------------------------------------------------- smoke runs
 
 
 @pytest.fixture(scope="session")
 def smoke1(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One unbroken run of assignment 1."""
-    return smoke("assignment1", "synthetic", tmp_path_factory.mktemp("smoke"))
+    """The folder of one unbroken smoke run of assignment 1."""
+    from assignment1.train import Config, main
+
+    return smoke_run(main, Config, "synthetic", tmp_path_factory.mktemp("smoke") / "run")
 
 
 @pytest.fixture(scope="session")
 def smoke2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One unbroken run of assignment 2."""
-    return smoke("assignment2", "simulated", tmp_path_factory.mktemp("smoke"))
+    """The folder of one unbroken smoke run of assignment 2."""
+    from assignment2.train import Config, main
+
+    return smoke_run(main, Config, "simulated", tmp_path_factory.mktemp("smoke") / "run")
 
 
 @pytest.fixture(scope="session")
 def smoke3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One unbroken run of assignment 3."""
-    return smoke("assignment3", "simulated", tmp_path_factory.mktemp("smoke"))
+    """The folder of one unbroken smoke run of assignment 3."""
+    from assignment3.train import Config, main
+
+    return smoke_run(main, Config, "simulated", tmp_path_factory.mktemp("smoke") / "run")
+
+
+@pytest.fixture(scope="session")
+def smoke4(smoke3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one unbroken smoke run of assignment 4, on that of assignment 3."""
+    from assignment4.train import Config, main
+
+    folder = tmp_path_factory.mktemp("smoke") / "run"
+    return smoke_run(main, Config, "simulated", folder, "--base", smoke3)
 
 
 @pytest.fixture(scope="session")
 def smoke5(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One unbroken run of assignment 5."""
-    return smoke("assignment5", "synthetic", tmp_path_factory.mktemp("smoke"))
+    """The folder of one unbroken smoke run of assignment 5."""
+    from assignment5.train import Config, main
+
+    return smoke_run(main, Config, "synthetic", tmp_path_factory.mktemp("smoke") / "run")
+
+
+@pytest.fixture(scope="session")
+def smoke6(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one unbroken smoke run of the final project."""
+    from final_project.train import Config, main
+
+    return smoke_run(main, Config, "simulated", tmp_path_factory.mktemp("smoke") / "run")
