@@ -185,7 +185,11 @@ def table(words: str) -> str:
     ]
     note = "; ".join(meanings) + "."
     if any("±" in line for line in lines):
-        note += " ± is one standard deviation over " + options["spread"].replace("_", " ") + "."
+        note += (
+            " ± is one standard deviation over "
+            + options.get("spread", "seeds").replace("_", " ")
+            + "."
+        )
     return "\n".join([*lines, "", f"{note} Made by `{rows[0]['command']}`.", ""])
 
 
