@@ -1,4 +1,4 @@
-"""Rewrite the tables and values in README files from metrics.json: `python -m common.readme`.
+"""Rewrite the tables and values in README files from metrics.json: `python -m tools.readme`.
 
 A test fails when they are stale. Three kinds of block, each closed by `<!-- end -->`; in the words an
 underscore stands for a space:

@@ -1,0 +1,1 @@
+"""Commands around the committed runs: nobody imports these modules but their tests."""
