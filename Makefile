@@ -22,7 +22,7 @@ $(BIN)/.dev: requirements-dev.txt $(BIN)/.runtime
 	@touch $@
 
 run: $(BIN)/.runtime ## train on the built-in data and compile the report (N=1 for one; 6 is the final project)
-	@$(foreach a,$(ASSIGNMENTS),echo "== $(a)" && $(BIN)/python $(a)/train.py --source $(call SAMPLE,$(a)) --overwrite &&) $(BIN)/python -m common.made $(ASSIGNMENTS)
+	@$(foreach a,$(ASSIGNMENTS),echo "== $(a)" && $(BIN)/python $(a)/train.py --source $(call SAMPLE,$(a)) --overwrite &&) $(BIN)/python -m tools.made $(ASSIGNMENTS)
 
 test: $(BIN)/.dev ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -44,10 +44,10 @@ bench: $(BIN)/.dev ## measure against peers and the hardware floor, and write th
 	$(BIN)/python benchmarks/table.py
 
 readme: $(BIN)/.runtime ## make the tables in the README files again from metrics.json
-	$(BIN)/python -m common.readme
+	$(BIN)/python -m tools.readme
 
 reports: $(BIN)/.runtime ## compile report.pdf of the committed real-data runs
-	$(BIN)/python -m common.report
+	$(BIN)/python -m tools.report
 
 page: $(BIN)/.dev ## build docs/index.html from the committed runs
 	$(BIN)/python docs/build.py

@@ -1,7 +1,7 @@
 """Rewrite the tables and values in README files from metrics.json: `python -m tools.readme`.
 
-A test fails when they are stale. Three kinds of block, each closed by `<!-- end -->`; in the words an
-underscore stands for a space:
+A test fails when they are stale. Three kinds of block, each closed by `<!-- end -->`; in the
+words an underscore stands for a space:
 
 * `<!-- table run=... protocol=... split=... metric=A,B -->` a table with one column per metric.
   rows=MODEL/VARIANT|MODEL/VARIANT=LABEL   these rows in this order (else all, best first)
@@ -101,7 +101,7 @@ def value(words: str) -> str:
 
 
 def welch(words: str) -> str:
-    """The p-value of Welch's test between the two models, from their means, deviations and seeds."""
+    """The p-value of Welch's test between two models, from means, deviations and seeds."""
     from scipy.stats import ttest_ind_from_stats  # heavy, and only few blocks need it
 
     plain = dict(word.split("=", 1) for word in words.split())
@@ -115,7 +115,7 @@ def welch(words: str) -> str:
 
 
 def labels(words: str) -> dict[tuple[str, str], str]:
-    """(model, variant) of each row that `rows=` names, in its order, with the label it is shown by."""
+    """(model, variant) of each row that `rows=` names, in its order, with its label."""
     named = {}
     for entry in words.split("|"):
         key, _, label = entry.partition("=")
