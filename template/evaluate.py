@@ -1,78 +1,72 @@
-"""Scores a finished run's model: on its own test part, or on rows it has not seen with --data; draws everything again."""
+"""Scores a finished run's model on its own test part, or on new rows with --data.
+
+python template/evaluate.py
+python template/evaluate.py --data more.csv
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from pathlib import Path
-from typing import Any
+from common.cli import entry, read_options
+from template.config import EvaluateConfig
 
-from common.cli import InputError, PathOrNone, entry, parse
+if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
+    OPTIONS = read_options(EvaluateConfig)
+
+import dataclasses
+from pathlib import Path
+
+from common.cli import InputError
 from common.report import compile_report
-from common.run import newest_run, write_json
+from common.results import Results, write_evaluation
+from common.run import SavedRun
 from template.data import Table, load, read, split
 from template.figures import draw_figures
-from template.model import METRICS_INFO, Ridge, print_table, score_rows
+from template.model import METRICS_INFO, Ridge, print_scores, score_rows
 
 HERE = Path(__file__).resolve().parent
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Scores a saved model and draws its run's figures again."""
-
-    run: PathOrNone = None
-    """run folder (default: the newest finished one)"""
-    data: PathOrNone = None
-    """a csv of numbers with y and the run's features (default: the run's own test part)"""
-    out: PathOrNone = None
-    """json file (default: evaluation-<data>.json in the run folder)"""
-
-
-def open_run(folder: Path | None) -> tuple[Path, Ridge]:
-    """The folder of a finished run, the newest by default, and its model. Raises InputError where there is none."""
-    folder = folder or newest_run(HERE / "results")
-    return folder, Ridge.load(folder / "model.ridge.npz")
-
-
 def same_features(table: Table, model: Ridge, path: Path) -> Table:
-    """The table with the model's features in the model's order. Raises InputError when it lacks some or has others."""
+    """The table with the model's features in the model's order.
+
+    Raises InputError when it lacks some or has others.
+    """
     if set(table.names) != set(model.names):
         raise InputError(
-            f"{path} has the features {', '.join(table.names)}; exactly {', '.join(model.names)} are needed"
+            f"{path} has the features {', '.join(table.names)}; "
+            f"exactly {', '.join(model.names)} are needed"
         )
     order = [table.names.index(name) for name in model.names]
     return dataclasses.replace(table, features=table.features[:, order], names=model.names)
 
 
-def main(config: Config) -> dict[str, Any]:
-    folder, model = open_run(config.run)
+def own_test_part(run: SavedRun) -> Table:
+    """The rows that the run's training and choices never saw."""
+    path = run.config["data"] and Path(run.config["data"])
+    table = load(run.record["source"], path, run.config["rows"], run.config["seed"])
+    rows = split(len(table.features), run.config["seed"]).test
+    return dataclasses.replace(table, features=table.features[rows], target=table.target[rows])
+
+
+def main(config: EvaluateConfig) -> Results:
+    """Writes evaluation-<data>.json, draws the run's figures again and compiles its report."""
+    run = SavedRun.open(config.run, HERE / "results", ("metrics.json", "model.ridge.npz"))
+    model = Ridge.load(run.folder / "model.ridge.npz")
     if config.data is None:
-        kept = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        settings = kept["config"]
-        table = load(
-            kept["source"],
-            settings["data"] and Path(settings["data"]),
-            settings["rows"],
-            settings["seed"],
-        )
-        rows = split(len(table.features), settings["seed"]).test
-        table = dataclasses.replace(table, features=table.features[rows], target=table.target[rows])
+        table = own_test_part(run)
     else:
         table = same_features(read(config.data, labelled=True), model, config.data)
-    found = score_rows(model, model.predict(table.features), table.target, "test")
-    result = {
-        "run": {"folder": folder.name, "data": table.provenance, "rows": len(table.target)},
-        "metrics_info": METRICS_INFO,
-        "rows": found,
-    }
-    out = config.out or folder / f"evaluation-{config.data.stem if config.data else 'test'}.json"
-    write_json(out, result)
-    draw_figures(folder)
-    compile_report(folder, HERE / "report.typ", folder / "report.pdf")
-    print_table(result, out)
-    return result
+
+    rows = score_rows(model, model.predict(table.features), table.target, "test")
+    about = {"folder": run.folder.name, "data": table.provenance, "rows": len(table.target)}
+    name = config.data.stem if config.data else "test"
+    out = config.out or run.folder / f"evaluation-{name}.json"
+    results = write_evaluation(out, about, METRICS_INFO, rows)
+    draw_figures(run.folder)
+    compile_report(run.folder, HERE / "report.typ", run.folder / "report.pdf")
+    print_scores(results, out)
+    return results
 
 
 if __name__ == "__main__":
-    entry(lambda: main(parse(Config)))
+    entry(main, OPTIONS)

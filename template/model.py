@@ -1,4 +1,4 @@
-"""Linear models on standardised features, one a seed, and their scores.
+"""Linear models on standardised features, one per seed, and their scores.
 
 Shape letters: N rows, D features, S seeds.
 """
@@ -6,31 +6,39 @@ Shape letters: N rows, D features, S seeds.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from common.cli import InputError
-from common.run import write_arrays
+from common.files import write_arrays
+from common.results import Metric, Results, Row, mean_and_std, print_table
+from template.data import Table
 
 METRICS_INFO = {
-    "rmse": {
-        "unit": "that of y",
-        "better": "lower",
-        "reference": "0: every row right; 0.5 is the noise of the simulated rows",
-    },
-    "r2": {
-        "unit": "1",
-        "better": "higher",
-        "reference": "1.0: every row right; 0: no better than the training part's mean",
-    },
+    "rmse": Metric(
+        "that of y", "lower", "0: every row right; 0.5 is the noise of the simulated rows"
+    ),
+    "r2": Metric("1", "higher", "1.0: every row right; 0: no better than the training part's mean"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
+class Trained:
+    """What one training gives: `weight` float64 (D,), `bias`, and its seconds."""
+
+    weight: np.ndarray
+    bias: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Ridge:
-    """y = mean + z w + b of z = (x - shift) / scale: `shift`, `scale` (D,), `weight` (S, D), `bias` (S,), `mean` of the training part."""
+    """y = mean + z w + b with z = (x - shift) / scale, one (w, b) per seed.
+
+    `shift`, `scale` float64 (D,); `weight` (S, D); `bias` (S,); `mean` of the training part.
+    """
 
     names: tuple[str, ...]
     shift: np.ndarray
@@ -41,38 +49,33 @@ class Ridge:
 
     @classmethod
     def untrained(cls, names: tuple[str, ...], features: np.ndarray, target: np.ndarray) -> Ridge:
-        """The model that answers the mean of `target` (N,); scales are those of `features` (N, D), the training part's."""
-        scale = np.where(features.std(0) > 0, features.std(0), 1)  # a constant feature stays zero
+        """Predicts the mean of `target` (N,); the scales are those of `features` (N, D)."""
+        deviation = features.std(0)  # (D,)
         return cls(
-            names,
-            features.mean(0),
-            scale,
-            float(target.mean()),
-            np.zeros((1, features.shape[1])),
-            np.zeros(1),
+            names=names,
+            shift=features.mean(0),
+            scale=np.where(deviation > 0, deviation, 1),  # a constant feature stays zero
+            mean=float(target.mean()),
+            weight=np.zeros((1, features.shape[1])),
+            bias=np.zeros(1),
         )
 
     @classmethod
-    def of_seeds(
-        cls,
-        names: tuple[str, ...],
-        features: np.ndarray,
-        target: np.ndarray,
-        done: list[dict[str, Any]],
-    ) -> Ridge:
-        """What training ended with: a `weight` (D,) and a `bias` a seed; the rest as `untrained`."""
-        weight, bias = (
-            np.stack([each["weight"] for each in done]),
-            np.array([each["bias"] for each in done]),
+    def of_seeds(cls, table: Table, train: np.ndarray, trained: Sequence[Trained]) -> Ridge:
+        """The models of several seeds, with the scales of the training rows `train`."""
+        model = cls.untrained(table.names, table.features[train], table.target[train])
+        return dataclasses.replace(
+            model,
+            weight=np.stack([one.weight for one in trained]),
+            bias=np.array([one.bias for one in trained]),
         )
-        return dataclasses.replace(cls.untrained(names, features, target), weight=weight, bias=bias)
 
     def standardise(self, features: np.ndarray) -> np.ndarray:
         """z (N, D) of features (N, D)."""
         return (features - self.shift) / self.scale
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """Answers float64 (S, N) to features (N, D)."""
+        """Predictions float64 (S, N) for features (N, D)."""
         return self.mean + self.weight @ self.standardise(features).T + self.bias[:, None]
 
     def save(self, path: Path) -> None:
@@ -83,56 +86,72 @@ class Ridge:
     def load(cls, path: Path) -> Ridge:
         """Reads what `save` wrote. Raises InputError where there is none."""
         try:
-            with np.load(path, allow_pickle=False) as held:
-                kept = {name: held[name] for name in held.files}
-            return cls(
-                **kept | {"names": tuple(map(str, kept["names"])), "mean": float(kept["mean"])}
-            )
+            with np.load(path, allow_pickle=False) as file:
+                stored = {name: file[name] for name in file.files}
+            stored["names"] = tuple(map(str, stored["names"]))
+            stored["mean"] = float(stored["mean"])
+            return cls(**stored)
         except Exception as error:  # a damaged archive has many ways to fail
+            reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"{path} holds no model ({' '.join(str(error).split())[:200]}); give a finished run with --run"
+                f"{path} holds no model ({reason}); give a finished run with --run"
             ) from None
 
 
-def scores(answers: np.ndarray, target: np.ndarray, mean: float) -> dict[str, np.ndarray]:
-    """RMSE and R^2 against the training part's mean, each (S,), of answers (S, N) to target (N,)."""
-    error = ((answers - target) ** 2).mean(1)  # (S,)
+def scores(prediction: np.ndarray, target: np.ndarray, mean: float) -> dict[str, np.ndarray]:
+    """RMSE and R^2 against the training part's mean, each (S,).
+
+    The predictions are (S, N), the target is (N,).
+    """
+    error = ((prediction - target) ** 2).mean(1)  # (S,)
     return {"rmse": np.sqrt(error), "r2": 1 - error / ((mean - target) ** 2).mean()}
 
 
 def score_rows(
     model: Ridge,
-    answers: np.ndarray,
+    prediction: np.ndarray,
     target: np.ndarray,
-    part: str,
-    done: list[dict[str, Any]] | None = None,
-) -> list[dict[str, Any]]:
-    """The rows of metrics.json for one part: answers (S, N) of the seeds to target (N,), beside the mean; `done` knows the seconds."""
-    seconds = float(np.mean([each["seconds"] for each in done])) if done else None
-    rows: list[dict[str, Any]] = []
-    for name, told in (("ridge", answers), ("mean", np.full((1, len(target)), model.mean))):
-        about = {"protocol": "held-out", "split": part, "model": name, "n_seeds": len(told)}
-        about |= (
-            {
-                "variant": "best epoch on validation",
-                "params": len(model.names) + 1,
-                "seconds": seconds,
-            }
-            if name == "ridge"
-            else {"variant": "of the training part", "params": 1}
+    split: str,
+    trained: Sequence[Trained] = (),
+) -> list[Row]:
+    """Rows for one part: predictions (S, N) of the seeds for the target (N,), beside the mean."""
+    seconds = float(np.mean([one.seconds for one in trained])) if trained else None
+    baseline = np.full((1, len(target)), model.mean)
+    rows = []
+    for metric, values in scores(prediction, target, model.mean).items():
+        value, std = mean_and_std(values)
+        rows.append(
+            Row(
+                protocol="held-out",
+                split=split,
+                model="ridge",
+                variant="best epoch on validation",
+                metric=metric,
+                value=value,
+                std=std,
+                n_seeds=len(values),
+                params=len(model.names) + 1,
+                seconds=seconds,
+            )
         )
-        for metric, values in scores(told, target, model.mean).items():
-            spread = float(values.std(ddof=1)) if len(values) > 1 else None
-            rows.append(about | {"metric": metric, "value": float(values.mean()), "std": spread})
+    for metric, values in scores(baseline, target, model.mean).items():
+        rows.append(
+            Row(
+                protocol="held-out",
+                split=split,
+                model="mean",
+                variant="of the training part",
+                metric=metric,
+                value=float(values[0]),
+                n_seeds=1,
+                params=1,
+            )
+        )
     return rows
 
 
-def print_table(results: dict[str, Any], place: Path) -> None:
-    """The test part's rows, and where they were written."""
-    for row in results["rows"]:
-        if row["split"] == "test":
-            print(
-                f"{row['model']:8s}{row['metric']:6s}{row['value']:8.4f}"
-                + ("" if row["std"] is None else f" ± {row['std']:.4f}")
-            )
-    print(f"everything is in {place}")
+def print_scores(results: Results, path: Path) -> None:
+    """Prints the test part's scores and where they were written."""
+    test = [row for row in results["rows"] if row["split"] == "test"]
+    print_table(test, {"rmse": "RMSE", "r2": "R²"}, title="test part, mean ± deviation over seeds")
+    print(f"everything is in {path}")

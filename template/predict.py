@@ -1,55 +1,57 @@
-"""Answers for the user's own rows, no column y needed: a table, a csv and a figure."""
+"""Predicts y for the user's own rows: a table, a csv and a figure; no column y is needed.
+
+python template/predict.py --data rows.csv
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import json
+from common.cli import entry, read_options
+from template.config import PredictConfig
+
+if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
+    OPTIONS = read_options(PredictConfig)
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from common.cli import InputError, PathOrNone, entry, parse
+from common.cli import InputError
 from common.figures import PALETTE, figure
-from common.run import write_text
+from common.files import write_text
+from common.run import SavedRun
 from template.data import read
-from template.evaluate import open_run, same_features
+from template.evaluate import same_features
+from template.model import Ridge
+
+HERE = Path(__file__).resolve().parent
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Answers for rows without y."""
-
-    run: PathOrNone = None
-    """run folder (default: the newest finished one)"""
-    data: PathOrNone = None
-    """a csv of numbers with the run's features"""
-    out: PathOrNone = None
-    """csv file (default: predictions.csv in the run folder)"""
-
-
-def main(config: Config) -> pd.DataFrame:
-    folder, model = open_run(config.run)
+def main(config: PredictConfig) -> pd.DataFrame:
+    """Writes the predictions as a csv and a figure, and returns them."""
     if config.data is None:
         raise InputError("--data is needed: a csv of numbers with the run's features")
-    answers = model.predict(
-        same_features(read(config.data, labelled=False), model, config.data).features
-    )  # (S, N)
-    table = pd.DataFrame(
+    run = SavedRun.open(config.run, HERE / "results", ("model.ridge.npz",))
+    model = Ridge.load(run.folder / "model.ridge.npz")
+    table = same_features(read(config.data, labelled=False), model, config.data)
+    predictions = model.predict(table.features)  # (S, N)
+    result = pd.DataFrame(
         {
-            "row": np.arange(1, answers.shape[1] + 1),
-            "y": answers.mean(0),
-            "std_over_seeds": answers.std(0),
+            "row": np.arange(1, predictions.shape[1] + 1),
+            "y": predictions.mean(0),
+            "std_over_seeds": predictions.std(0),
         }
     )
-    out = config.out or folder / "predictions.csv"
-    write_text(out, table.to_csv(index=False, float_format="%.6g"))
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    with figure(out.with_suffix(".png"), record, (5, 3)) as (_, axes):
-        axes.errorbar(table.row, table.y, table.std_over_seeds, fmt=".", color=PALETTE[0])
-        axes.set(xlabel="row", ylabel="y, mean and std of the seeds")
-    print(table.head(20).to_string(index=False), f"all {len(table)} rows are in {out}", sep="\n")
-    return table
+
+    out = config.out or run.folder / "predictions.csv"
+    write_text(out, result.to_csv(index=False, float_format="%.6g"))
+    with figure(out.with_suffix(".png"), run.record, (5, 3)) as (_, axes):
+        axes.errorbar(result.row, result.y, result.std_over_seeds, fmt=".", color=PALETTE[0])
+        axes.set(xlabel="row", ylabel="y, mean and deviation over seeds")
+    print(result.head(20).to_string(index=False))
+    print(f"all {len(result)} rows are in {out}")
+    return result
 
 
 if __name__ == "__main__":
-    entry(lambda: main(parse(Config)))
+    entry(main, OPTIONS)

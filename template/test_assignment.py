@@ -1,4 +1,7 @@
-"""The template's mathematics, and its scripts as a user calls them. Move this file to tests/test_<assignment>.py."""
+"""The template's mathematics, and its scripts as a user calls them.
+
+Move this file to tests/<assignment>/test_assignment.py.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import template
 from common.cli import InputError
-from template import data
+from template import config, data, evaluate, predict, train
 from template.model import Ridge, scores
-from tests.conftest import assert_refused, assert_same_after_kill_9, call, results, smoke
-
-HERE = str(Path(template.__file__).resolve().parent)
+from tests.conftest import (
+    assert_refused,
+    assert_same_after_interruption,
+    results,
+    run_main,
+    smoke_run,
+)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One unbroken smoke run."""
-    return smoke(HERE, "simulated", tmp_path_factory.mktemp("smoke"))
+    """The folder of one unbroken smoke run."""
+    folder = tmp_path_factory.mktemp("smoke") / "run"
+    return smoke_run(train.main, config.Config, "simulated", folder)
 
 
 def test_scores_by_hand():
@@ -83,56 +90,51 @@ def test_a_run_leaves_everything_that_the_readme_promises(run):
         )
 
 
-def test_kill_9_in_training_and_resume_gives_the_same_metrics(run, tmp_path):
-    assert_same_after_kill_9(run, HERE, "simulated", tmp_path, "done-ridge-0.safetensors")
+def test_an_interrupted_run_that_is_resumed_gives_the_same_metrics(run, tmp_path):
+    words = ["--preset", "smoke", "--source", "simulated"]
+    assert_same_after_interruption(
+        run, train.main, config.Config, words, "ridge-1", tmp_path / "run"
+    )
 
 
 def test_evaluate_and_predict(run, tmp_path):
-    done = call(f"{HERE}/evaluate.py", "--run", run, "--out", tmp_path / "scores.json")
-    assert done.returncode == 0, done.stderr
-    again = {
-        (row["model"], row["metric"]): row["value"]
-        for row in json.loads((tmp_path / "scores.json").read_text())["rows"]
+    out = tmp_path / "scores.json"
+    run_main(evaluate.main, config.EvaluateConfig, "--run", run, "--out", out)
+    scored_again = {
+        (row["model"], row["metric"]): row["value"] for row in json.loads(out.read_text())["rows"]
     }
-    kept = {
+    scored = {
         (row["model"], row["metric"]): row["value"]
         for row in results(run)["rows"]
         if row["split"] == "test"
     }
-    assert again == kept
+    assert scored_again == scored
+
+    # rows without y, their columns in another order
     table = data.simulate(30, 5)
-    frame = pd.DataFrame(table.features, columns=table.names)[
-        list(table.names[::-1])
-    ]  # another order of the columns
+    frame = pd.DataFrame(table.features, columns=table.names)[list(table.names[::-1])]
     frame.to_csv(tmp_path / "new.csv", index=False)
-    done = call(
-        f"{HERE}/predict.py",
-        "--run",
-        run,
-        "--data",
-        tmp_path / "new.csv",
-        "--out",
-        tmp_path / "answers.csv",
-    )
-    assert done.returncode == 0, done.stderr
+    words = ["--run", run, "--data", tmp_path / "new.csv", "--out", tmp_path / "y.csv"]
+    run_main(predict.main, config.PredictConfig, *words)
     expected = Ridge.load(run / "model.ridge.npz").predict(table.features).mean(0)
-    np.testing.assert_allclose(
-        pd.read_csv(tmp_path / "answers.csv").y, expected, rtol=1e-4, atol=1e-5
-    )
-    assert (tmp_path / "answers.png").stat().st_size > 0
+    predicted = pd.read_csv(tmp_path / "y.csv").y
+    np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-5)
+    assert (tmp_path / "y.png").stat().st_size > 0
 
 
 @pytest.mark.parametrize(
-    ("script", "words", "message"),
+    ("main", "config_class", "words", "message"),
     [
-        ("train", ["--source", "csv", "--data", "words.csv"], "'many' in row 2"),
-        ("evaluate", ["--run", "nowhere"], "nowhere"),
-        ("predict", ["--data", "words.csv", "--run", "nowhere"], "nowhere"),
+        (train.main, config.Config, ["--data", "words.csv"], "'many' in row 2"),
+        (train.main, config.Config, ["--epochs", "0"], "--epochs 0: allowed are 1 and more"),
+        (evaluate.main, config.EvaluateConfig, ["--run", "nowhere"], "nowhere"),
+        (predict.main, config.PredictConfig, ["--data", "nowhere.csv"], "nowhere.csv"),
+        (predict.main, config.PredictConfig, [], "--data is needed"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, script, words, message):
+def test_a_users_mistake_is_one_line(tmp_path, main, config_class, words, message):
     (tmp_path / "words.csv").write_text("a,y\n1,2\nmany,3\n")
-    assert_refused(f"{HERE}/{script}.py", words, message, tmp_path)
+    assert_refused(main, config_class, words, message, tmp_path)
 
 
 @pytest.mark.parametrize(
