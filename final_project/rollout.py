@@ -1,7 +1,8 @@
 """Rollouts of the temporal model, and the losses that make long ones hold.
 
-Shape letters: B trajectories, T frames, G field groups, L latent numbers a group, K parameters. Every loss takes latents z (B, T, G, L) of
-true frames and parameters theta (B, K), and returns a scalar; `temporal.weights` weighs the squared errors.
+Shape letters: B trajectories, T frames, G field groups, L latent numbers per group, K parameters.
+Every loss takes latents z (B, T, G, L) of true frames and parameters theta (B, K), and returns a
+scalar; `temporal.weights` (G, L) weighs the squared errors.
 """
 
 from __future__ import annotations
@@ -10,53 +11,58 @@ import torch
 from torch import Tensor
 
 from common.cli import InputError
-from final_project.sea import Temporal
+from final_project.attention import Cache
+from final_project.temporal import TemporalModel
 
 
 @torch.no_grad()
 def rollout(
-    temporal: Temporal, z0: Tensor, theta: Tensor, steps: int, cached: bool = True
+    temporal: TemporalModel, z0: Tensor, theta: Tensor, steps: int, cached: bool = True
 ) -> Tensor:
     """The `steps` latents (B, steps, G, L) that follow z0 (B, G, L), without gradient and dropout.
 
-    cached=False feeds the whole prefix again at every step, as the official code does. Raises InputError for steps below 1.
+    cached=False feeds the whole prefix again at every step, as the official code does. Raises
+    InputError for steps below 1.
     """
     if steps < 1:
         raise InputError(f"{steps} steps: a rollout needs at least one")
     training = temporal.training
     temporal.eval()
-    frames, cache = [z0], None
+    frames = [z0]
+    cache: Cache | None = None
     for _ in range(steps):
         if cached:
-            following, cache = temporal.step(frames[-1], theta, cache)
+            following, cache = temporal.step(frames[-1], theta, cache)  # (B, G, L)
         else:
-            following = temporal(torch.stack(frames, dim=1), theta)[:, -1]
+            following = temporal(torch.stack(frames, dim=1), theta)[:, -1]  # (B, G, L)
         frames.append(following)
     temporal.train(training)
     return torch.stack(frames[1:], dim=1)
 
 
-def weighted_error(temporal: Temporal, predicted: Tensor, truth: Tensor) -> Tensor:
+def weighted_error(temporal: TemporalModel, predicted: Tensor, truth: Tensor) -> Tensor:
     """Mean of the weighted squared error of latents (B, T, G, L)."""
     return (temporal.weights * (predicted - truth).square()).mean()
 
 
 def teacher_forcing(
-    temporal: Temporal, z: Tensor, theta: Tensor, noise: Tensor | float = 0.0
+    temporal: TemporalModel, z: Tensor, theta: Tensor, noise: Tensor | float = 0.0
 ) -> Tensor:
-    """Error of the next latent when every frame before it is true (published), or true plus `noise` (B, T - 1, G, L) in the units of z.
+    """Error of the next latent when all frames before it are true (published), or noisy.
 
-    The target stays the clean next latent, so the change asked for is z_(t+1) - (z_t + noise): it takes the noise back out (Pfaff et al. 2021,
-    section A.2.2 with gamma = 1).
+    `noise` (B, T - 1, G, L) is in the units of z. The target stays the clean next latent, so the
+    change to be predicted is z_(t+1) - (z_t + noise): it takes the noise back out (Pfaff et al.
+    2021, section A.2.2 with gamma = 1).
     """
     return weighted_error(temporal, temporal(z[:, :-1] + noise, theta), z[:, 1:])
 
 
-def pushforward(temporal: Temporal, z: Tensor, theta: Tensor, passes: int = 1) -> Tensor:
+def pushforward(temporal: TemporalModel, z: Tensor, theta: Tensor, passes: int = 1) -> Tensor:
     """Error when the model reads its own predictions, in one more parallel pass: no loop over time.
 
-    The predictions of a pass, without gradient and shifted by a frame, are the next pass's input; frame 0 stays true and the target is the
-    clean next latent (Brandstetter et al. 2022, section 3.1, for a whole sequence at once).
+    The predictions of a pass, without gradient and shifted by a frame, are the input of the next
+    pass; frame 0 stays true and the target is the clean next latent (Brandstetter et al. 2022,
+    section 3.1, for a whole sequence at once).
     """
     inputs = z[:, :-1]
     with torch.no_grad():
@@ -66,43 +72,49 @@ def pushforward(temporal: Temporal, z: Tensor, theta: Tensor, passes: int = 1) -
 
 
 def after_own_steps(
-    temporal: Temporal, z: Tensor, theta: Tensor, noise: Tensor, ahead: int
+    temporal: TemporalModel, z: Tensor, theta: Tensor, noise: Tensor, ahead: int
 ) -> Tensor:
-    """Error of the next latent from frames that are `ahead` of the model's own steps away from noisy true ones: for models that read one frame.
+    """Error of the next latent after `ahead` steps of the model's own from noisy true frames.
 
-    z (B, T, G, L) with T > ahead + 1: the first T - ahead - 1 frames, plus noise (B, T - 1, G, L) of which the first are taken, are stepped
-    without gradient; the target is the clean latent (Brandstetter et al. 2022, section 3.1).
+    For models that read one frame. z (B, T, G, L) has T > ahead + 1 frames: the first T - ahead - 1
+    of them, plus as many of noise (B, T - 1, G, L), are stepped without gradient; the target is the
+    clean latent (Brandstetter et al. 2022, section 3.1).
     """
-    z_now, noise = z[:, : z.shape[1] - ahead - 1], noise[:, : z.shape[1] - ahead - 1]
-    z_now = z_now + noise
+    starts = z.shape[1] - ahead - 1
+    states = z[:, :starts] + noise[:, :starts]
     with torch.no_grad():
         for _ in range(ahead):
-            z_now = temporal(z_now, theta)
-    return weighted_error(temporal, temporal(z_now, theta), z[:, ahead + 1 :])
+            states = temporal(states, theta)
+    return weighted_error(temporal, temporal(states, theta), z[:, ahead + 1 :])
 
 
 def unrolled(
-    temporal: Temporal,
+    temporal: TemporalModel,
     z: Tensor,
     theta: Tensor,
     steps: int,
     context: int = 1,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Error of `steps` latents rolled out from `context` true frames at a random time of each trajectory, with gradient through all steps.
+    """Error of `steps` latents rolled out with gradient through all steps.
 
-    Raises InputError where the trajectories are shorter than context + steps or either is below 1.
+    A rollout begins with `context` true frames at a random time of each trajectory. Raises
+    InputError where the trajectories are shorter than context + steps or either is below 1.
     """
     spare = z.shape[1] - context - steps
     if spare < 0 or steps < 1 or context < 1:
         raise InputError(
-            f"{context} true frames and {steps} steps need as many frames and at least one of each; there are {z.shape[1]}"
+            f"{context} true frames and {steps} steps need as many frames and at least one of "
+            f"each; there are {z.shape[1]}"
         )
+
+    # a window of each trajectory:
     start = torch.randint(spare + 1, (len(z), 1), generator=generator, device=z.device)
     rows = torch.arange(len(z), device=z.device)[:, None]
-    window = z[
-        rows, start + torch.arange(context + steps, device=z.device)
-    ]  # (B, context + steps, G, L)
+    window = z[rows, start + torch.arange(context + steps, device=z.device)]
+    # (B, context + steps, G, L)
+
+    # its rollout:
     out, cache = temporal.advance(window[:, :context], theta)
     predicted = [out[:, -1]]
     while len(predicted) < steps:
