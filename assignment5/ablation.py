@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from assignment5.config import ASSIGNED, Changes, Config, Job, Network, Sampling, changed
-from common.cli import InputError
+from assignment5.config import ASSIGNED, Config, Job, Network, Sampling, changed
+from common.cli import Fields, InputError
 
-BASE: Changes = {
+BASE: Fields = {
     "conditioning": "adaln",
     "skips": False,
     "ends": "linear",
@@ -25,7 +25,7 @@ BASE: Changes = {
     "patch": 4,
     "lr": 1e-3,
 }
-NOISE: Changes = {  # the best of the first round, from which the second goes on
+NOISE: Fields = {  # the best of the first round, from which the second goes on
     "target": "noise",
     "error": "mae",
 }
@@ -37,7 +37,7 @@ class Ablation:
     """One row: its name, the network, and what it changes in BASE."""
 
     name: str
-    changes: Changes
+    changes: Fields
     network: Network = "Transformer"
 
 
@@ -91,7 +91,7 @@ class AblateConfig(Config):
             raise InputError(f"--rows {names}: allowed are {'; '.join(ABLATIONS)}")
 
     @classmethod
-    def presets(cls) -> dict[str, dict[str, object]]:
+    def presets(cls) -> dict[str, Fields]:
         """Those of train.py; the default preset is Config's own defaults."""
         presets = super().presets()
         return {name: presets[name] for name in ("smoke", "full")}

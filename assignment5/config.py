@@ -1,191 +1,273 @@
-"""Every number that affects a result of assignment 5, with its default; the defaults are the tuned recipe, ASSIGNED is Keras' example."""
+"""Every number that affects a result of assignment 5, with its default.
+
+The defaults are the tuned recipe, ASSIGNED is the recipe of Keras' example. Nothing heavy is
+imported here, so that `--help` and a refusal answer at once.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, TypeVar
 
-from assignment5.diffusion import Target
-from common.cli import BaseConfig, InputError
+import tyro
 
-ALLOWED: dict[
-    str, tuple[float, float]
-] = {  # least and most, of train.py, evaluate.py and predict.py
-    **dict.fromkeys(
-        (
-            "seeds",
-            "synthetic_images",
-            "patch",
-            "width",
-            "depth",
-            "heads",
-            "unet_widths",
-            "batch",
-            "accumulate",
-            "epochs",
-            "repeats",
-            "steps",
-            "sweep",
-            "feature_width",
-            "feature_epochs",
-            "n",
-        ),
-        (1, math.inf),
-    ),
+from common.cli import (
+    BaseConfig,
+    Fields,
+    InputError,
+    PathOrNone,
+    SavedRunConfig,
+    check_ranges,
+    option_of,
+)
+
+Source = Literal["auto", "flowers", "folder", "synthetic"]
+Part = Literal["train", "validation", "test"]
+Network = Literal["Transformer", "U-Net"]
+RecipeName = Literal["tuned", "as assigned"]
+Conditioning = Literal["adaln", "token"]
+Ends = Literal["linear", "convolution"]
+Target = Literal["noise", "image", "velocity"]
+Error = Literal["mae", "mse"]
+SamplerName = Literal["ddim", "heun", "dpm++"]
+ConfigT = TypeVar("ConfigT", bound="Config")
+
+NETWORKS: tuple[Network, ...] = ("Transformer", "U-Net")
+SAMPLERS: dict[SamplerName, str] = {
+    "ddim": "DDIM",
+    "heun": "Heun",
+    "dpm++": "DPM-Solver++(2M)",
+}
+NEIGHBOURS = 5  # of an image, in precision, recall, density and coverage
+SCORED_AT_LEAST = NEIGHBOURS + 1  # the neighbours and the image itself
+
+COUNTS = (
+    "seeds",
+    "synthetic_images",
+    "patch",
+    "width",
+    "depth",
+    "heads",
+    "unet_widths",
+    "batch",
+    "accumulate",
+    "epochs",
+    "repeats",
+    "steps",
+    "sweep",
+    "feature_width",
+    "feature_epochs",
+    "n",
+)
+RANGES: dict[str, tuple[float, float]] = {  # (least, largest), of all four scripts
+    **dict.fromkeys(COUNTS, (1, math.inf)),
     **dict.fromkeys(("min_snr", "lr", "weight_decay", "warmup"), (0, math.inf)),
     "seed": (0, 2**32),
     "side": (8, math.inf),
-    "samples": (6, math.inf),  # six: five neighbours and the image itself
+    "samples": (SCORED_AT_LEAST, math.inf),
     "powers": (0.05, 20),
     "power": (0.05, 20),
+    "eta": (0, 1),
     "min_signal": (0.001, 0.999),
     "max_signal": (0.001, 0.999),
     "ema": (0, 1),
 }
+LISTS = ("recipes", "steps", "sweep", "powers", "unet_widths", "sampler")
 
 
-def check(config: Any) -> None:
-    """Raises InputError for a number outside ALLOWED, a list without entries, and signal rates in the wrong order."""
-    for name, (least, most) in ALLOWED.items():
-        given, option = getattr(config, name, ()), "--" + name.replace("_", "-")
-        for value in given if isinstance(given, tuple) else (given,):
-            if not least <= value <= most:  # (so that NaN is refused too)
-                raise InputError(
-                    f"{option} {value}: allowed are "
-                    + (f"{least} and more" if most == math.inf else f"{least} to {most}")
-                )
-    for name in ("recipes", "steps", "sweep", "powers", "unet_widths", "sampler"):
+def check_options(config: object) -> None:
+    """Raises InputError for a number outside RANGES and for a list without entries."""
+    check_ranges(config, RANGES)
+    for name in LISTS:
         if getattr(config, name, None) == ():
-            raise InputError(f"--{name.replace('_', '-')}: at least one is needed")
-    if getattr(config, "min_signal", 0) >= getattr(config, "max_signal", 1):
-        raise InputError(
-            f"--min-signal {config.min_signal}: allowed is less than --max-signal {config.max_signal}"
-        )
+            raise InputError(f"{option_of(name)}: at least one is needed")
 
 
-@dataclasses.dataclass(frozen=True)
+# ----------------------------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
 class Config(BaseConfig):
     """Assignment 5: DDIM with a Transformer; the defaults are the tuned recipe."""
 
-    source: Literal["auto", "flowers", "folder", "synthetic"] = "auto"
-    """where the images come from; auto: --data, else flowers in the data folder, else the built-in drawn sample"""
+    source: Source = "auto"
+    """where the images come from; auto: --data, else flowers in the data folder, else drawn ones"""
     seed: int = 0
-    """of the split, the weights and every draw in training"""
+    """seed of the split, the weights and every random draw in training"""
     seeds: int = 5
-    """how many sets of noise are sampled for every score"""
+    """number of noise sets that every score is averaged over"""
     synthetic_images: int = 4000
-    """how many flowers the built-in sample has"""
+    """number of flowers in the built-in drawn sample"""
     side: int = 32
-    """pixels on a side"""
-    recipes: tuple[Literal["tuned", "as assigned"], ...] = ("tuned",)
-    """which recipes are trained, each with both networks"""
+    """side of the images in pixels"""
+    recipes: tuple[RecipeName, ...] = ("tuned",)
+    """recipes to train, each with both networks"""
 
+    # networks
     patch: int = 4
-    """pixels on a side of a patch"""
+    """side of the Transformer's patches in pixels"""
     width: int = 192
-    """width of the Transformer, a multiple of the heads"""
+    """width of the Transformer, a multiple of its heads"""
     depth: int = 8
-    """its blocks"""
+    """number of Transformer blocks"""
     heads: int = 12
-    """its attention heads"""
-    conditioning: Literal["adaln", "token"] = "adaln"
-    """how it learns the noise level: adaLN-Zero, or one more token"""
+    """number of attention heads per Transformer block"""
+    conditioning: Conditioning = "adaln"
+    """how the Transformer gets the noise level: adaLN-Zero, or as one more token"""
     skips: bool = True
-    """long skips from its first half to its second (U-ViT)"""
-    ends: Literal["linear", "convolution"] = "linear"
-    """its first and last layers: patches by one affine map, or 3 x 3 convolutions around them"""
+    """long skips from the first half of the Transformer to the second (U-ViT)"""
+    ends: Ends = "linear"
+    """first and last layers of the Transformer: one affine map per patch, or 3 x 3 convolutions"""
     unet_widths: tuple[int, ...] = (32, 64, 96, 128)
     """widths of the U-Net's levels"""
 
+    # objective
     target: Target = "noise"
-    """what the network predicts"""
-    error: Literal["mae", "mse"] = "mae"
-    """of that prediction"""
+    """what the networks predict"""
+    error: Error = "mae"
+    """training error of the prediction: absolute or squared"""
     min_snr: float = 0.0
-    """gamma of Min-SNR weighting; 0: none"""
+    """gamma of the Min-SNR weights of the loss; 0: no weights"""
     min_signal: float = 0.02
     """signal rate at t = 1"""
     max_signal: float = 0.95
     """signal rate at t = 0"""
 
+    # optimisation
     batch: int = 64
-    """images in a step, over all processes"""
+    """images per training step, over all processes"""
     accumulate: int = 1
-    """parts that a step is computed in, for small memories"""
+    """parts that a training step is computed in, for small memories"""
     epochs: int = 1
-    """an epoch is --repeats passes over the training part"""
+    """number of epochs of --repeats passes over the training part"""
     repeats: int = 5
-    """passes in an epoch"""
+    """passes over the training part per epoch"""
     lr: float = 1e-3
-    """peak learning rate (AdamW)"""
+    """peak learning rate of AdamW"""
     weight_decay: float = 1e-4
-    """AdamW's weight decay"""
+    """weight decay of AdamW"""
     warmup: int = 250
-    """steps of linear warm-up"""
+    """steps over which the learning rate rises linearly"""
     decay: bool = True
-    """the learning rate falls to zero on a cosine"""
+    """let the learning rate fall to zero on a cosine"""
     flips: bool = True
-    """mirror half of the images"""
+    """mirror half of the training images"""
     ema: float = 0.999
-    """decay of the averaged weights that sample, min(ema, (1 + step) / (10 + step))"""
+    """decay of the averaged weights, which sample; at most (1 + step) / (10 + step)"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """arithmetic of training; auto: bfloat16 where it is the faster"""
+    """arithmetic of the networks; auto: bfloat16 where it is the faster"""
 
+    # scores
     samples: int = 512
-    """images sampled for a score, a set of noise"""
+    """images sampled per noise set for a score"""
     steps: tuple[int, ...] = (5, 20)
-    """DDIM steps that every network is scored at on the test part"""
+    """numbers of sampling steps at which every network is scored on the test part"""
     powers: tuple[float, ...] = (1.0, 0.8, 0.6)
-    """exponents of a sampler's times (1: even; below: the last step is a long one), among which validation chooses for every network and number of steps"""
+    """exponents of a sampler's times (1: even), among which validation chooses"""
     sweep: tuple[int, ...] = (5, 10)
-    """network evaluations that every sampler is scored at on the validation part"""
+    """numbers of network evaluations at which the samplers are compared on validation"""
     feature_width: int = 32
-    """first width of the own feature network"""
+    """first width of the feature network"""
     feature_epochs: int = 6
-    """its passes over the training part"""
+    """passes of the feature network over the training part"""
     inception: bool = False
     """score in Inception's features too (pip install torch-fidelity; fetches its weights)"""
 
     def __post_init__(self) -> None:
-        check(self)
+        check_options(self)
+        if self.min_signal >= self.max_signal:
+            raise InputError(
+                f"--min-signal {self.min_signal}: allowed is less than "
+                f"--max-signal {self.max_signal}"
+            )
+        validate(self)
 
     @classmethod
-    def presets(cls) -> dict[str, dict[str, Any]]:
-        return {
-            "smoke": {
-                "synthetic_images": 160,
-                "side": 16,
-                "width": 48,
-                "unet_widths": (8, 16),
-                "batch": 16,
-                "epochs": 1,
-                "repeats": 2,
-                "warmup": 5,
-                "seeds": 2,
-                "samples": 24,
-                "feature_width": 8,
-                "sweep": (3,),
-                "steps": (2, 3),
-                "powers": (1.0, 0.6),
-                "feature_epochs": 1,
-                "recipes": ("tuned", "as assigned"),
-            },
-            "default": {"repeats": 3, "samples": 128, "powers": (1.0,)},
-            "full": {
-                "side": 64,
-                "width": 384,
-                "epochs": 50,
-                "samples": 1024,
-                "sweep": (3, 5, 7, 10, 15, 20, 50),
-                "feature_epochs": 30,
-                "recipes": ("tuned", "as assigned"),
-            },
+    def presets(cls) -> dict[str, Fields]:
+        """The fields that each preset changes."""
+        smoke: Fields = {
+            "synthetic_images": 160,
+            "side": 16,
+            "width": 48,
+            "unet_widths": (8, 16),
+            "batch": 16,
+            "epochs": 1,
+            "repeats": 2,
+            "warmup": 5,
+            "seeds": 2,
+            "samples": 24,
+            "feature_width": 8,
+            "sweep": (3,),
+            "steps": (2, 3),
+            "powers": (1.0, 0.6),
+            "feature_epochs": 1,
+            "recipes": ("tuned", "as assigned"),
         }
+        full: Fields = {
+            "side": 64,
+            "width": 384,
+            "epochs": 50,
+            "samples": 1024,
+            "sweep": (3, 5, 7, 10, 15, 20, 50),
+            "feature_epochs": 30,
+            "recipes": ("tuned", "as assigned"),
+        }
+        default: Fields = {"repeats": 3, "samples": 128, "powers": (1.0,)}
+        return {"smoke": smoke, "default": default, "full": full}
+
+    def denoiser(self, network: Network) -> DenoiserConfig:
+        """The part of these options that builds one of the networks."""
+        names = [each.name for each in fields(DenoiserConfig) if each.name != "network"]
+        return DenoiserConfig(network, **{name: getattr(self, name) for name in names})
 
 
-# Keras' example as it stands: noise, MAE, AdamW 1e-3, no augmentation; the Transformer that takes its U-Net's place is a plain ViT
-ASSIGNED: dict[str, Any] = {
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """What builds a denoiser, and nothing else; saved with its weights. See Config's fields."""
+
+    network: Network
+    side: int
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    conditioning: Conditioning
+    skips: bool
+    ends: Ends
+    unet_widths: tuple[int, ...]
+    target: Target
+    min_signal: float
+    max_signal: float
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+def validate(sizes: Config | DenoiserConfig) -> None:
+    """Raises InputError for sizes that fit no network; arithmetic only."""
+    if sizes.width % sizes.heads:
+        raise InputError(
+            f"--width {sizes.width} is not divisible by the {sizes.heads} heads; "
+            f"take a multiple of {sizes.heads}"
+        )
+    if sizes.side % sizes.patch:
+        raise InputError(
+            f"--side {sizes.side} is not divisible by --patch {sizes.patch}; "
+            "allowed are the divisors of the side"
+        )
+    halvings = len(sizes.unet_widths) - 1
+    if sizes.side % 2**halvings:
+        raise InputError(
+            f"--side {sizes.side}: the U-Net halves it {halvings} times; "
+            f"take a multiple of {2**halvings}"
+        )
+
+
+# Keras' example as published: noise, MAE, AdamW 1e-3, no augmentation; the Transformer that takes
+# its U-Net's place is a plain ViT
+ASSIGNED: Fields = {
     "conditioning": "token",
     "skips": False,
     "ends": "linear",
@@ -204,6 +286,174 @@ ASSIGNED: dict[str, Any] = {
 }
 
 
-def variant(config: Config, recipe: str) -> Config:
-    """The train.py config that a recipe trains with."""
-    return dataclasses.replace(config, **ASSIGNED) if recipe == "as assigned" else config
+def changed(config: ConfigT, changes: Fields) -> ConfigT:
+    """A config with some of its fields changed."""
+    return replace(config, **changes)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One network to train: its config, and the labels of its checkpoint and of its rows."""
+
+    name: str
+    network: Network
+    recipe: str
+    config: Config
+
+
+def training_name(network: Network, recipe: str) -> str:
+    """The name of a network trained by a recipe, in checkpoints, logs and distances.npz."""
+    return f"{network}, {recipe}"
+
+
+def samples_key(network: Network, recipe: str) -> str:
+    """The name of a network's samples in pictures.npz."""
+    return f"samples | {network} | {recipe}"
+
+
+def training_jobs(config: Config) -> list[Job]:
+    """Both networks by every recipe."""
+    recipes: dict[RecipeName, Config] = {
+        "tuned": config,
+        "as assigned": changed(config, ASSIGNED),
+    }
+    return [
+        Job(training_name(network, recipe), network, recipe, recipes[recipe])
+        for recipe in config.recipes
+        for network in NETWORKS
+    ]
+
+
+@dataclass(frozen=True)
+class FeatureRecipe:
+    """How the feature network is trained, besides its width and epochs."""
+
+    batch: int = 64
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+    shift: float = 1 / 8  # largest shift of an image, as a share of its side
+
+
+FEATURES = FeatureRecipe()
+
+
+# ----------------------------------------------------------------------------------- sampling
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A sampler, its number of steps K, and the exponent of its times (1 - k / K)^power.
+
+    power 1: even steps; below 1 the steps are short where noise is strong, the last one is long.
+    eta: noise added at each DDIM step, from 0 (none) to 1 (as much as DDPM).
+    Raises InputError for values that are not allowed.
+    """
+
+    sampler: SamplerName = "ddim"
+    steps: int = 20
+    power: float = 1.0
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"--steps {self.steps}: at least one step is needed")
+        if not 0 < self.power < math.inf:
+            raise InputError(f"--power {self.power}: allowed is a number above 0; 1: even steps")
+        check_eta(self.eta, self.sampler)
+
+    @property
+    def evaluations(self) -> int:
+        """How often the network is called."""
+        return 2 * self.steps - 1 if self.sampler == "heun" else self.steps
+
+    @property
+    def label(self) -> str:
+        """The sampler's name, with the exponent of its times where they are not even."""
+        uneven = "" if self.power == 1 else f", times ^{self.power:g}"
+        return SAMPLERS[self.sampler] + uneven
+
+    @classmethod
+    def of_evaluations(cls, sampler: SamplerName, count: int) -> Sampling:
+        """As many steps as have about `count` network evaluations."""
+        return cls(sampler, (count + 1) // 2 if sampler == "heun" else count)
+
+    def variant(self, recipe: str) -> str:
+        """The variant of the rows of a network trained by a recipe and sampled like this."""
+        return f"{recipe}, {self.label}"
+
+
+def check_eta(eta: float, sampler: SamplerName) -> None:
+    """Raises InputError for an eta outside [0, 1], and for one of a deterministic sampler."""
+    if not 0 <= eta <= 1:
+        raise InputError(f"--eta {eta}: allowed are 0 (deterministic) to 1 (as noisy as DDPM)")
+    if eta and sampler != "ddim":
+        raise InputError(
+            f"--eta {eta}: {SAMPLERS[sampler]} is deterministic; eta belongs to --sampler ddim"
+        )
+
+
+PICTURED = Sampling("ddim", steps=20)  # the sampler of the figures and of the distances
+
+
+# ------------------------------------------------------------------------- evaluate and predict
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(SavedRunConfig):
+    """Scores the saved denoisers of a run, and draws the run's figures again."""
+
+    data: PathOrNone = None
+    """folder or tar of images that the networks have not seen (default: the run's own images)"""
+    out: PathOrNone = None
+    """json file of the scores, beside a figure of the same name (default: in the run folder)"""
+    part: Literal["validation", "test"] = "test"
+    """part of the run's own images to score against, without --data"""
+    sampler: tuple[SamplerName, ...] = ("ddim",)
+    """one or more samplers"""
+    steps: tuple[int, ...] = (5, 20)
+    """numbers of steps of each sampler"""
+    power: float = 1.0
+    """exponent of the samplers' times; 1: even steps; below 1 the last step is a long one"""
+    samples: int = 512
+    """images sampled per noise set for a score"""
+    seeds: int = 5
+    """number of noise sets that every score is averaged over"""
+    inception: bool = False
+    """score in Inception's features too (pip install torch-fidelity; fetches its weights)"""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class PredictConfig(SavedRunConfig):
+    """Samples new images with a saved denoiser."""
+
+    out_is_folder: ClassVar[bool] = True
+    data: Annotated[Path | None, tyro.conf.Suppress] = field(default=None)  # sampling reads none
+    out: PathOrNone = None
+    """folder for the PNG files and grid.png (default: samples in the run folder)"""
+    network: Network = "Transformer"
+    """network that samples"""
+    n: int = 16
+    """number of images to sample"""
+    sampler: SamplerName = "ddim"
+    """sampler to use"""
+    steps: int = 20
+    """number of sampling steps"""
+    power: float = 1.0
+    """exponent of the sampler's times; 1: even steps; with few steps less is better, see README"""
+    eta: float = 0.0
+    """noise added at each DDIM step: 0 none, 1 as much as DDPM"""
+    seed: int = 0
+    """seed of the noise: the same seed gives the same images"""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        check_eta(self.eta, self.sampler)
+
+    @property
+    def sampling(self) -> Sampling:
+        """The sampler with its options."""
+        return Sampling(self.sampler, self.steps, self.power, self.eta)

@@ -1,73 +1,51 @@
-"""New images from a saved run: PNG files and one grid.
+"""Samples new images from a saved run: PNG files and one grid.
 
-python assignment5/predict.py --n 18
-python assignment5/predict.py --n 64 --sampler dpm++ --steps 10 --seed 3 --out flowers/
+    python assignment5/predict.py --n 18
+    python assignment5/predict.py --n 64 --sampler dpm++ --steps 10 --seed 3 --out flowers/
+
+Seconds on two cores.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from assignment5.config import PredictConfig
+from common.cli import entry, read_options
+
+if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
+    OPTIONS = read_options(PredictConfig)
+
 import time
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from assignment5.config import check
-from assignment5.diffusion import Sampler
+from assignment5.denoiser import load_denoiser
 from assignment5.figures import tile
-from assignment5.models import load_denoiser
-from assignment5.protocols import noise_set, sample
-from common.cli import InputError, PathOrNone, entry, parse
-from common.run import atomic_path, choose_device, newest_run
+from assignment5.sampling import noise_set, sample
+from common.cli import InputError
+from common.files import atomic_path
+from common.machine import choose_device
+from common.run import SavedRun
 
 HERE = Path(__file__).resolve().parent
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Samples new images."""
+def main(config: PredictConfig) -> np.ndarray:
+    """Samples and writes images; returns them, uint8 (N, S, S, 3)."""
+    # Load the network:
+    device = choose_device(config.device)
+    saved = SavedRun.open(config.run, HERE / "results")
+    denoiser = load_denoiser(saved.folder / f"model.{config.network}.safetensors", device)
 
-    run: PathOrNone = None
-    """run folder (default: the newest finished one)"""
-    out: PathOrNone = None
-    """folder for the PNG files and grid.png (default: samples in the run folder)"""
-    network: Literal["Transformer", "U-Net"] = "Transformer"
-    n: int = 16
-    """how many images"""
-    sampler: Sampler = "ddim"
-    steps: int = 20
-    power: float = 1.0
-    """exponent of the sampler's times: 1 steps evenly; with few steps less is better, see README.md"""
-    eta: float = 0.0
-    """noise put back at each DDIM step: 0 none, 1 as much as DDPM"""
-    seed: int = 0
-    """of the noise: the same seed gives the same images"""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
-def main(config: Config) -> np.ndarray:
-    device, bfloat16 = choose_device(config.device)
-    folder = config.run or newest_run(HERE / "results")
-    model, about = load_denoiser(folder / f"model.{config.network}.safetensors", device)
+    # Sample:
     start = time.perf_counter()
-    noises = noise_set(config.seed, config.n, about["config"]["side"])
-    images = sample(
-        model,
-        noises,
-        config.steps,
-        config.sampler,
-        config.eta,
-        bfloat16 and about["bfloat16"],
-        config.seed,
-        power=config.power,
-    )
+    noises = noise_set(config.seed, config.n, denoiser.config.side)
+    images = sample(denoiser.model, noises, config.sampling, denoiser.bfloat16, config.seed)
     seconds = time.perf_counter() - start
-    out = config.out or folder / "samples"
+
+    # Write one file per image, and the grid:
+    out = config.out or saved.folder / "samples"
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -75,7 +53,7 @@ def main(config: Config) -> np.ndarray:
             f"--out {out} cannot be made ({error.strerror}); give a writable folder"
         ) from None
     files = {f"{number:04d}.png": image for number, image in enumerate(images)}
-    files["grid.png"] = tile(images, max(1, round(len(images) ** 0.5 * 1.4)))
+    files["grid.png"] = tile(images, columns=max(1, round(len(images) ** 0.5 * 1.4)))
     for name, pixels in files.items():
         with atomic_path(out / name) as temporary:
             Image.fromarray(pixels).save(temporary)
@@ -84,4 +62,4 @@ def main(config: Config) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    entry(lambda: main(parse(Config)))
+    entry(main, OPTIONS)

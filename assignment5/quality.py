@@ -1,5 +1,6 @@
-"""How close two sets of images are, in a space of features: KID, precision and recall, density and coverage, nearest neighbours.
+"""How close two sets of images are, in a space of features.
 
+KID, precision and recall, density and coverage, nearest neighbours.
 Shape letters: N real images, M samples, F features; all float64.
 """
 
@@ -8,26 +9,36 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from assignment5.config import NEIGHBOURS
+
 
 def kid(real: np.ndarray, samples: np.ndarray) -> float:
-    """Kernel inception distance: the unbiased squared MMD of features (N, F) and (M, F) under k(x, y) = (x'y / F + 1)^3.
+    """Kernel inception distance of features (N, F) and (M, F); 0: the same distribution.
 
-    Binkowski et al. 2018, section 4 and eq. 4. 0: the same distribution (it can come out below 0, being unbiased).
+    The unbiased squared MMD under k(x, y) = (x'y / F + 1)^3 (Binkowski et al. 2018, section 4 and
+    eq. 4); being unbiased it can come out below 0.
     """
-
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return (a @ b.T / a.shape[1] + 1) ** 3
-
-    def within(a: np.ndarray) -> float:
-        values = kernel(a, a)
-        return (values.sum() - np.trace(values)) / (len(a) * (len(a) - 1))
-
-    return float(within(real) + within(samples) - 2 * kernel(real, samples).mean())
+    between = kernel(real, samples).mean()
+    return float(mean_within(real) + mean_within(samples) - 2 * between)
 
 
-def neighbour_scores(real: np.ndarray, samples: np.ndarray, k: int = 5) -> dict[str, float]:
-    """precision, recall (Kynkäänniemi et al. 2019), density, coverage (Naeem et al. 2020) of features (N, F) and (M, F).
+def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The cubic kernel (N, M) of features (N, F) and (M, F)."""
+    return (a @ b.T / a.shape[1] + 1) ** 3
 
+
+def mean_within(a: np.ndarray) -> float:
+    """Mean kernel of the pairs of different rows of (N, F)."""
+    values = kernel(a, a)  # (N, N)
+    return (values.sum() - np.trace(values)) / (len(a) * (len(a) - 1))
+
+
+def neighbour_scores(
+    real: np.ndarray, samples: np.ndarray, k: int = NEIGHBOURS
+) -> dict[str, float]:
+    """Scores of samples (M, F) among the k-nearest-neighbour balls of real images (N, F).
+
+    precision, recall (Kynkäänniemi et al. 2019); density, coverage (Naeem et al. 2020).
     1.0: samples are as close to real images as these are to each other.
     """
     radius_real = np.sort(cdist(real, real), axis=1)[:, k]  # column 0 is the image itself
@@ -42,8 +53,6 @@ def neighbour_scores(real: np.ndarray, samples: np.ndarray, k: int = 5) -> dict[
     }
 
 
-def nearest(of: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(row of the nearest in `among` (N, F), its distance) for each of `of` (M, F)."""
-    distance = cdist(of, among)
-    rows = distance.argmin(1)
-    return rows, distance[np.arange(len(of)), rows]
+def nearest_distance(of: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Distance (M,) of each of `of` (M, F) to the nearest of `among` (N, F)."""
+    return cdist(of, among).min(1)

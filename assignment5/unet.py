@@ -5,18 +5,20 @@ Shape letters: B batch, C channels, S side of an image, W width of a level.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assignment5.dit import FREQUENCIES, noise_embedding
-from common.cli import InputError
 
 
 class Residual(nn.Module):
-    """Normalisation without scale or shift, two 3 x 3 convolutions with a swish between them, and the input added."""
+    """Normalisation without scale or shift, then two 3 x 3 convolutions with a swish between them.
+
+    Their output is added to the input.
+    """
 
     def __init__(self, inputs: int, width: int):
         super().__init__()
@@ -30,11 +32,29 @@ class Residual(nn.Module):
         return self.match(x) + self.second(F.silu(self.first(self.norm(x))))
 
 
-class UNet(nn.Module):
-    """U-Net denoiser: noisy images (B, 3, S, S) and noise variances (B,) -> a prediction (B, 3, S, S), zero before training.
+class Level(nn.ModuleList):
+    """The residual blocks at one size of the images; `inputs` are the channels that each reads."""
 
-    The noise embedding stands beside the image at every pixel; every residual block of the way down has its skip on the way up.
-    Raises InputError where the side cannot be halved as often as there are levels below the first.
+    def __init__(self, inputs: Iterable[int], width: int):
+        super().__init__(Residual(channels, width) for channels in inputs)
+
+    def forward(self, x: Tensor, skips: Sequence[Tensor] = ()) -> list[Tensor]:
+        """The output (B, W, S, S) of every block; a block reads its skip too, if there are any."""
+        outputs: list[Tensor] = []
+        for number, block in enumerate(self):
+            if skips:
+                x = torch.cat([x, skips[number]], dim=1)
+            x = block(x)
+            outputs.append(x)
+        return outputs
+
+
+class UNet(nn.Module):
+    """U-Net denoiser of images (B, 3, S, S) with noise variances (B,).
+
+    Its prediction (B, 3, S, S) is zero before training. The noise embedding stands beside the
+    image at every pixel; every residual block of the way down has its skip on the way up.
+    The side must be divisible by 2^(levels - 1) (config.validate).
     """
 
     def __init__(
@@ -45,29 +65,25 @@ class UNet(nn.Module):
         channels: int = 3,
     ):
         super().__init__()
-        if side % 2 ** (len(widths) - 1):
-            raise InputError(
-                f"--side {side}: the U-Net halves it {len(widths) - 1} times; take a multiple of {2 ** (len(widths) - 1)}"
-            )
         self.stem = nn.Conv2d(channels, widths[0], 1)
-        now = widths[0] + 2 * FREQUENCIES
-        skips: list[int] = []
+        inputs = widths[0] + 2 * FREQUENCIES
 
-        def level(width: int, joined: bool) -> nn.ModuleList:
-            nonlocal now
-            blocks = nn.ModuleList()
-            for _ in range(depth):
-                blocks.append(Residual(now + (skips.pop() if joined else 0), width))
-                now = width
-            return blocks
-
-        self.down: Any = nn.ModuleList()  # of ModuleLists, which torch's stubs cannot say
+        # down: `depth` blocks per level, each of which leaves a skip
+        self.down = nn.ModuleList()
         for width in widths[:-1]:
-            self.down.append(level(width, False))
-            skips += [width] * depth
-        self.middle = level(widths[-1], False)
-        self.up: Any = nn.ModuleList(level(width, True) for width in reversed(widths[:-1]))
-        self.head = nn.Conv2d(now, channels, 1)
+            self.down.append(Level([inputs] + [width] * (depth - 1), width))
+            inputs = width
+
+        self.middle = Level([inputs] + [widths[-1]] * (depth - 1), widths[-1])
+        inputs = widths[-1]
+
+        # up: each block also reads a skip of its level
+        self.up = nn.ModuleList()
+        for width in reversed(widths[:-1]):
+            self.up.append(Level([inputs + width] + [2 * width] * (depth - 1), width))
+            inputs = width
+
+        self.head = nn.Conv2d(inputs, channels, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
@@ -76,21 +92,19 @@ class UNet(nn.Module):
         nn.init.zeros_(self.head.weight)
 
     def forward(self, images: Tensor, variance: Tensor) -> Tensor:
-        """Predicts from noisy images float (B, 3, S, S) and the share of noise in their variance, float (B,)."""
-        embedding = noise_embedding(variance)[:, :, None, None].expand(
-            -1, -1, *images.shape[2:]
-        )  # (B, 32, S, S)
+        """Predicts from noisy images float (B, 3, S, S) and their noise variances float (B,)."""
+        embedding = noise_embedding(variance)[:, :, None, None]
+        embedding = embedding.expand(-1, -1, *images.shape[2:])  # (B, 32, S, S)
         x = torch.cat([self.stem(images), embedding.to(images.dtype)], dim=1)
-        kept: list[Tensor] = []
-        for blocks in self.down:
-            for block in blocks:
-                x = block(x)
-                kept.append(x)
-            x = F.avg_pool2d(x, 2)
-        for block in self.middle:
-            x = block(x)
-        for blocks in self.up:
-            x = F.interpolate(x, scale_factor=2, mode="bilinear")
-            for block in blocks:
-                x = block(torch.cat([x, kept.pop()], dim=1))
+
+        left: list[list[Tensor]] = []  # outputs of the levels on the way down
+        for level in self.down:
+            left.append(level(x))
+            x = F.avg_pool2d(left[-1][-1], 2)  # (B, W, S / 2, S / 2)
+
+        x = self.middle(x)[-1]
+
+        for level in self.up:
+            x = F.interpolate(x, scale_factor=2, mode="bilinear")  # (B, W, 2 S, 2 S)
+            x = level(x, skips=left.pop()[::-1])[-1]
         return self.head(x)

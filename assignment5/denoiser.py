@@ -1,0 +1,112 @@
+"""Denoisers: how one is built, and its file, which carries what is needed to build it again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from torch import nn
+
+from assignment5.config import DenoiserConfig, Job
+from assignment5.diffusion import Diffusion, Schedule
+from assignment5.dit import DiT
+from assignment5.memory import to_device
+from assignment5.unet import UNet
+from common.cli import InputError
+from common.files import JsonObject, StateDict, tensors
+from common.machine import Device
+from common.weights import count_parameters, matching_shapes, read_model, save_model
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The result of a training: averaged weights, seconds, and number of images seen."""
+
+    weights: StateDict
+    seconds: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A trained network on its device; `recipe` names how it was trained in rows and figures."""
+
+    config: DenoiserConfig
+    recipe: str
+    model: Diffusion
+    bfloat16: bool
+    seconds: float | None = None  # of training
+
+    @property
+    def params(self) -> int:
+        """Number of trained weights."""
+        return count_parameters(self.model)
+
+    @classmethod
+    def of(cls, job: Job, trained: Trained, device: Device) -> Denoiser:
+        """The denoiser that a job trained."""
+        config = job.config.denoiser(job.network)
+        model = filled(config, tensors(trained.weights), device)
+        return cls(config, job.recipe, model, device.bfloat16, trained.seconds)
+
+
+def build(config: DenoiserConfig) -> Diffusion:
+    """A fresh network in its diffusion."""
+    schedule = Schedule(config.min_signal, config.max_signal)
+    return Diffusion(build_network(config), schedule, config.target)
+
+
+def build_network(config: DenoiserConfig) -> nn.Module:
+    """A fresh Transformer or U-Net."""
+    if config.network == "U-Net":
+        return UNet(config.side, config.unet_widths)
+    return DiT(
+        side=config.side,
+        patch=config.patch,
+        width=config.width,
+        depth=config.depth,
+        heads=config.heads,
+        conditioning=config.conditioning,
+        skips=config.skips,
+        ends=config.ends,
+    )
+
+
+def filled(config: DenoiserConfig, weights: StateDict, device: Device) -> Diffusion:
+    """A network with trained weights on its device."""
+    model = build(config)
+    model.load_state_dict(weights)
+    return to_device(model, device.name).eval()
+
+
+def save_denoiser(path: Path, denoiser: Denoiser) -> None:
+    """Writes weights as float16, with what builds the network again."""
+    about = {
+        "network": denoiser.config.network,
+        "recipe": denoiser.recipe,
+        "bfloat16": denoiser.bfloat16,
+        "config": asdict(denoiser.config),
+    }
+    save_model(path, denoiser.model.state_dict(), about, half=True)
+
+
+def load_denoiser(path: Path, device: Device) -> Denoiser:
+    """A denoiser that `save_denoiser` wrote. Raises InputError for a damaged file."""
+    weights, about = read_model(path)
+    try:
+        config = saved_config(about)
+        recipe = about["recipe"]
+        bfloat16 = device.bfloat16 and about["bfloat16"]
+    except KeyError as error:
+        raise InputError(f"{path} is not a model of assignment 5: it lacks {error}") from None
+    with matching_shapes(path):
+        model = filled(config, weights, device)
+    return Denoiser(config, recipe, model, bfloat16)
+
+
+def saved_config(about: JsonObject) -> DenoiserConfig:
+    """What builds the network of a file, which may carry further options of its run."""
+    saved = {**about["config"], "network": about["network"]}
+    values = {field.name: saved[field.name] for field in fields(DenoiserConfig)}
+    values["unet_widths"] = tuple(values["unet_widths"])
+    return DenoiserConfig(**values)

@@ -1,0 +1,108 @@
+"""Images from noises: the noise sets that every network and sampler shares, and sampling in parts.
+
+Shape letters: N images, C channels, S side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from assignment5.config import Sampling
+from assignment5.diffusion import Diffusion
+from assignment5.samplers import path
+from common.cli import InputError
+
+
+@dataclass(frozen=True)
+class NoiseSets:
+    """Sets of standard normal noise, the same for every network, sampler and machine."""
+
+    sets: int
+    count: int
+    side: int
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Each set (count, 3, side, side) in turn."""
+        for seed in range(self.sets):
+            yield noise_set(seed, self.count, self.side)
+
+
+def noise_set(seed: int, count: int, side: int) -> Tensor:
+    """Standard normal (count, 3, side, side), a function of the arguments alone."""
+    generator = torch.Generator().manual_seed(1_000_003 + seed)
+    return torch.randn((count, 3, side, side), generator=generator)
+
+
+def to_bytes(images: Tensor) -> np.ndarray:
+    """float (N, 3, S, S) in [0, 1] -> uint8 (N, S, S, 3), rounded to 8 bits as a PNG file is."""
+    return (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def sample(
+    model: Diffusion,
+    noises: Tensor,
+    sampling: Sampling,
+    bfloat16: bool = False,
+    seed: int = 0,
+    batch: int = 256,
+) -> np.ndarray:
+    """Images uint8 (N, S, S, 3) from noises (N, 3, S, S), at most `batch` at once.
+
+    Half as many at once, a quarter, ... where the memory is too small.
+    Raises InputError where there is not even memory for one image.
+    """
+    model.eval()
+    batch = min(batch, len(noises))
+    while batch:
+        try:
+            return sample_in_batches(model, noises.split(batch), sampling, bfloat16, seed)
+        except torch.OutOfMemoryError:
+            batch //= 2
+    raise InputError("the device has not enough memory to sample even one image; take --device cpu")
+
+
+@torch.inference_mode()
+def sample_in_batches(
+    model: Diffusion,
+    batches: tuple[Tensor, ...],
+    sampling: Sampling,
+    bfloat16: bool,
+    seed: int,
+) -> np.ndarray:
+    """Images uint8 (N, S, S, 3) from noises in batches."""
+    device = model.mean.device
+    generator = torch.Generator(device).manual_seed(seed)
+    images = []
+    for noises in batches:
+        x = noises.to(device, memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            *_, x0 = path(model.denoise, model.schedule, x, sampling, generator)
+            images.append(to_bytes(model.denormalise(x0)))
+    return np.concatenate(images)
+
+
+@torch.inference_mode()
+def trajectory(model: Diffusion, noises: Tensor, steps: int, bfloat16: bool) -> np.ndarray:
+    """The images uint8 (steps, N, S, S, 3) that DDIM predicts at each step."""
+    device = model.mean.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        way = path(model.denoise, model.schedule, noises.to(device), Sampling("ddim", steps))
+        return np.stack([to_bytes(model.denormalise(x0)) for x0 in way])
+
+
+def sphere(start: Tensor, end: Tensor, count: int) -> Tensor:
+    """Spherical interpolation (count, C, S, S) between two noises (C, S, S) (Shoemake 1985).
+
+    Its variance stays that of noise.
+    """
+    a = start.flatten()
+    b = end.flatten()
+    angle = torch.arccos((a @ b / (a.norm() * b.norm())).clamp(-1, 1))
+    share = torch.linspace(0, 1, count)[:, None, None, None]
+    weighted = torch.sin((1 - share) * angle) * start + torch.sin(share * angle) * end
+    return weighted / torch.sin(angle)
