@@ -69,8 +69,8 @@ HERE = Path(__file__).resolve().parent
 def train(job: Job, run: Run, parts: Parts, device: Device) -> Trained:
     """Trains one network on the training part; the validation part is only watched."""
     config = job.config
-    epoch_steps = max(config.repeats * len(parts.train) // config.batch, 1)
-    steps = config.epochs * epoch_steps
+    steps_per_epoch = max(config.repeats * len(parts.train) // config.batch, 1)
+    steps = config.epochs * steps_per_epoch
 
     # Create model, the moving average of its weights (which samples), and the optimiser:
     torch.manual_seed(config.seed)
@@ -81,21 +81,17 @@ def train(job: Job, run: Run, parts: Parts, device: Device) -> Trained:
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
     )
-
     state = Checkpoint(run, job.name, model, average, optimiser)
     state.load()
 
-    # Setup data, and the learner: the model over all processes:
+    # Setup data, and the learner, which is the model over all processes:
     images = torch.from_numpy(parts.train).to(device.name)
     learner = distributed(model, device, run.world)
     shares = run.world.share(config.batch, config.accumulate)
 
     def objective(draws: Draws) -> Tensor:
         """The mean loss of some of a step's images, as their share of the step's loss."""
-        mirrored = draws.mirrored[:, None, None, None] & config.flips
-        shown = to_float(images[draws.rows])  # (B, 3, S, S)
-        shown = torch.where(mirrored, shown.flip(3), shown)
-        shown = shown.contiguous(memory_format=torch.channels_last)
+        shown = mirror(to_float(images[draws.rows]), draws.mirrored & config.flips)  # (B, 3, S, S)
         with torch.autocast(device.name, torch.bfloat16, enabled=device.bfloat16):
             losses = learner(shown, draws.noises, draws.times, config.error, config.min_snr)  # (B,)
             return losses.mean() / config.accumulate
@@ -111,17 +107,16 @@ def train(job: Job, run: Run, parts: Parts, device: Device) -> Trained:
             update_average(average, model, min(config.ema, (1 + step) / (10 + step)))
 
             # Log, validate, save:
-            done = state.step = step + 1
-            epoch = step // epoch_steps
+            state.step = done = step + 1
             if done % 10 == 0 or done == steps:  # (reading the loss waits for the device)
                 check(done, float(loss))
             if done % 100 == 0 or done == steps:
+                epoch = step // steps_per_epoch
                 run.log(done, epoch, "train", **{f"loss, {job.name}": float(loss)})
             if done % 1000 == 0 or done == steps:
+                epoch = done // steps_per_epoch
                 error = noise_error(average, parts.validation)
-                run.log(
-                    done, done // epoch_steps, "validation", **{f"noise error, {job.name}": error}
-                )
+                run.log(done, epoch, "validation", **{f"noise error, {job.name}": error})
                 state.save()
 
     return Trained(half_precision(average), state.seconds, images=steps * config.batch)
@@ -131,6 +126,12 @@ def standardise(model: Diffusion, pixels: np.ndarray) -> None:
     """Sets the mean and deviation of the channels to those of images uint8 (N, S, S, 3)."""
     model.mean.copy_(torch.from_numpy(pixels.mean((0, 1, 2)) / 255))
     model.std.copy_(torch.from_numpy((pixels / 255).std((0, 1, 2))))
+
+
+def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Images (B, 3, S, S), of which those `mirrored` (B,) are flipped, channels last in memory."""
+    shown = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    return shown.contiguous(memory_format=torch.channels_last)
 
 
 def distributed(model: Diffusion, device: Device, world: World) -> nn.Module:
