@@ -3,9 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import math
 
-from common.forecast import ForecastConfig
+from common.cli import check_ranges
+from common.forecasting.config import ForecastConfig
+
+WARM_UP = 0.15  # share of the one-cycle schedule before its peak
+CLIP_NORM = 1.0  # of all gradients together
+
+RANGES = {
+    "assigned_units": (1, math.inf),
+    "assigned_epochs": (1, math.inf),
+    "assigned_lr": (0, math.inf),
+    "context": (2, math.inf),
+    "horizon": (1, math.inf),
+    "units": (1, math.inf),
+    "decays": (0, 1),
+    "dropout": (0, 1),
+    "epochs": (1, math.inf),
+    "patience": (1, math.inf),
+    "batch": (1, math.inf),
+    "lr": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "teacher_forcing": (0, 1),
+    "teacher_until": (0, 1),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """The course's training of its Seq2Seq: Adam on the squared error of one window."""
+
+    units: int
+    epochs: int
+    lr: float
+    seed: int
+    epsilon: float = 1e-7  # Keras' default; torch's is 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,48 +46,60 @@ class Config(ForecastConfig):
     """Assignment 2: Seq2Seq with attention on hourly prices."""
 
     assigned_units: int = 1000
-    """units of the course's LSTMs"""
+    """LSTM units of the course's Seq2Seq"""
     assigned_epochs: int = 300
-    """its passes over the one window"""
+    """epochs of training on the course's one window"""
     assigned_lr: float = 1e-3
-    """its learning rate (Adam)"""
+    """Adam's learning rate on the course's one window"""
 
     context: int = 96
-    """steps that a forecast sees"""
+    """steps of history in each forecast's input"""
     horizon: int = 5
-    """steps that it tells"""
+    """steps forecast ahead"""
     units: int = 32
-    """units of the held-out LSTMs"""
+    """LSTM units of the held-out networks"""
     decays: tuple[float, ...] = (0.5, 0.8, 0.9, 0.99, 0.97)
-    """speeds at which the window's volatility is told; the last one's is the scale of the forecast"""
+    """EWMA decays of the window's volatility features; the last one scales the forecast"""
     dropout: float = 0.2
-    """share of the encoder's inputs left out in training"""
+    """share of the encoder's inputs dropped in training"""
     epochs: int = 5
-    """passes over the training part at most"""
+    """most epochs of held-out training; the epoch with the best validation CRPS is used"""
     patience: int = 3
-    """passes without a better validation CRPS before training stops"""
+    """epochs without a better validation CRPS before held-out training stops"""
     batch: int = 256
-    """windows in a batch"""
+    """windows per batch of held-out training"""
     lr: float = 1e-3
-    """peak learning rate (AdamW, one cycle)"""
+    """peak learning rate of held-out training (AdamW, one cycle)"""
     weight_decay: float = 0.05
-    """AdamW's weight decay"""
+    """AdamW's weight decay in held-out training"""
     teacher_forcing: float = 0.25
-    """share of decoder inputs that are the truth when training starts"""
+    """share of the decoder's inputs that are the truth when held-out training starts"""
     teacher_until: float = 0.1
-    """share of the training after which none are (scheduled sampling, linear between)"""
+    """share of held-out training after which no decoder input is the truth (linear in between)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, RANGES)
 
     @classmethod
-    def presets(cls) -> dict[str, dict[str, Any]]:
-        return {
-            "smoke": {
-                "steps": 1500,
-                "seeds": 2,
-                "assigned_units": 24,
-                "assigned_epochs": 30,
-                "units": 8,
-                "epochs": 2,
-                "batch": 128,
-            },
-            "full": {},
+    def presets(cls) -> dict[str, dict[str, object]]:
+        smoke: dict[str, object] = {
+            "steps": 1500,
+            "seeds": 2,
+            "assigned_units": 24,
+            "assigned_epochs": 30,
+            "units": 8,
+            "epochs": 2,
+            "batch": 128,
         }
+        return {"smoke": smoke, "full": {}}
+
+    @property
+    def course(self) -> Course:
+        """The course's training of its Seq2Seq."""
+        return Course(self.assigned_units, self.assigned_epochs, self.assigned_lr, self.seed)
+
+
+def ensemble_label(seeds: int) -> str:
+    """The variant under which the mean forecast of the held-out networks is reported."""
+    return f"mean of {seeds} seeds"

@@ -1,35 +1,40 @@
-"""Backtests a finished run's forecasters: on its own test part, or on prices they have not seen with --data."""
+"""Backtests a finished run's forecasters on its own test part, or with --data on new prices."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from common.cli import entry, read_options
+from common.forecasting.config import EvaluateConfig
 
+if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
+    OPTIONS = read_options(EvaluateConfig)
+
+from pathlib import Path
+
+from assignment2.config import ensemble_label
 from assignment2.figures import draw_figures
 from assignment2.model import load_forecasters
-from common.cli import entry, parse
-from common.forecast import EvaluateConfig, Group, Saved, evaluate
-from common.prices import COINS
-from common.run import choose_device
+from common.forecasting.ensemble import ModelGroup
+from common.forecasting.prices import COINS
+from common.forecasting.scripts import SavedForecasters, evaluate
+from common.machine import choose_device
+from common.results import Results
 
-HERE = Path(__file__).resolve().parent
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def load(folder: Path, device: str) -> Saved:
+def load(folder: Path, device: str) -> SavedForecasters:
     """The forecasters of a run folder."""
-    models, series = load_forecasters(
-        folder / "model.seq2seq.safetensors", choose_device(device)[0]
-    )
-    return Saved(
-        [Group("Seq2Seq", "quantile head", models, f"mean of {len(models)} seeds")], series
-    )
+    file = folder / "model.seq2seq.safetensors"
+    models, series = load_forecasters(file, choose_device(device).name)
+    group = ModelGroup("Seq2Seq", "quantile head", models, ensemble_label(len(models)))
+    return SavedForecasters([group], series)
 
 
-def main(config: EvaluateConfig) -> dict[str, Any]:
+def main(config: EvaluateConfig) -> Results:
     return evaluate(
-        config, HERE / "results", COINS, lambda folder: load(folder, config.device), draw_figures
+        config, RESULTS, COINS, lambda folder: load(folder, config.device), draw_figures
     )
 
 
 if __name__ == "__main__":
-    entry(lambda: main(parse(EvaluateConfig)))
+    entry(main, OPTIONS)

@@ -1,6 +1,8 @@
-"""Seq2Seq with dot attention (Sutskever et al. 2014; Luong et al. 2015), and the same network as a distribution forecaster.
+"""Seq2Seq with dot attention, as the course had it and as a forecaster of distributions.
 
-Shape letters: B batch, C context, H horizon, S series, I inputs a step, U units, O outputs a step, Q quantile levels.
+Sutskever et al. 2014, Luong et al. 2015. Shape letters: B batch, N windows, C context, T = C - 1
+returns in it, H horizon, S series, I inputs per step, U units, O outputs per step, D decays,
+Q quantile levels.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,18 +18,29 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from common.backtest import LEVELS
 from common.cli import InputError
-from common.run import atomic_path
-from common.windows import calendar, ewma_matrices, steps_ahead
+from common.files import JsonObject, atomic_path
+from common.forecasting.metrics import LEVELS
+from common.forecasting.windows import Windows, calendar, ewma_matrices, steps_ahead
+
+State: TypeAlias = tuple[Tensor, Tensor]  # of an LSTM: hidden and cell, (1, B, U) each
+Feed: TypeAlias = Callable[[Tensor, int], Tensor]  # (output (B, O), step) to the input (B, I)
+
+CALENDAR = 6  # columns of `calendar`
+RETURN_LIMIT = 10.0  # a return counts for the volatility up to this many usual ones
+VARIANCE_FLOOR = 1e-3  # of a series that does not move
+LEVEL_10, LEVEL_90 = 9, -10  # where LEVELS holds 10 % and 90 %: half their distance is the spread
+BLOCK = 512  # windows that are forecast at once
+MAP_WINDOWS = 200  # about as many windows make the mean attention map
 
 
 class Seq2Seq(nn.Module):
-    """LSTM encoder, LSTM decoder started from its final state, dot attention over the encoder's outputs, one linear layer
-    on the decoder's output and its attention context side by side.
+    """LSTM encoder and decoder with dot attention over the encoder's outputs.
 
-    Keras counts one bias an LSTM gate and torch two: the second is held at zero and not trained, so the two frameworks'
-    networks are the same function with the same number of trained weights (8,078,007 for 7 series and 1,000 units).
+    The decoder starts from the encoder's final state; one linear layer reads its output and its
+    attention context together. Keras has one bias per LSTM gate and torch has two: the second is
+    held at zero and not trained, so that both frameworks' networks are the same function with the
+    same number of trained weights (8,078,007 for 7 series and 1,000 units).
     """
 
     def __init__(self, inputs: int, decoder_inputs: int, units: int, outputs: int):
@@ -34,73 +48,81 @@ class Seq2Seq(nn.Module):
         self.encoder = nn.LSTM(inputs, units, batch_first=True)
         self.decoder = nn.LSTM(decoder_inputs, units, batch_first=True)
         self.head = nn.Linear(2 * units, outputs)
-        for lstm in (
-            self.encoder,
-            self.decoder,
-        ):  # Keras' initialisation: Glorot, orthogonal, forget gate open
-            weights = dict(lstm.named_parameters())
-            nn.init.xavier_uniform_(weights["weight_ih_l0"])
-            for gate in weights["weight_hh_l0"].data.chunk(4):
-                nn.init.orthogonal_(gate)
-            nn.init.zeros_(weights["bias_ih_l0"])
-            weights["bias_ih_l0"].data[units : 2 * units] = 1
-            nn.init.zeros_(weights["bias_hh_l0"])
-            weights["bias_hh_l0"].requires_grad_(False)
+        initialise_as_keras(self.encoder)
+        initialise_as_keras(self.decoder)
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     @property
-    def parameters_trained(self) -> int:
+    def params(self) -> int:
         """How many weights are trained."""
-        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        return sum(weight.numel() for weight in self.parameters() if weight.requires_grad)
 
-    def encode(self, context: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def encode(self, context: Tensor) -> tuple[Tensor, State]:
         """Outputs (B, C, U) and final state of a context (B, C, I)."""
         return self.encoder(context)
 
-    def step(
-        self, inputs: Tensor, memory: Tensor, state: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """Outputs (B, n, O), attention (B, n, C) and state after decoder inputs (B, n, I), n steps at once."""
+    def step(self, inputs: Tensor, memory: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Outputs (B, n, O), attention (B, n, C) and state after n decoder inputs (B, n, I)."""
         decoded, state = self.decoder(inputs, state)  # (B, n, U)
         attention = (decoded @ memory.transpose(1, 2)).softmax(-1)  # (B, n, C)
-        return self.head(torch.cat([decoded, attention @ memory], -1)), attention, state
+        context = attention @ memory  # (B, n, U)
+        return self.head(torch.cat([decoded, context], -1)), attention, state
 
     def forward(self, context: Tensor, inputs: Tensor) -> Tensor:
         """Teacher forcing: outputs (B, H, O) for the true inputs (B, H, I) of every step."""
         memory, state = self.encode(context)
-        return self.step(inputs, memory, state)[0]
+        outputs, _, _ = self.step(inputs, memory, state)
+        return outputs
 
     def decode(
-        self,
-        context: Tensor,
-        first: Tensor,
-        steps: int,
-        feed: Callable[[Tensor, int], Tensor] = lambda output, _: output,
+        self, context: Tensor, first: Tensor, steps: int, feed: Feed | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Free-running: outputs (B, H, O) and attention (B, H, C); `feed(output (B, O), step)` makes the next step's input
-        (B, I) of what was put out, `first` (B, I) is that of the first step."""
+        """Free-running: outputs (B, H, O) and attention (B, H, C).
+
+        `first` (B, I) is the input of the first step; `feed` makes the next step's input from an
+        output, which is fed as it is without one.
+        """
         memory, state = self.encode(context)
-        outputs, attentions, inputs = [], [], first
+        outputs: list[Tensor] = []
+        attentions: list[Tensor] = []
+        inputs = first
         for step in range(steps):
+            if step > 0:
+                inputs = outputs[-1] if feed is None else feed(outputs[-1], step)
             output, attention, state = self.step(inputs[:, None], memory, state)
             outputs.append(output[:, 0])
             attentions.append(attention[:, 0])
-            if step + 1 < steps:
-                inputs = feed(outputs[-1], step + 1)
         return torch.stack(outputs, 1), torch.stack(attentions, 1)
 
 
-class Forecaster(nn.Module):
-    """Seq2Seq that puts out the distribution of each series' change from its last price.
+def initialise_as_keras(lstm: nn.LSTM) -> None:
+    """Keras' initialisation: Glorot, orthogonal per gate, forget gate open, no second bias."""
+    weights = dict(lstm.named_parameters())
+    nn.init.xavier_uniform_(weights["weight_ih_l0"])
+    for gate in weights["weight_hh_l0"].data.chunk(4):
+        nn.init.orthogonal_(gate)
+    nn.init.zeros_(weights["bias_ih_l0"])
+    weights["bias_ih_l0"].data[lstm.hidden_size : 2 * lstm.hidden_size] = 1
+    nn.init.zeros_(weights["bias_hh_l0"])
+    weights["bias_hh_l0"].requires_grad_(False)
 
-    Inputs are log returns over their usual size, the window's volatility at several speeds, and the calendar. For step h
-    and series s the network puts out a location m, a log scale d, a skew a and a tail k; with sigma the volatility at the
-    origin and z the training part's quantiles of changes over sigma (`shape`, in units of their `spread`),
+
+# ----------------------------------------------------------------------------------- held out
+
+
+class Forecaster(nn.Module):
+    """Seq2Seq that forecasts the distribution of each series' change from its last price.
+
+    Inputs are log returns over their usual size, the window's volatility at several speeds, and
+    the calendar. For step h and series s the network puts out a location m, a log scale d, a skew
+    a and a tail k; with sigma the volatility at the origin and z the training part's quantiles of
+    changes over sigma (`shape`, in units of their `spread`),
 
         quantile = sigma spread (m + exp(d + a sign(z)) sign(z) |z|^exp(k))
 
-    so an untrained network (its head is zero) is no change, with the intervals of an EWMA-scaled random walk.
+    so an untrained network (its head is zero) is no change, with the intervals of an EWMA-scaled
+    random walk.
     """
 
     levels: Tensor
@@ -120,7 +142,7 @@ class Forecaster(nn.Module):
         dropout: float,
     ):
         super().__init__()
-        self.settings = {
+        self.settings: JsonObject = {
             "series": series,
             "context": context,
             "horizon": horizon,
@@ -128,69 +150,63 @@ class Forecaster(nn.Module):
             "decays": decays,
             "dropout": dropout,
         }
-        self.horizon, self.series = horizon, series
-        self.register_buffer("levels", torch.tensor(LEVELS, dtype=torch.float32))
+        self.horizon = horizon
+        self.series = series
+
+        # What is fitted in closed form before training, and `shrink` after it:
+        self.register_buffer("levels", torch.tensor(LEVELS, dtype=torch.float32))  # (Q,)
         self.register_buffer("deviation", torch.ones(series))  # of a step's log return
         self.register_buffer("shape", torch.zeros(horizon, series, len(LEVELS)))
         self.register_buffer("spread", torch.ones(horizon, series))
-        self.register_buffer(
-            "shrink", torch.ones(horizon, series)
-        )  # of the location, where a point is wanted
-        self.register_buffer(
-            "smooth", torch.from_numpy(ewma_matrices(context - 1, decays)), persistent=False
-        )  # (D, C - 1, C - 1)
-        self.network = Seq2Seq(series * (1 + len(decays)) + 6, series + 6, units, 4 * series)
+        self.register_buffer("shrink", torch.ones(horizon, series))  # of the location, for a point
+        smooth = torch.from_numpy(ewma_matrices(context - 1, decays))  # (D, T, T)
+        self.register_buffer("smooth", smooth, persistent=False)
+
+        # What is trained:
+        inputs = series * (1 + len(decays)) + CALENDAR
+        self.network = Seq2Seq(inputs, series + CALENDAR, units, 4 * series)
         self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.network.head.weight)
 
     @property
     def params(self) -> int:
         """How many weights are trained."""
-        return self.network.parameters_trained
+        return self.network.params
 
     def inputs(self, past: np.ndarray, times: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Encoder inputs (B, C - 1, I), volatility at the origin (B, S) and the targets' calendar (B, H, 6) of prices
-        (B, C, S) at times datetime64 (B, C)."""
-        returns = (
-            torch.from_numpy(np.diff(np.log(past), axis=1).astype(np.float32)).to(
-                self.deviation.device
-            )
-            / self.deviation
-        )
-        squares = returns.clamp(-10, 10).square()
-        volatility = (
-            torch.einsum("dtc,bcs->btds", self.smooth, squares).add(1e-3).sqrt()
-        )  # (B, C - 1, D, S)
-        parts = [
-            torch.asinh(returns),
-            volatility.log().flatten(2),
-            torch.from_numpy(calendar(times[:, 1:])).to(returns.device),
-        ]
-        return (
-            torch.cat(parts, -1),
-            volatility[:, -1, -1] * self.deviation,
-            torch.from_numpy(calendar(steps_ahead(times, self.horizon))).to(returns.device),
-        )
+        """What the network reads of prices (B, C, S) at times datetime64 (B, C).
+
+        Encoder inputs (B, T, I), the volatility at the origin (B, S) and the calendar of the
+        steps ahead (B, H, 6).
+        """
+        device = self.deviation.device
+        returns = np.diff(np.log(past), axis=1).astype(np.float32)
+        scaled = torch.from_numpy(returns).to(device) / self.deviation  # (B, T, S)
+        squares = scaled.clamp(-RETURN_LIMIT, RETURN_LIMIT).square()
+        variance = torch.einsum("dtc,bcs->btds", self.smooth, squares)  # (B, T, D, S)
+        volatility = variance.add(VARIANCE_FLOOR).sqrt()
+
+        known_hours = torch.from_numpy(calendar(times[:, 1:])).to(device)  # (B, T, 6)
+        hours_ahead = torch.from_numpy(calendar(steps_ahead(times, self.horizon))).to(device)
+        columns = [torch.asinh(scaled), volatility.log().flatten(2), known_hours]
+        return torch.cat(columns, -1), volatility[:, -1, -1] * self.deviation, hours_ahead
 
     @torch.no_grad()
     def fit_scales(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> None:
-        """Sets deviation, shape and spread from the training part's windows; changes are log returns (N, H, S)."""
-        self.deviation.copy_(torch.from_numpy(np.diff(np.log(past[:, -2:]), axis=1).std((0, 1))))
-        sigma = (
-            torch.cat(
-                [
-                    self.inputs(past[i : i + 1024], times[i : i + 1024])[1]
-                    for i in range(0, len(past), 1024)
-                ]
-            )
-            .cpu()
-            .numpy()
-        )
-        scaled = np.quantile(
-            changes / sigma[:, None], self.levels.cpu().numpy(), axis=0
-        )  # (Q, H, S)
+        """Sets deviation, shape and spread from training windows and log returns (N, H, S)."""
+        last_returns = np.diff(np.log(past[:, -2:]), axis=1)
+        self.deviation.copy_(torch.from_numpy(last_returns.std((0, 1))))
+
+        # Quantiles of the changes over the volatility at their origin:
+        volatilities = [
+            self.inputs(past[start : start + 1024], times[start : start + 1024])[1]
+            for start in range(0, len(past), 1024)
+        ]
+        sigma = torch.cat(volatilities).cpu().numpy()  # (N, S)
+        levels = self.levels.cpu().numpy()
+        scaled = np.quantile(changes / sigma[:, None], levels, axis=0)  # (Q, H, S)
         shape = torch.from_numpy(scaled).float().permute(1, 2, 0)  # (H, S, Q)
-        spread = (shape[..., -10] - shape[..., 9]) / 2
+        spread = (shape[..., LEVEL_90] - shape[..., LEVEL_10]) / 2
         self.shape.copy_(shape / spread[..., None])
         self.spread.copy_(spread)
 
@@ -201,92 +217,129 @@ class Forecaster(nn.Module):
         truth: Tensor | None = None,
         forced: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Location (B, H, S) and quantiles (B, H, S, Q) of the log return from the last price, and attention (B, H, C - 1).
+        """Location (B, H, S), quantiles (B, H, S, Q) of the log return, and attention (B, H, T).
 
-        Free-running unless `truth` (B, H, S) and `forced` bool (B, H) are given: the step after a forced one is fed the
-        true change, every other one the network's own location (scheduled sampling, Bengio et al. 2015).
+        Free-running unless `truth` (B, H, S) and `forced` bool (B, H) are given: the step after a
+        forced one is fed the true change, every other one the network's own location (scheduled
+        sampling, Bengio et al. 2015).
         """
-        inputs, sigma, ahead = self.inputs(past, times)
+        inputs, sigma, hours = self.inputs(past, times)
         unit = sigma[:, None] * self.spread  # (B, H, S)
 
         def feed(output: Tensor, step: int) -> Tensor:
-            fed = output[:, : self.series]
+            change = output[:, : self.series]
             if truth is not None and forced is not None:
-                fed = torch.where(
-                    forced[:, step - 1, None], truth[:, step - 1] / unit[:, step - 1], fed
-                )
-            return torch.cat([torch.asinh(fed), ahead[:, step]], -1)
+                true_change = truth[:, step - 1] / unit[:, step - 1]
+                change = torch.where(forced[:, step - 1, None], true_change, change)
+            return torch.cat([torch.asinh(change), hours[:, step]], -1)
 
-        first = torch.cat([torch.zeros_like(sigma), ahead[:, 0]], -1)
+        first = torch.cat([torch.zeros_like(sigma), hours[:, 0]], -1)
         outputs, attention = self.network.decode(self.dropout(inputs), first, self.horizon, feed)
-        location, scale, skew, tail = outputs.unflatten(-1, (4, self.series)).unbind(
-            -2
-        )  # (B, H, S) each
-        sign, size = self.shape.sign(), self.shape.abs().clamp(min=1e-4)
-        stretched = sign * torch.exp(
-            scale[..., None] + skew[..., None] * sign + tail[..., None].exp() * size.log()
-        )  # (B, H, S, Q)
-        return location * unit, unit[..., None] * (location[..., None] + stretched), attention
+        location, quantiles = self.distribution(outputs)
+        return location * unit, unit[..., None] * quantiles, attention
+
+    def distribution(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Location (B, H, S) and quantiles (B, H, S, Q) of outputs (B, H, 4 S), in `unit`s."""
+        location, scale, skew, tail = outputs.unflatten(-1, (4, self.series)).unbind(-2)
+        sign = self.shape.sign()  # (H, S, Q)
+        size = self.shape.abs().clamp(min=1e-4)
+        exponent = scale[..., None] + skew[..., None] * sign + tail[..., None].exp() * size.log()
+        stretched = sign * torch.exp(exponent)  # (B, H, S, Q)
+        return location, location[..., None] + stretched
 
     @torch.no_grad()
     def fit_shrink(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> None:
-        """Sets, by step, the share (0 to 1) of the location that a point forecast keeps, by least squares on windows (N, C, S)
-        with changes (N, H, S): a distribution's location is trained by CRPS, which squared errors punish where it is bold."""
+        """Sets, per step, the share (0 to 1) of the location that a point forecast keeps.
+
+        By least squares on windows (N, C, S) with changes (N, H, S): a location is trained by
+        CRPS, and squared errors punish it where it is bold.
+        """
         self.shrink.fill_(1)
-        points = np.log(self.predict(past, times)[0] / past[:, -1:]) / self.deviation.cpu().numpy()
-        truth = changes / self.deviation.cpu().numpy()
-        best = (points * truth).sum((0, 2)) / np.maximum((points**2).sum((0, 2)), 1e-12)
+        deviation = self.deviation.cpu().numpy()
+        points, _ = self.predict(past, times)
+        location = np.log(points / past[:, -1:]) / deviation  # (N, H, S)
+        truth = changes / deviation
+        best = (location * truth).sum((0, 2)) / np.maximum((location**2).sum((0, 2)), 1e-12)  # (H,)
         self.shrink.copy_(torch.from_numpy(best).clamp(0, 1)[:, None].expand_as(self.shrink))
 
     @torch.no_grad()
     def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Free-running forecast in prices: point (N, H, S) float64 and quantiles (N, H, S, Q) of prices (N, C, S)."""
+        """Free-running forecast in prices, of prices (N, C, S) at times datetime64 (N, C).
+
+        Point forecast (N, H, S) float64 and quantiles (N, H, S, Q) float32.
+        """
         self.eval()
-        points, quantiles = [], []
-        for start in range(0, len(past), 512):
-            place = slice(start, start + 512)
-            location, spread, _ = self(past[place], times[place])
-            last = past[place, -1:]
-            points.append(last * np.exp((location * self.shrink).double().cpu().numpy()))
-            quantiles.append((last[..., None] * np.exp(spread.cpu().numpy())).astype(np.float32))
+        points = []
+        quantiles = []
+        for start in range(0, len(past), BLOCK):
+            block = slice(start, start + BLOCK)
+            location, distribution, _ = self(past[block], times[block])
+            last = past[block, -1:]  # (B, 1, S)
+            change = (location * self.shrink).double().cpu().numpy()
+            points.append(last * np.exp(change))
+            prices = last[..., None] * np.exp(distribution.cpu().numpy())
+            quantiles.append(prices.astype(np.float32))
         return np.concatenate(points), np.concatenate(quantiles)
 
 
 def pinball(quantiles: Tensor, truth: Tensor, levels: Tensor) -> Tensor:
-    """CRPS (B, H, S) as twice the mean pinball loss of quantiles (B, H, S, Q): the training objective."""
-    error = truth[..., None] - quantiles
+    """CRPS (B, H, S) as twice the mean pinball loss of quantiles (B, H, S, Q): the objective."""
+    error = truth[..., None] - quantiles  # (B, H, S, Q)
     return 2 * torch.maximum(levels * error, (levels - 1) * error).mean(-1)
 
 
-def save_forecasters(path: Path, models: Sequence[Forecaster], series: tuple[str, ...]) -> None:
-    """Writes one forecaster a seed, with the settings that rebuild them, as one safetensors file."""
+@torch.no_grad()
+def attention_maps(
+    windows: Windows, forecaster: Forecaster, origin: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Attention (H, T) of a network: its mean over the test part, and at one origin (1,)."""
+    test = windows.parts.test
+    origins = test[:: max(len(test) // MAP_WINDOWS, 1)]
+    _, _, mean = forecaster(*windows.inputs(origins))
+    _, _, one = forecaster(*windows.inputs(origin))
+    return {
+        "attention_mean": mean.cpu().numpy().mean(0),
+        "attention_one": one.cpu().numpy().mean(0),
+    }
+
+
+# -------------------------------------------------------------------------------------- files
+
+
+def save_forecasters(
+    path: Path, forecasters: Sequence[Forecaster], series: tuple[str, ...]
+) -> None:
+    """Saves one forecaster per seed and the settings that rebuild them as one safetensors file."""
     arrays = {
         f"{seed}.{name}": tensor.contiguous().cpu()
-        for seed, model in enumerate(models)
-        for name, tensor in model.state_dict().items()
+        for seed, forecaster in enumerate(forecasters)
+        for name, tensor in forecaster.state_dict().items()
     }
-    facts = {"settings": models[0].settings, "series": series, "seeds": len(models)}
+    about = {"settings": forecasters[0].settings, "series": series, "seeds": len(forecasters)}
     with atomic_path(path) as temporary:
-        temporary.write_bytes(save(arrays, metadata={"seq2seq": json.dumps(facts)}))
+        temporary.write_bytes(save(arrays, metadata={"seq2seq": json.dumps(about)}))
 
 
 def load_forecasters(path: Path, device: str = "cpu") -> tuple[list[Forecaster], tuple[str, ...]]:
-    """The forecasters that `save_forecasters` wrote and the names of their series. Raises InputError for anything else."""
+    """The forecasters that `save_forecasters` wrote and the names of their series.
+
+    Raises InputError for any other file.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["seq2seq"])
-            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        models = []
-        for seed in range(facts["seeds"]):
-            model = Forecaster(**facts["settings"]).to(device)
-            model.load_state_dict(
-                {
-                    name.partition(".")[2]: tensor
-                    for name, tensor in held.items()
-                    if name.startswith(f"{seed}.")
-                }
-            )
-            models.append(model.eval())
-    except Exception as error:
+            about = json.loads(file.metadata()["seq2seq"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        forecasters = []
+        for seed in range(about["seeds"]):
+            prefix = f"{seed}."
+            weights = {
+                name.removeprefix(prefix): array
+                for name, array in arrays.items()
+                if name.startswith(prefix)
+            }
+            forecaster = Forecaster(**about["settings"]).to(device)
+            forecaster.load_state_dict(weights)
+            forecasters.append(forecaster.eval())
+    except Exception as error:  # safetensors, json and torch each raise their own
         raise InputError(f"{path}: not forecasters that assignment2 saved ({error})") from None
-    return models, tuple(facts["series"])
+    return forecasters, tuple(about["series"])

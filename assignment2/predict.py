@@ -1,20 +1,23 @@
-"""Forecasts the hours after the last known one for every coin, with 80 % and 95 % intervals, beside no change."""
+"""Forecasts the hours after the last known one for every coin, with 80 % and 95 % intervals."""
 
 from __future__ import annotations
 
+from common.cli import entry, read_options
+from common.forecasting.config import PredictConfig
+
+if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
+    OPTIONS = read_options(PredictConfig)
+
 import pandas as pd
 
-from assignment2.evaluate import HERE, load
-from common.cli import entry, parse
-from common.forecast import PredictConfig, forecast_next
-from common.prices import COINS
+from assignment2.evaluate import RESULTS, load
+from common.forecasting.prices import COINS
+from common.forecasting.scripts import forecast_next
 
 
 def main(config: PredictConfig) -> pd.DataFrame:
-    return forecast_next(
-        config, HERE / "results", COINS, lambda folder: load(folder, config.device)
-    )
+    return forecast_next(config, RESULTS, COINS, lambda folder: load(folder, config.device))
 
 
 if __name__ == "__main__":
-    entry(lambda: main(parse(PredictConfig)))
+    entry(main, OPTIONS)

@@ -1,204 +1,324 @@
 """Assignment 2: Seq2Seq LSTM with attention and teacher forcing on hourly prices of seven coins.
 
-Sutskever et al. 2014, Luong et al. 2015, Bengio et al. 2015. `python assignment2/train.py` trains on the built-in sample or
-on prices it finds; about 3 minutes on two CPU cores. On real coins expect a CRPS about 3 % below a random walk with rolling
-residuals, and a point forecast that is hardly better than no change.
+Sutskever et al. 2014, Luong et al. 2015, Bengio et al. 2015. `python assignment2/train.py` trains
+on prices it finds, else on the built-in sample; about 3 minutes on two CPU cores. On real coins
+expect a CRPS about 3 % below a random walk with rolling residuals, and a point forecast that is
+hardly better than no change.
+
+Shape letters: B batch, T steps of the course's window, C context, H horizon, S series, Q quantiles.
 """
 
 from __future__ import annotations
 
+from assignment2.config import Config
+from common.cli import entry, read_options
+
+if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
+    OPTIONS = read_options(Config)
+
+import dataclasses
 import time
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from assignment2.config import Config
+from assignment2.config import CLIP_NORM, WARM_UP, Course, ensemble_label
 from assignment2.figures import draw_figures
-from assignment2.model import Forecaster, Seq2Seq, pinball, save_forecasters
-from assignment2.scoring import answers, looks
-from common.backtest import metrics_info
-from common.cli import entry, parse
-from common.forecast import Group, Windows, assigned_rows, fan_arrays, held_out_rows, print_table
-from common.prices import COINS, Prices, check_positive
-from common.report import compile_report
-from common.run import Run, choose_device, progress, tensors, write_arrays
-from common.windows import MinMax, split
+from assignment2.model import Forecaster, Seq2Seq, attention_maps, pinball, save_forecasters
+from common.files import State, StateDict, tensors, write_arrays
+from common.forecasting.assigned import CourseForecast, CourseWindow, assigned_rows, course_arrays
+from common.forecasting.ensemble import ModelGroup, held_out_rows
+from common.forecasting.figures import fan_arrays
+from common.forecasting.metrics import metrics_info
+from common.forecasting.prices import COINS, Prices, check_positive, load_for
+from common.forecasting.scripts import print_results
+from common.forecasting.windows import MinMax, Windows, split
+from common.machine import choose_device
+from common.results import Results
+from common.run import Run, progress
 
 HERE = Path(__file__).resolve().parent
 
 
-def teach(
-    run: Run,
-    context: np.ndarray,
-    target: np.ndarray,
-    later: np.ndarray,
-    units: int,
-    epochs: int,
-    lr: float,
-    seed: int,
-    device: str,
-    name: str,
-) -> tuple[Seq2Seq, dict[str, np.ndarray]]:
-    """The course's Seq2Seq, teacher forced on one window, context (1, C, S) and target (1, H, S); its answers (H, S) with the
-    truth and without it, and on the context `later` (1, C, S), as it can only be used: without."""
-    torch.manual_seed(seed)
-    known, truth, coming = (
-        torch.from_numpy(part).float().to(device) for part in (context, target, later)
-    )
-    shifted = torch.cat(
-        [torch.zeros_like(truth[:, :1]), truth[:, :-1]], 1
-    )  # the truth, one step late
-    series, horizon = truth.shape[2], truth.shape[1]
-    model = Seq2Seq(series, series, units, series).to(device)
-    optimiser = torch.optim.Adam(
-        [p for p in model.parameters() if p.requires_grad], lr=lr, eps=1e-7
-    )
-    with run.stoppable(lambda: None) as stop_here:
-        for epoch in progress(range(1, epochs + 1), "as assigned"):
-            loss = torch.nn.functional.mse_loss(model(known, shifted), truth)
+# -------------------------------------------------------------------------------- as assigned
+
+
+@dataclasses.dataclass(frozen=True)
+class CourseTask:
+    """The course's one window, in the units that a network is trained in."""
+
+    context: np.ndarray  # (1, C, S)
+    target: np.ndarray  # (1, H, S)
+    later: np.ndarray  # (1, C, S): the context of the steps after the window
+
+
+@dataclasses.dataclass(frozen=True)
+class Taught:
+    """What the course's Seq2Seq forecasts (H, S), in the units of its task."""
+
+    teacher_forced: np.ndarray  # the target, with the truth as decoder inputs
+    free_running: np.ndarray  # the target, from the network's own outputs
+    next_steps: np.ndarray  # the steps after the window, free-running: the only real forecast
+    params: int
+
+
+def teach(course: Course, run: Run, task: CourseTask, device: str, metric: str) -> Taught:
+    """Trains the course's Seq2Seq on one window, teacher forced; its loss is logged as `metric`."""
+    torch.manual_seed(course.seed)
+    context = torch.from_numpy(task.context).float().to(device)  # (1, C, S)
+    target = torch.from_numpy(task.target).float().to(device)  # (1, H, S)
+    later = torch.from_numpy(task.later).float().to(device)  # (1, C, S)
+    _, horizon, series = target.shape
+
+    # Decoder inputs: the truth, one step late
+    shifted = torch.cat([torch.zeros_like(target[:, :1]), target[:, :-1]], 1)  # (1, H, S)
+
+    # Model and optimiser:
+    model = Seq2Seq(series, series, course.units, series).to(device)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimiser = torch.optim.Adam(trained, lr=course.lr, eps=course.epsilon)
+
+    # Training:
+    with run.stoppable(lambda: None) as check:
+        for epoch in progress(range(1, course.epochs + 1), "as assigned"):
+            loss = torch.nn.functional.mse_loss(model(context, shifted), target)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            run.log(epoch, epoch, "train", **{name: loss.item()})
-            stop_here(epoch, loss.item())
+            run.log(epoch, epoch, "train", **{metric: loss.item()})
+            check(epoch, loss.item())
+
+    # Forecasts, with the truth and without it:
+    first = shifted[:, 0]
     with torch.no_grad():
-        told = {
-            "teacher forced, trained window": model(known, shifted),
-            "free-running, trained window": model.decode(known, shifted[:, 0], horizon)[0],
-            "free-running, next steps": model.decode(coming, shifted[:, 0], horizon)[0],
-        }
-    return model, {way: answer[0].double().cpu().numpy() for way, answer in told.items()}
+        teacher_forced = model(context, shifted)
+        free_running, _ = model.decode(context, first, horizon)
+        next_steps, _ = model.decode(later, first, horizon)
+    return Taught(
+        teacher_forced[0].double().cpu().numpy(),
+        free_running[0].double().cpu().numpy(),
+        next_steps[0].double().cpu().numpy(),
+        model.params,
+    )
 
 
-def as_assigned(config: Config, run: Run, prices: Prices, device: str) -> dict[str, Any]:
-    """The course's experiment: one window, trained and scored on it, teacher forced; then the same weights without the truth.
+def seq2seq_forecasts(
+    taught: Taught,
+    to_prices: Callable[[np.ndarray], np.ndarray],
+    later_to_prices: Callable[[np.ndarray], np.ndarray],
+    prefix: str = "",
+) -> list[CourseForecast]:
+    """The forecasts of the course's Seq2Seq in prices; `prefix` begins their variants."""
+    forced = to_prices(taught.teacher_forced)
+    free = to_prices(taught.free_running)
+    following = later_to_prices(taught.next_steps)
+    return [
+        CourseForecast("Seq2Seq", prefix + "teacher forced", "trained", forced, taught.params),
+        CourseForecast("Seq2Seq", prefix + "free-running", "trained", free, taught.params),
+        CourseForecast("Seq2Seq", prefix + "free-running", "next", following, taught.params),
+    ]
 
-    Returns prices: the window and the five steps after it, and each way of forecasting.
+
+def as_assigned(config: Config, run: Run, prices: Prices, device: str) -> CourseWindow:
+    """The course's experiment: one window, trained and scored on it, teacher forced.
+
+    The same weights are then used without the truth, on the window and on the steps after it.
     """
-    horizon, seen = (
-        config.horizon,
-        prices.values[-config.assigned_steps - config.horizon : -config.horizon],
-    )
-    scaler = MinMax.fit(seen)  # over the whole window, target included, as the course did
-    window = scaler.transform(seen)[None]  # (1, 101, S)
-    model, told = teach(
-        run,
-        window[:, :-horizon],
-        window[:, -horizon:],
-        window[:, horizon:],
-        config.assigned_units,
-        config.assigned_epochs,
-        config.assigned_lr,
-        config.seed,
-        device,
-        "assigned_mse",
-    )
-    return {
-        "seen": seen,
-        "coming": prices.values[-horizon:],
-        "params": model.parameters_trained,
-    } | {way: scaler.inverse(answer) for way, answer in told.items()}
+    horizon = config.horizon
+    seen = prices.values[-config.assigned_steps - horizon : -horizon]  # (T, S)
+    coming = prices.values[-horizon:]  # (H, S)
+
+    # The course scaled over the whole window, its target included:
+    scaler = MinMax.fit(seen)
+    window = scaler.transform(seen)[None]  # (1, T, S)
+    task = CourseTask(window[:, :-horizon], window[:, -horizon:], window[:, horizon:])
+
+    taught = run.memo("as-assigned", teach, config.course, run, task, device, "assigned_mse")
+    forecasts = seq2seq_forecasts(taught, scaler.inverse, scaler.inverse)
+    return CourseWindow(seen, coming, forecasts)
 
 
-def train_forecaster(
-    config: Config, run: Run, windows: Windows, seed: int, device: str
-) -> dict[str, Any]:
-    """One held-out network; returns the weights with the best validation CRPS. Every draw is a function of (seed, epoch),
-    so a resumed run is the same run."""
+# ----------------------------------------------------------------------------------- held out
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """The weights of a held-out network and the seconds that its training took."""
+
+    weights: StateDict
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The weights with the best validation CRPS so far."""
+
+    crps: float
+    epoch: int
+    weights: StateDict
+
+
+def build_forecaster(config: Config, series: int) -> Forecaster:
+    """An untrained forecaster of so many series."""
+    return Forecaster(
+        series, config.context, config.horizon, config.units, config.decays, config.dropout
+    )
+
+
+class Learner:
+    """A held-out network in training: AdamW under one cycle of the learning rate."""
+
+    def __init__(self, config: Config, model: Forecaster, train_windows: int):
+        self.model = model
+        self.unit = model.deviation * model.spread  # (H, S): so that coins and steps weigh alike
+        self.trained = [weight for weight in model.parameters() if weight.requires_grad]
+        self.batches = max(train_windows // config.batch, 1)
+        self.steps = config.epochs * self.batches
+        self.optimiser = torch.optim.AdamW(
+            self.trained, lr=config.lr, weight_decay=config.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, config.lr, total_steps=self.steps, pct_start=WARM_UP
+        )
+
+    def state(self) -> State:
+        """What a checkpoint holds of the training."""
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Continues from the state of a checkpoint."""
+        self.model.load_state_dict(tensors(state["model"]))
+        self.optimiser.load_state_dict(tensors(state["optimiser"]))
+        self.schedule.load_state_dict(state["schedule"])
+
+
+def truth_share(config: Config, step: int, steps: int) -> float:
+    """Scheduled sampling (Bengio et al. 2015): the share of decoder inputs that are the truth."""
+    until = max(config.teacher_until * steps, 1)
+    return config.teacher_forcing * max(0.0, 1 - step / until)
+
+
+def train_epoch(
+    config: Config,
+    learner: Learner,
+    windows: Windows,
+    seed: int,
+    epoch: int,
+    check: Callable[[int, float], None],
+) -> float:
+    """One pass over the training windows, in an order and with draws of its own; its mean loss."""
+    model = learner.model.train()
+    device = learner.unit.device
+    torch.manual_seed(seed * 1000 + epoch)
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(windows.parts.train)
+    losses = []
+    for batch in range(learner.batches):
+        step = epoch * learner.batches + batch
+        origins = order[batch * config.batch : (batch + 1) * config.batch]
+        truth = torch.from_numpy(windows.changes(origins)).float().to(device)  # (B, H, S)
+
+        # Scheduled sampling: some decoder inputs are the truth
+        draws = rng.random((len(origins), config.horizon))
+        forced = torch.from_numpy(draws < truth_share(config, step, learner.steps)).to(device)
+
+        # Objective: the CRPS of the quantiles, over the usual size of a change
+        _, quantiles, _ = model(*windows.inputs(origins), truth, forced)  # (B, H, S, Q)
+        loss = (pinball(quantiles, truth, model.levels) / learner.unit).mean()
+
+        learner.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learner.trained, CLIP_NORM)
+        learner.optimiser.step()
+        learner.schedule.step()
+        losses.append(loss.item())
+        check(step, losses[-1])
+    return float(np.mean(losses))
+
+
+def train_forecaster(config: Config, run: Run, windows: Windows, seed: int, device: str) -> Trained:
+    """Trains one held-out network and returns the weights with the best validation CRPS.
+
+    Every draw is a function of (seed, epoch), so that a resumed run is the same run.
+    """
     start = time.perf_counter()
+    train = windows.parts.train
+    validation = windows.parts.validation
+
+    # Model: its scales are those of the training part
     torch.manual_seed(seed)
-    model = Forecaster(
-        len(windows.prices.series),
-        config.context,
-        config.horizon,
-        config.units,
-        config.decays,
-        config.dropout,
-    ).to(device)
-    train, validation = windows.parts.train, windows.parts.validation
+    model = build_forecaster(config, len(windows.prices.series)).to(device)
     model.fit_scales(*windows.inputs(train), windows.changes(train))
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    per_epoch = max(len(train) // config.batch, 1)
-    total, first = config.epochs * per_epoch, 0
-    optimiser = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.lr, total_steps=total, pct_start=0.15
-    )
-    unit = (
-        model.deviation * model.spread
-    )  # the usual size of a change, so that coins and steps weigh alike
-    size = unit.cpu().numpy()
-    best: dict[str, Any] = {
-        "crps": windows.crps(model, size, validation),
-        "epoch": 0,
-        "weights": {k: v.clone() for k, v in model.state_dict().items()},
-    }
-    run.log(seed * total, 0, "validation", **{f"crps_seed{seed}": best["crps"]})
-    if kept := run.load(f"forecaster-{seed}"):
-        first, best = kept["epoch"], tensors(kept["best"])
-        model.load_state_dict(tensors(kept["model"]))
-        optimiser.load_state_dict(tensors(kept["optimiser"]))
-        schedule.load_state_dict(kept["schedule"])
-    with run.stoppable(lambda: None) as stop_here:
-        for epoch in progress(range(first, config.epochs), f"Seq2Seq, seed {seed}"):
-            if epoch - best["epoch"] >= config.patience:
+    learner = Learner(config, model, len(train))
+    usual_change = learner.unit.cpu().numpy()
+
+    # The untrained network is the first candidate; a resumed run goes on from its checkpoint:
+    crps = windows.crps(model, usual_change, validation)
+    best = Best(crps, 0, copied(model.state_dict()))
+    run.log(seed * learner.steps, 0, "validation", **{f"crps_seed{seed}": crps})
+    first_epoch = 0
+    saved = run.load(f"forecaster-{seed}")
+    if saved is not None:
+        first_epoch = saved["epoch"]
+        best = Best(**tensors(saved["best"]))
+        learner.restore(saved)
+
+    # Training, until validation has not improved for `patience` epochs:
+    with run.stoppable(lambda: None) as check:
+        for epoch in progress(range(first_epoch, config.epochs), f"Seq2Seq, seed {seed}"):
+            if epoch - best.epoch >= config.patience:
                 break
-            model.train()
-            torch.manual_seed(seed * 1000 + epoch)
-            rng, losses = np.random.default_rng((seed, epoch)), []
-            order = rng.permutation(train)
-            for place in range(per_epoch):
-                at = order[place * config.batch : (place + 1) * config.batch]
-                step = epoch * per_epoch + place
-                truth = torch.from_numpy(windows.changes(at)).float().to(device)  # (B, H, S)
-                share = config.teacher_forcing * max(
-                    0.0, 1 - step / max(config.teacher_until * total, 1)
-                )
-                forced = torch.from_numpy(rng.random((len(at), config.horizon)) < share).to(device)
-                _, quantiles, _ = model(*windows.inputs(at), truth, forced)
-                loss = (pinball(quantiles, truth, model.levels) / unit).mean()
-                optimiser.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(trained, 1.0)
-                optimiser.step()
-                schedule.step()
-                losses.append(loss.item())
-                stop_here(step, losses[-1])
-            crps = windows.crps(model, size, validation)
-            run.log(
-                (epoch + 1) * per_epoch,
-                epoch + 1,
-                "train",
-                **{f"loss_seed{seed}": float(np.mean(losses))},
-            )
-            run.log((epoch + 1) * per_epoch, epoch + 1, "validation", **{f"crps_seed{seed}": crps})
-            if crps < best["crps"]:
-                best = {
-                    "crps": crps,
-                    "epoch": epoch + 1,
-                    "weights": {k: v.clone() for k, v in model.state_dict().items()},
-                }
-            run.save(
-                f"forecaster-{seed}",
-                {
-                    "epoch": epoch + 1,
-                    "best": best,
-                    "model": model.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "schedule": schedule.state_dict(),
-                },
-            )
-    model.load_state_dict(best["weights"])
+            loss = train_epoch(config, learner, windows, seed, epoch, check)
+            crps = windows.crps(model, usual_change, validation)
+            step = (epoch + 1) * learner.batches
+            run.log(step, epoch + 1, "train", **{f"loss_seed{seed}": loss})
+            run.log(step, epoch + 1, "validation", **{f"crps_seed{seed}": crps})
+            if crps < best.crps:
+                best = Best(crps, epoch + 1, copied(model.state_dict()))
+            state = {"epoch": epoch + 1, "best": vars(best), **learner.state()}
+            run.save(f"forecaster-{seed}", state)
+
+    # The best weights, and how much of their location a point forecast keeps:
+    model.load_state_dict(best.weights)
     model.fit_shrink(*windows.inputs(validation), windows.changes(validation))
-    return {"weights": model.state_dict(), "seconds": time.perf_counter() - start}
+    return Trained(model.state_dict(), time.perf_counter() - start)
 
 
-def main(config: Config) -> dict[str, Any]:
-    # data: checked before anything is written
-    prices = config.prices(COINS)
+def copied(weights: StateDict) -> StateDict:
+    """Weights that further training leaves as they are."""
+    return {name: weight.clone() for name, weight in weights.items()}
+
+
+def train_forecasters(config: Config, run: Run, windows: Windows, device: str) -> ModelGroup:
+    """Trains one held-out network per seed."""
+    forecasters = []
+    seconds = []
+    for seed in range(config.seeds):
+        trained = run.memo(
+            f"forecaster-{seed}", train_forecaster, config, run, windows, seed, device
+        )
+        forecaster = build_forecaster(config, len(windows.prices.series)).to(device)
+        forecaster.load_state_dict(tensors(trained.weights))
+        forecasters.append(forecaster.eval())
+        seconds.append(trained.seconds)
+    return ModelGroup(
+        "Seq2Seq",
+        "quantile head",
+        forecasters,
+        ensemble_label(config.seeds),
+        float(np.mean(seconds)),
+    )
+
+
+def main(config: Config) -> Results:
+    # Data: checked before anything is written
+    prices = load_for(config, COINS)
     check_positive(prices, "Seq2Seq forecasts log returns")
     parts = split(
         prices.contiguous(),
@@ -208,55 +328,31 @@ def main(config: Config) -> dict[str, Any]:
         config.validation_steps,
     )
     windows = Windows(prices, parts, config.context, config.horizon)
-    device, _ = choose_device(config.device)
+    device = choose_device(config.device).name
+
     folder = config.out or HERE / "results" / f"{prices.source}-{config.preset}"
     with Run(config, folder, __file__, prices.source, prices.provenance) as run:
         run.note(parts=parts.dates(prices.times), device=device)
-        # models: as the course had it, then on many windows with every choice made on validation
-        assigned = run.memo("as-assigned", lambda: as_assigned(config, run, prices, device))
-        models, seconds = [], []
-        for seed in range(config.seeds):
-            done = run.memo(
-                f"forecaster-{seed}", partial(train_forecaster, config, run, windows, seed, device)
-            )
-            model = Forecaster(
-                len(prices.series),
-                config.context,
-                config.horizon,
-                config.units,
-                config.decays,
-                config.dropout,
-            ).to(device)
-            model.load_state_dict(tensors(done["weights"]))
-            models.append(model.eval())
-            seconds.append(done["seconds"])
-        save_forecasters(folder / "model.seq2seq.safetensors", models, prices.series)
-        # evaluation on the test part, once; record
-        group = Group(
-            "Seq2Seq",
-            "quantile head",
-            models,
-            f"mean of {len(models)} seeds",
-            float(np.mean(seconds)),
-        )
-        table, ridge = (
-            assigned_rows(assigned["seen"], assigned["coming"], answers(assigned)),
-            windows.ridge(),
-        )
-        for name in ("validation", "test"):
-            rows, means = held_out_rows(windows, [group], getattr(parts, name), name, ridge)
-            table += rows
-        arrays = fan_arrays(windows, means["Seq2Seq", "quantile head"])
-        arrays |= looks(windows, models[0], arrays["fan_origin"]) | {
-            f"assigned | {way}": answer for way, answer in assigned.items() if way != "params"
-        }
-        write_arrays(folder / "predictions.npz", **arrays)
-        results = run.finish(table, metrics_info())
-        draw_figures(folder)
-        compile_report(folder, HERE / "report.typ", folder / "report.pdf")
-    print_table(results, folder)
+
+        # Models: as the course had it, then on many windows with every choice made on validation
+        course = as_assigned(config, run, prices, device)
+        group = train_forecasters(config, run, windows, device)
+        save_forecasters(folder / "model.seq2seq.safetensors", group.forecasters, prices.series)
+
+        # Evaluation: the test part is read once
+        ridge = windows.ridge()
+        validation = held_out_rows(windows, [group], parts.validation, "validation", ridge)
+        test = held_out_rows(windows, [group], parts.test, "test", ridge)
+
+        # Record:
+        arrays = fan_arrays(windows, test.ensembles[group.key])
+        arrays |= attention_maps(windows, group.forecasters[0], arrays["fan_origin"])
+        write_arrays(folder / "predictions.npz", **arrays, **course_arrays(course))
+        rows = [*assigned_rows(course), *validation.rows, *test.rows]
+        results = run.finish(rows, metrics_info(), draw_figures, HERE / "report.typ")
+    print_results(results, folder)
     return results
 
 
 if __name__ == "__main__":
-    entry(lambda: main(parse(Config)))
+    entry(main, OPTIONS)

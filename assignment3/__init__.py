@@ -1,0 +1,1 @@
+"""Assignment 3: a Transformer encoder in TensorFlow forecasts hourly prices."""

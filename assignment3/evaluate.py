@@ -1,42 +1,49 @@
-"""Backtests a finished run's forecasters: on its own test part, or on prices they have not seen with --data."""
+"""Backtests a finished run's forecasters on its own test part, or with --data on new prices."""
 
 from __future__ import annotations
 
+from common.cli import entry, read_options
+from common.forecasting.config import EvaluateConfig
+
+if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
+    OPTIONS = read_options(EvaluateConfig)
+
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
-from assignment2.model import load_forecasters
+import assignment2.evaluate
+from assignment3.config import NORMALISATIONS, Normalisation, ensemble_label
 from assignment3.figures import draw_figures
-from assignment3.model import NORMALISATIONS, load_all
-from common.cli import entry, parse
-from common.forecast import EvaluateConfig, Group, Saved, evaluate
-from common.prices import COINS
-from common.run import choose_device
+from assignment3.model import load_all
+from common.forecasting.ensemble import ModelGroup, Pair
+from common.forecasting.prices import COINS
+from common.forecasting.scripts import SavedForecasters, evaluate
+from common.results import Results
 
-HERE = Path(__file__).resolve().parent
-
-
-def load(folder: Path, device: str) -> Saved:
-    """The Transformers of a run folder behind both normalisations, and the Seq2Seq beside them."""
-    groups: list[Group] = []
-    for normalisation, label in NORMALISATIONS.items():
-        models = load_all(folder, normalisation)
-        groups.append(Group("Transformer", label, models, f"{label}, mean of {len(models)} seeds"))
-    seq2seq, series = load_forecasters(
-        folder / "model.seq2seq.safetensors", choose_device(device)[0]
-    )
-    groups.append(Group("Seq2Seq", "quantile head", seq2seq, f"mean of {len(seq2seq)} seeds"))
-    return Saved(
-        groups, series, pairs=list(combinations([(group.model, group.mean) for group in groups], 2))
-    )
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def main(config: EvaluateConfig) -> dict[str, Any]:
+def load_transformers(folder: Path, normalisation: Normalisation) -> ModelGroup:
+    """The Transformers of a run folder and one normalisation."""
+    models = load_all(folder, normalisation)
+    ensemble = ensemble_label(len(models), normalisation)
+    return ModelGroup("Transformer", NORMALISATIONS[normalisation], models, ensemble)
+
+
+def load(folder: Path, device: str) -> SavedForecasters:
+    """The Transformers of a run folder behind both normalisations, and its Seq2Seq."""
+    transformers = [load_transformers(folder, normalisation) for normalisation in NORMALISATIONS]
+    seq2seq = assignment2.evaluate.load(folder, device)
+    groups = [*transformers, *seq2seq.groups]
+    pairs = [Pair(a.ensemble_key, b.ensemble_key) for a, b in combinations(groups, 2)]
+    return SavedForecasters(groups, seq2seq.series, pairs=pairs)
+
+
+def main(config: EvaluateConfig) -> Results:
     return evaluate(
-        config, HERE / "results", COINS, lambda folder: load(folder, config.device), draw_figures
+        config, RESULTS, COINS, lambda folder: load(folder, config.device), draw_figures
     )
 
 
 if __name__ == "__main__":
-    entry(lambda: main(parse(EvaluateConfig)))
+    entry(main, OPTIONS)

@@ -1,300 +1,370 @@
-"""The encoder on the exchange-rate benchmark of Lai et al. 2018 by the protocol of Zeng et al. 2023: 8 daily rates against USD.
+"""Assignment 3's encoder on the exchange-rate benchmark: 8 daily rates against USD.
 
-96 days tell the next 96, 192, 336 or 720; the score is the mean squared error of z-scored rates over every window whose
-targets lie in the last 20 % (nothing dropped). `python assignment3/exchange.py --preset full` takes about 20 minutes on two
-CPU cores. Expect the error of no change: the network starts there, and there is little more to be had.
+Data of Lai et al. 2018, protocol of Zeng et al. 2023: 96 days forecast the next 96, 192, 336 or
+720; the score is the mean squared error of z-scored rates over every window whose targets lie in
+the last 20 % (none is dropped). `python assignment3/exchange.py --preset full` takes about 20
+minutes on two CPU cores. Expect the error of no change: the network starts there, and there is
+little more to gain. Published for the four horizons (Zeng et al., table 2): no change 0.081, 0.167,
+0.305, 0.823; DLinear 0.081, 0.157, 0.305, 0.643; NLinear 0.089, 0.180, 0.331, 1.033.
+
+Shape letters: T days, B batch, N windows, C context, H horizon, S series.
 """
 
 from __future__ import annotations
 
+from assignment3.config import ExchangeConfig
+from common.cli import entry, read_options
+
+if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
+    OPTIONS = read_options(ExchangeConfig)
+
 import dataclasses
-import gzip
 import time
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 
 from assignment3.backend import keras, layers, tf
 from assignment3.model import encoder
-from common.backtest import RidgeWindow, diebold_mariano, no_change
-from common.cli import BaseConfig, InputError, data_folder, entry, parse
-from common.run import Run, peak_mb, progress, sha256
-from common.windows import future, past
+from common.cli import InputError, data_folder
+from common.files import sha256
+from common.forecasting.baselines import RidgeWindow, no_change
+from common.forecasting.metrics import diebold_mariano
+from common.forecasting.windows import Parts, future, past
+from common.machine import peak_mb
+from common.results import Metric, Results, Row, mean_and_std, print_table
+from common.run import Run, progress
 
 HERE = Path(__file__).resolve().parent
-INFO = {
-    name: {
-        "unit": f"training deviations{power}",
-        "better": "lower",
-        "reference": f"mean {what} error of z-scored rates over all windows, steps and series; 0: every rate right; compare with no change",
-    }
-    for name, what, power in (("mse", "squared", " squared"), ("mae", "absolute", ""))
+TRAIN_SHARE = 0.7  # of the rows, from the first one
+TEST_SHARE = 0.2  # of the rows, up to the last one; validation lies between
+PREDICT_BATCH = 1024
+
+METRICS_INFO = {
+    "mse": Metric(
+        "training deviations squared",
+        "lower",
+        "mean squared error of z-scored rates over all windows, steps and series; "
+        "0: every rate right; compare with no change",
+    ),
+    "mae": Metric(
+        "training deviations",
+        "lower",
+        "mean absolute error of z-scored rates over all windows, steps and series; "
+        "0: every rate right; compare with no change",
+    ),
 }
 
 
+# --------------------------------------------------------------------------------------- data
+
+
 @dataclasses.dataclass(frozen=True)
-class Config(BaseConfig):
-    """Assignment 3 on the exchange-rate benchmark."""
+class Benchmark:
+    """Z-scored rates and the windows of one horizon; a window is named by its last known row."""
 
-    script: ClassVar[str] = "exchange.py"
+    values: np.ndarray  # (T, S)
+    parts: Parts
+    context: int
+    horizon: int
 
-    horizons: tuple[int, ...] = (96, 192, 336, 720)
-    """days that are told"""
-    context: int = 96
-    """days that a forecast sees"""
-    patch: int = 8
-    """days in a token"""
-    width: int = 64
-    """of the tokens"""
-    blocks: int = 3
-    """of the encoder"""
-    heads: int = 8
-    """of its attention"""
-    key: int = 64
-    """of each head"""
-    dropout: float = 0.2
-    """share of the inputs left out in training"""
-    epochs: int = 3
-    """passes over the training part at most; the best on validation is kept"""
-    batch: int = 256
-    """windows of one series in a batch"""
-    lr: float = 3e-4
-    """learning rate (AdamW)"""
-    weight_decay: float = 0.05
-    """AdamW's weight decay"""
-    seeds: int = 5
-    """networks a horizon"""
+    def past(self, origins: np.ndarray) -> np.ndarray:
+        """Rates (N, C, S) up to and including the origins."""
+        return past(self.values, origins, self.context)
 
-    @classmethod
-    def presets(cls) -> dict[str, dict[str, Any]]:
-        return {
-            "smoke": {"horizons": (12,), "epochs": 1, "seeds": 1, "blocks": 1, "batch": 1024},
-            "default": {"horizons": (96,), "seeds": 2},
-            "full": {},
-        }
+    def future(self, origins: np.ndarray) -> np.ndarray:
+        """Rates (N, H, S) after the origins."""
+        return future(self.values, origins, self.horizon)
+
+    def by_series(self, origins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Contexts (N S, C) and targets (N S, H) of each series, less its last known rate."""
+        known = self.past(origins)
+        last = known[:, -1:]
+        return flattened(known - last), flattened(self.future(origins) - last)
+
+    def rates(self, changes: np.ndarray, origins: np.ndarray) -> np.ndarray:
+        """Rates (N, H, S) of changes (N S, H) from the last known rate."""
+        by_window = changes.reshape(len(origins), -1, self.horizon).transpose(0, 2, 1)
+        return by_window + self.past(origins)[:, -1:]
+
+
+def flattened(windows: np.ndarray) -> np.ndarray:
+    """Windows (N, ., S) as rows of one series each (N S, .), float32."""
+    return windows.transpose(0, 2, 1).reshape(-1, windows.shape[1]).astype(np.float32)
 
 
 def load(path: Path) -> np.ndarray:
-    """Rates (T, S) of a text table without a header. Raises InputError for anything else."""
+    """Rates (T, S) of a text table without a header. Raises InputError for any other file."""
     try:
-        with (
-            gzip.open(path, "rt") if path.suffix == ".gz" else open(path, encoding="utf-8") as file
-        ):
-            values = np.loadtxt(file, delimiter=",", ndmin=2)
+        rates = np.loadtxt(path, delimiter=",", ndmin=2, encoding="utf-8")
     except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())[:150]
         raise InputError(
-            f"{path}: a table of rates, comma separated and without a header, is needed ({' '.join(str(error).split())[:150]})"
+            f"{path}: a table of rates, comma separated and without a header, is needed ({reason})"
         ) from None
-    if not np.isfinite(values).all():
+    bad = np.argwhere(~np.isfinite(rates))
+    if len(bad):
         raise InputError(
-            f"{path}: row {np.argwhere(~np.isfinite(values))[0, 0] + 1} holds a value that is not finite; every rate is needed"
+            f"{path}: row {bad[0, 0] + 1} holds a value that is not finite; every rate is needed"
         )
-    return values
+    return rates
 
 
-def parts_of(steps: int, context: int, horizon: int) -> dict[str, np.ndarray]:
-    """Origins of each part, 70 %, 10 % and 20 % of the rows; contexts may reach back into the part before, targets may not."""
-    train_end, test_start = int(steps * 0.7), steps - int(steps * 0.2)
-    parts = {
-        "train": np.arange(context - 1, train_end - horizon),
-        "validation": np.arange(train_end - 1, test_start - horizon),
-        "test": np.arange(test_start - 1, steps - horizon),
-    }
-    for name, at in parts.items():
-        if not len(at):
+def split_by_share(steps: int, context: int, horizon: int) -> Parts:
+    """Origins of each part: 70 %, 10 % and 20 % of the rows.
+
+    Contexts may reach back into the part before, targets may not. Raises InputError for a part
+    without a window.
+    """
+    train_end = int(steps * TRAIN_SHARE)
+    test_start = steps - int(steps * TEST_SHARE)
+    parts = Parts(
+        train=np.arange(context - 1, train_end - horizon),
+        validation=np.arange(train_end - 1, test_start - horizon),
+        test=np.arange(test_start - 1, steps - horizon),
+        train_end=train_end,
+    )
+    for name, origins in (
+        ("train", parts.train),
+        ("validation", parts.validation),
+        ("test", parts.test),
+    ):
+        if not len(origins):
             raise InputError(
-                f"{steps} rows give no {name} window of {context} + {horizon} rows; give a longer table or a shorter --horizons"
+                f"{steps} rows give no {name} window of {context} + {horizon} rows; "
+                "give a longer table or a shorter --horizons"
             )
     return parts
 
 
-def build(config: Config, horizon: int, seed: int) -> keras.Model:
-    """One series' context (B, C) to its next values (B, H), all of them less the last one known; zero before training."""
+def z_scored(rates: np.ndarray) -> np.ndarray:
+    """Rates (T, S) less the mean of the training part, over its deviation."""
+    train = rates[: int(len(rates) * TRAIN_SHARE)]
+    return (rates - train.mean(0)) / np.maximum(train.std(0), 1e-12)
+
+
+# ----------------------------------------------------------------------------------- training
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained network's forecasts, as changes (N S, H) from the last known rate."""
+
+    validation: np.ndarray
+    test: np.ndarray
+    params: int
+    seconds: float
+
+
+def build(config: ExchangeConfig, horizon: int, seed: int) -> keras.Model:
+    """One series' context (B, C) to its next values (B, H), both less its last known value.
+
+    Before training the network forecasts zero: no change.
+    """
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((config.context,))
     patches = layers.Reshape((config.context // config.patch, config.patch))(inputs)
-    token = encoder(
-        patches,
-        1,
-        width=config.width,
-        blocks=config.blocks,
-        heads=config.heads,
-        key=config.key,
-        feed_forward=0,
-        norm="pre",
-        dropout=config.dropout,
-    )
-    return keras.Model(
-        inputs,
-        layers.Dense(horizon, kernel_initializer="zeros", name="head")(layers.Flatten()(token)),
-    )
+    token = encoder(patches, 1, config.encoder)  # (B, 1, width)
+    head = layers.Dense(horizon, kernel_initializer="zeros", name="head")
+    return keras.Model(inputs, head(layers.Flatten()(token)))
 
 
-def apart(
-    values: np.ndarray, at: np.ndarray, context: int, horizon: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Contexts (N S, C) and targets (N S, H) of each series on its own, less its last known value, float32."""
-    seen, ahead = past(values, at, context), future(values, at, horizon)
-    last = seen[:, -1:]
-    return tuple(
-        (part - last).transpose(0, 2, 1).reshape(-1, part.shape[1]).astype(np.float32)
-        for part in (seen, ahead)
-    )
-
-
-def train(
-    config: Config,
-    run: Run,
-    values: np.ndarray,
-    parts: dict[str, np.ndarray],
-    horizon: int,
-    seed: int,
-) -> dict[str, Any]:
-    """One network, of the pass that was best on validation; its forecasts of the validation and of the test part less the last
-    value (N S, H)."""
-    start, name = time.perf_counter(), f"{horizon}-{seed}"
-    model = build(config, horizon, seed)
-    optimiser = keras.optimizers.AdamW(
-        config.lr, weight_decay=config.weight_decay, global_clipnorm=1.0
-    )
-    inputs, targets = apart(values, parts["train"], config.context, horizon)
-    seen, ahead = apart(values, parts["validation"], config.context, horizon)
+def training_step(
+    model: keras.Model, optimiser: keras.Optimizer
+) -> Callable[[np.ndarray, np.ndarray], tf.Tensor]:
+    """One traced step of the optimiser on contexts (B, C) and targets (B, H): the squared error."""
 
     @tf.function
-    def step(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    def step(contexts: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
-        optimiser.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+            loss = tf.reduce_mean((model(contexts, training=True) - targets) ** 2)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimiser.apply(gradients, model.trainable_variables)
         return loss
 
-    best, weights = float(np.mean(ahead**2)), model.get_weights()
-    run.log(0, 0, "validation", **{f"mse_{name}": best})
-    with run.stoppable(lambda: None) as stop_here:
-        for epoch in progress(range(1, config.epochs + 1), f"horizon {horizon}, seed {seed}"):
-            order = np.random.default_rng((seed, epoch)).permutation(len(inputs))
-            for place in range(len(order) // config.batch):
-                at = order[place * config.batch : (place + 1) * config.batch]
-                stop_here(place, float(step(inputs[at], targets[at])))
-            mse = float(np.mean((model.predict(seen, 1024, verbose=0) - ahead) ** 2))
-            run.log(epoch, epoch, "validation", **{f"mse_{name}": mse})
+    return step
+
+
+def train(config: ExchangeConfig, run: Run, benchmark: Benchmark, seed: int) -> Trained:
+    """Trains one network and forecasts with the epoch that was best on validation."""
+    start = time.perf_counter()
+    horizon = benchmark.horizon
+    name = f"mse_{horizon}-{seed}"
+    contexts, targets = benchmark.by_series(benchmark.parts.train)
+    known, truth = benchmark.by_series(benchmark.parts.validation)
+
+    # Model and optimiser:
+    model = build(config, horizon, seed)
+    optimiser = keras.optimizers.AdamW(
+        config.lr, weight_decay=config.weight_decay, global_clipnorm=config.clip_norm
+    )
+    step = training_step(model, optimiser)
+
+    # The untrained network, which is no change, is the first candidate:
+    best = float(np.mean(truth**2))
+    weights = model.get_weights()
+    run.log(0, 0, "validation", **{name: best})
+    epochs = range(1, config.epochs + 1)
+    with run.stoppable(lambda: None) as check:
+        for epoch in progress(epochs, f"horizon {horizon}, seed {seed}"):
+            order = np.random.default_rng((seed, epoch)).permutation(len(contexts))
+            for batch in range(len(order) // config.batch):
+                rows = order[batch * config.batch : (batch + 1) * config.batch]
+                check(batch, float(step(contexts[rows], targets[rows])))
+
+            prediction = model.predict(known, PREDICT_BATCH, verbose=0)
+            mse = float(np.mean((prediction - truth) ** 2))
+            run.log(epoch, epoch, "validation", **{name: mse})
             if mse < best:
-                best, weights = mse, model.get_weights()
+                best = mse
+                weights = model.get_weights()
+
+    # Forecasts of the best epoch:
     model.set_weights(weights)
-    told = {
-        part: model.predict(apart(values, parts[part], config.context, horizon)[0], 1024, verbose=0)
-        for part in ("validation", "test")
-    }
-    return told | {"params": model.count_params(), "seconds": time.perf_counter() - start}
+    test, _ = benchmark.by_series(benchmark.parts.test)
+    return Trained(
+        model.predict(known, PREDICT_BATCH, verbose=0),
+        model.predict(test, PREDICT_BATCH, verbose=0),
+        model.count_params(),
+        time.perf_counter() - start,
+    )
 
 
-def allowed(forecast: np.ndarray, actual: np.ndarray, still: np.ndarray, horizon: int) -> bool:
-    """Whether forecasts (N, H, S) of the validation part beat no change there, by Diebold-Mariano at 5 %: its windows overlap
-    almost wholly, and a smaller error alone says little. Fewer windows than two horizons say nothing."""
-    if len(actual) < 2 * horizon:
+# --------------------------------------------------------------------------------- evaluation
+
+
+def beats_no_change(
+    forecast: np.ndarray, actual: np.ndarray, unchanged: np.ndarray, significance: float
+) -> bool:
+    """Whether forecasts (N, H, S) of the validation part beat no change by Diebold-Mariano's test.
+
+    A smaller error alone says little, because the windows overlap almost wholly; fewer windows
+    than two horizons say nothing.
+    """
+    count, horizon, _ = actual.shape
+    if count < 2 * horizon:
         return False
-    mine, its = (((told - actual) ** 2).mean((1, 2)) for told in (forecast, still))
-    statistic, p = diebold_mariano(mine, its, horizon)
-    return statistic < 0 and p < 0.05
+    loss = ((forecast - actual) ** 2).mean((1, 2))  # (N,)
+    reference = ((unchanged - actual) ** 2).mean((1, 2))
+    statistic, p = diebold_mariano(loss, reference, horizon)
+    return statistic < 0 and p < significance
 
 
-def main(config: Config) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Weights, seconds of one training and largest memory of a network; None for a baseline."""
+
+    params: int | None = None
+    seconds: float | None = None
+    peak_mb: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One line of the benchmark's table: forecasts (N, H, S), one per seed."""
+
+    model: str
+    variant: str
+    forecasts: list[np.ndarray]
+    cost: Cost = Cost()
+
+
+def rows_of(line: Entry, actual: np.ndarray, horizon: int) -> list[Row]:
+    """Mean squared and mean absolute error against the actual rates (N, H, S)."""
+    rows = []
+    for metric, power in (("mse", 2), ("mae", 1)):
+        scores = [float((np.abs(each - actual) ** power).mean()) for each in line.forecasts]
+        value, std = mean_and_std(scores)
+        row = Row(
+            protocol="held-out",
+            split="test",
+            model=line.model,
+            variant=line.variant,
+            metric=metric,
+            value=value,
+            std=std,
+            n_seeds=len(scores),
+            horizon=horizon,
+            params=line.cost.params,
+            seconds=line.cost.seconds,
+            peak_mb=line.cost.peak_mb,
+        )
+        rows.append(row)
+    return rows
+
+
+def score(config: ExchangeConfig, run: Run, benchmark: Benchmark) -> list[Row]:
+    """Trains every network of one horizon and scores them and their baselines on the test part."""
+    parts = benchmark.parts
+    horizon = benchmark.horizon
+    trained = [
+        run.memo(f"{horizon}-{seed}", train, config, run, benchmark, seed)
+        for seed in range(config.seeds)
+    ]
+
+    # Validation decides whether the mean of the networks is used at all:
+    validation = [benchmark.rates(each.validation, parts.validation) for each in trained]
+    better = beats_no_change(
+        np.mean(validation, 0),
+        benchmark.future(parts.validation),
+        no_change(benchmark.past(parts.validation), horizon),
+        config.significance,
+    )
+    run.note(**{f"better_on_validation_{horizon}": better})
+
+    # Baselines and networks on the test part:
+    known = benchmark.past(parts.test)
+    unchanged = no_change(known, horizon)
+    ridge = RidgeWindow(log=False).fit(
+        benchmark.past(parts.train),
+        benchmark.future(parts.train),
+        benchmark.past(parts.validation),
+        benchmark.future(parts.validation),
+    )
+    networks = [benchmark.rates(each.test, parts.test) for each in trained]
+    mean = np.mean(networks, 0)
+    seconds = float(np.mean([each.seconds for each in trained]))
+    cost = Cost(trained[0].params, round(seconds, 1), peak_mb())
+    chosen = mean if better else unchanged
+    rule = "its mean where validation shows it better, else no change"
+    lines = [
+        Entry("no change", "last rate", [unchanged]),
+        Entry("NLinear", "ridge, one a series", [ridge.predict(known)]),
+        Entry("Transformer", "as trained", networks, cost),
+        Entry("Transformer", f"mean of {config.seeds} seeds", [mean], cost),
+        Entry("Transformer", rule, [chosen], cost),
+    ]
+    actual = benchmark.future(parts.test)
+    return [row for line in lines for row in rows_of(line, actual, horizon)]
+
+
+def main(config: ExchangeConfig) -> Results:
+    # Data: checked before anything is written
     path = config.data or data_folder() / "exchange_rate_lai2017.txt.gz"
     if not path.exists():
         raise InputError(
-            f"{path} is not there; get exchange_rate.txt.gz from github.com/laiguokun/multivariate-time-series-data and name it with --data"
+            f"{path} does not exist; get exchange_rate.txt.gz from "
+            "github.com/laiguokun/multivariate-time-series-data and name it with --data"
         )
-    if config.patch < 1 or config.context % config.patch:
-        raise InputError(f"--patch {config.patch} does not divide --context {config.context}")
     rates = load(path)
-    parts = {horizon: parts_of(len(rates), config.context, horizon) for horizon in config.horizons}
-    known = rates[: int(len(rates) * 0.7)]
-    values = (rates - known.mean(0)) / np.maximum(known.std(0), 1e-12)
-    with Run(
-        config,
-        config.out or HERE / "results" / "exchange" / config.preset,
-        __file__,
-        "exchange",
-        {"path": path.name, "sha256": sha256(path), "rows": len(rates)},
-    ) as run:
-        table: list[dict[str, Any]] = []
-        for horizon, part in parts.items():
-            seen, ahead = (
-                {name: cut(values, at, length) for name, at in part.items()}
-                for cut, length in ((past, config.context), (future, horizon))
-            )
-            done = [
-                run.memo(
-                    f"{horizon}-{seed}", partial(train, config, run, values, part, horizon, seed)
-                )
-                for seed in range(config.seeds)
-            ]
-            told = {
-                name: [
-                    one[name].reshape(len(ahead[name]), -1, horizon).transpose(0, 2, 1)
-                    + seen[name][:, -1:]
-                    for one in done
-                ]
-                for name in ("validation", "test")
-            }
-            still = {name: no_change(seen[name], horizon) for name in told}
-            better = allowed(
-                np.mean(told["validation"], 0), ahead["validation"], still["validation"], horizon
-            )
-            run.note(**{f"better_on_validation_{horizon}": better})
-            ridge = RidgeWindow(log=False).fit(
-                seen["train"], ahead["train"], seen["validation"], ahead["validation"]
-            )
-            mean = np.mean(told["test"], 0)
-            cases = [
-                ("no change", "last rate", [still["test"]]),
-                ("NLinear", "ridge, one a series", [ridge.predict(seen["test"])]),
-                ("Transformer", "as trained", told["test"]),
-                ("Transformer", f"mean of {config.seeds} seeds", [mean]),
-                (
-                    "Transformer",
-                    "its mean where validation shows it better, else no change",
-                    [mean if better else still["test"]],
-                ),
-            ]
-            for model, variant, forecasts in cases:
-                facts = (
-                    {
-                        "params": done[0]["params"],
-                        "seconds": round(float(np.mean([one["seconds"] for one in done])), 1),
-                        "peak_mb": peak_mb(),
-                    }
-                    if model == "Transformer"
-                    else {}
-                )
-                for metric, power in (("mse", 2), ("mae", 1)):
-                    scores = [
-                        float((np.abs(forecast - ahead["test"]) ** power).mean())
-                        for forecast in forecasts
-                    ]
-                    deviation = float(np.std(scores, ddof=1)) if len(scores) > 1 else None
-                    table.append(
-                        {
-                            "protocol": "held-out",
-                            "split": "test",
-                            "model": model,
-                            "variant": variant,
-                            "metric": metric,
-                            "value": float(np.mean(scores)),
-                            "std": deviation,
-                            "n_seeds": len(scores),
-                            "horizon": horizon,
-                            **facts,
-                        }
-                    )
-        results = run.finish(table, INFO)
-    print(f"{'horizon':>8} {'model':14}{'variant':60}{'MSE':>9}")
-    for row in results["rows"]:
-        if row["metric"] == "mse":
-            print(f"{row['horizon']:8} {row['model']:14}{row['variant']:60}{row['value']:9.4f}")
+    values = z_scored(rates)
+    benchmarks = []
+    for horizon in config.horizons:
+        parts = split_by_share(len(rates), config.context, horizon)
+        benchmarks.append(Benchmark(values, parts, config.context, horizon))
+
+    # One benchmark per horizon: train, choose on validation, score on the test part
+    folder = config.out or HERE / "results" / "exchange" / config.preset
+    provenance = {"path": path.name, "sha256": sha256(path), "rows": len(rates)}
+    with Run(config, folder, __file__, "exchange", provenance) as run:
+        rows = []
+        for benchmark in benchmarks:
+            rows += score(config, run, benchmark)
+        results = run.finish(rows, METRICS_INFO)
+    print_table(results["rows"], {"mse": "MSE"}, index=("horizon", "model", "variant"))
     return results
 
 
 if __name__ == "__main__":
-    entry(lambda: main(parse(Config)))
+    entry(main, OPTIONS)

@@ -2,104 +2,107 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
+import assignment2.config
+from assignment3.config import NORMALISATIONS, Normalisation, ensemble_label
 from common.figures import (
     MARKERS,
     PALETTE,
-    by_horizon,
-    calibration,
-    cells,
-    fans_of,
     figure,
     learning_curve,
     panels,
     read_run,
-    seed_curves,
     tidy,
+)
+from common.files import JsonObject
+from common.forecasting.assigned import CourseSteps, window_label
+from common.forecasting.ensemble import ModelKey, Pair
+from common.forecasting.figures import by_horizon, calibration, cells, fans_of, seed_curves
+
+Arrays = Mapping[str, np.ndarray]  # of predictions.npz
+
+KNOWN_STEPS = 12  # of the course's window are drawn before the steps ahead
+DRAWN: tuple[tuple[str, str, CourseSteps], ...] = (  # network, how it decodes, which steps
+    ("Transformer", "", "trained"),
+    ("Transformer", "", "next"),
+    ("Seq2Seq", ", teacher forced", "trained"),
+    ("Seq2Seq", ", free-running", "next"),
+)
+AGAINST = (  # (metric, its p, title) of one model against another
+    ("rmse_against", "p_rmse_against", "RMSE"),
+    ("crps_against", "p_crps_against", "CRPS"),
 )
 
 
 def draw_figures(folder: Path) -> None:
     """Draws every figure of a finished run into its folder."""
     record, table = read_run(folder)
-    held = np.load(folder / "predictions.npz", allow_pickle=False)
+    arrays = np.load(folder / "predictions.npz", allow_pickle=False)
+    log = pd.read_csv(folder / "metrics.csv")
+    series = [str(name) for name in arrays["series"]]
     test = table[(table.protocol == "held-out") & (table.split == "test")]
-    series = [str(name) for name in held["series"]]
-    means = {
-        name.partition(",")[0]: name
-        for name in test.variant.unique()
-        if name.endswith("seeds") and "against" not in name
+    seeds = record["config"]["seeds"]
+    transformers: dict[Normalisation, ModelKey] = {
+        normalisation: ("Transformer", ensemble_label(seeds, normalisation))
+        for normalisation in NORMALISATIONS
     }
-    shown = ~test.variant.str.contains("not recalibrated|against") & ~test.variant.isin(
-        ["log", "MinMax", "quantile head"]
-    )
-    fans_of(folder / "forecast_fans.png", record, held)
-    by_horizon(folder / "error_by_horizon.png", record, test[shown], "Transformer")
-    for name in ("log", "MinMax"):
-        cells(
-            folder / f"error_by_cell_{name.lower()}.png",
-            record,
-            test,
-            series,
-            "Transformer",
-            means[name],
-        )
-    against = (
-        ("rmse_against", "p_rmse_against", "RMSE"),
-        ("crps_against", "p_crps_against", "CRPS"),
-    )
-    seq2seq = next(
-        name
-        for name in test[test.model == "Seq2Seq"].variant.unique()
-        if name.startswith("mean of") and name.endswith("seeds")
-    )
-    for one, (model, variant), title in (
-        ("log", ("Seq2Seq", seq2seq), "Seq2Seq"),
-        ("log", ("Transformer", means["MinMax"]), "MinMax"),
+    seq2seq: ModelKey = ("Seq2Seq", assignment2.config.ensemble_label(seeds))
+
+    # The mean forecasts beside the baselines, by step and by series:
+    fans_of(folder / "forecast_fans.png", record, arrays)
+    shown = ensembles_and_baselines(test, [*transformers.values(), seq2seq])
+    by_horizon(folder / "error_by_horizon.png", record, shown, "Transformer")
+    for normalisation, (model, variant) in transformers.items():
+        path = folder / f"error_by_cell_{normalisation}.png"
+        cells(path, record, test, series, model, variant)
+
+    # The Transformer behind log against the two others, by series and step:
+    for path, other, name in (
+        (folder / "log_against_seq2seq.png", seq2seq, "Seq2Seq"),
+        (folder / "log_against_minmax.png", transformers["minmax"], "MinMax"),
     ):
+        variant = Pair(transformers["log"], other).variant
         titled = [
-            (metric, p, f"{label}, Transformer (log) over {title}") for metric, p, label in against
+            (metric, p, f"{title}, Transformer (log) over {name}") for metric, p, title in AGAINST
         ]
-        path = folder / f"log_against_{title.lower()}.png"
-        cells(
-            path,
-            record,
-            test,
-            series,
-            "Transformer",
-            f"{means[one]} against {model}, {variant}",
-            titled,
-        )
-    calibration(folder / "calibration.png", record, held)
-    attention(folder, record, held)
-    curves(folder, record)
-    assigned(folder, record, held, series)
+        cells(path, record, test, series, "Transformer", variant, titled)
+
+    calibration(folder / "calibration.png", record, arrays)
+    attention(folder / "attention.png", record, arrays["attention_mean"])
+    learning_curves(folder / "learning_curves.png", record, log)
+    as_assigned(folder / "as_assigned.png", record, arrays, series)
 
 
-def attention(folder: Path, record: dict[str, Any], held: Any) -> None:
-    """Where the last block's heads look, by step ahead: the mean over the test part."""
-    weights = held["attention_mean"]  # (A, H, T)
-    with figure(
-        folder / "attention.png",
-        record,
-        **(panels(len(weights)) | {"sharex": True, "sharey": True}),
-    ) as (picture, axes):
+def ensembles_and_baselines(test: pd.DataFrame, ensembles: list[ModelKey]) -> pd.DataFrame:
+    """The rows of the mean forecasts and of every model that is not trained here."""
+    trained = {model for model, _ in ensembles}
+    keys = zip(test.model, test.variant, strict=True)
+    shown = [key in ensembles or key[0] not in trained for key in keys]
+    return test[shown]
+
+
+def attention(path: Path, record: JsonObject, weights: np.ndarray) -> None:
+    """Mean attention (A, H, T) of the last block's heads, by step ahead."""
+    grid = panels(len(weights)) | {"sharex": True, "sharey": True}
+    largest = float(weights.max())
+    with figure(path, record, **grid) as (picture, axes):
         for head, (panel, part) in enumerate(zip(axes.flat, weights, strict=False), 1):
-            extent = (-part.shape[1] + 0.5, 0.5, len(part) + 0.5, 0.5)
+            horizon, steps = part.shape
             image = panel.imshow(
                 part,
                 cmap="cividis",
                 aspect="auto",
-                extent=extent,
+                extent=(-steps + 0.5, 0.5, horizon + 0.5, 0.5),
                 vmin=0,
-                vmax=float(weights.max()),
+                vmax=largest,
             )
-            panel.set(title=f"head {head}", yticks=range(1, len(part) + 1))
+            panel.set(title=f"head {head}", yticks=range(1, horizon + 1))
             panel.grid(False)
         for panel in axes.flat[len(weights) :]:
             panel.axis("off")
@@ -114,90 +117,71 @@ def attention(folder: Path, record: dict[str, Any], held: Any) -> None:
         )
 
 
-def curves(folder: Path, record: dict[str, Any]) -> None:
+def learning_curves(path: Path, record: JsonObject, log: pd.DataFrame) -> None:
     """As-assigned training losses, and the validation CRPS of every held-out network."""
-    log = pd.read_csv(folder / "metrics.csv")
-    with figure(folder / "learning_curves.png", record, (12, 3), 1, 4) as (_, axes):
-        names = {
-            "assigned_log": "Transformer, log",
-            "assigned_minmax": "Transformer, MinMax",
-            "assigned_seq2seq_log": "Seq2Seq, log",
-            "assigned_seq2seq_minmax": "Seq2Seq, MinMax",
-        }
-        for number, (name, label) in enumerate(names.items()):
-            learning_curve(
-                axes[0],
-                log,
-                "train",
-                name,
-                color=PALETTE[number],
-                label=label,
-                ls="-" if number < 2 else "--",
-            )
-        axes[0].set(
-            yscale="log", xlabel="epoch", ylabel="training MSE (normalised)", title="As assigned"
-        )
-        axes[0].legend()
-        for panel, prefix, title in zip(
-            axes[1:],
-            ("crps_log-", "crps_minmax-", "crps_seed"),
-            ("Transformer, log", "Transformer, MinMax", "Seq2Seq"),
-            strict=True,
+    with figure(path, record, (12, 3), 1, 4) as (_, (first, *held_out)):
+        number = 0
+        for model, prefix, line in (
+            ("Transformer", "assigned_", "-"),
+            ("Seq2Seq", "assigned_seq2seq_", "--"),
         ):
+            for normalisation, label in NORMALISATIONS.items():
+                style = {"color": PALETTE[number], "label": f"{model}, {label}", "ls": line}
+                learning_curve(first, log, "train", prefix + normalisation, **style)
+                number += 1
+        first.set(
+            yscale="log",
+            xlabel="epoch",
+            ylabel="training MSE (normalised)",
+            title="As assigned",
+        )
+        first.legend()
+
+        curves = {
+            "crps_log-": "Transformer, log",
+            "crps_minmax-": "Transformer, MinMax",
+            "crps_seed": "Seq2Seq",
+        }
+        for panel, (prefix, title) in zip(held_out, curves.items(), strict=True):
             seed_curves(panel, log, prefix)
-            panel.set(
-                title=f"Held out: {title}", ylabel=panel.get_ylabel() if panel is axes[1] else ""
-            )
+            panel.set_title(f"Held out: {title}")
+            if panel is not held_out[0]:
+                panel.set_ylabel("")
 
 
-def assigned(folder: Path, record: dict[str, Any], held: Any, series: list[str]) -> None:
-    """The end of the course's window and the steps after it, MinMax: truth, both networks, no change."""
-    seen, coming = held["assigned | seen"], held["assigned | coming"]
-    horizon, shown = len(coming), 12
-    lines = (
-        ("Transformer, MinMax", "trained window", "Transformer, trained window"),
-        ("Transformer, MinMax", "next steps", "Transformer, next steps"),
-        (
-            "Seq2Seq, MinMax",
-            "teacher forced, trained window",
-            "Seq2Seq teacher forced, trained window",
-        ),
-        ("Seq2Seq, MinMax", "free-running, next steps", "Seq2Seq free-running, next steps"),
-    )
-    with figure(folder / "as_assigned.png", record, **panels(len(series))) as (picture, axes):
-        for s, (name, panel) in enumerate(zip(series, axes.flat, strict=False)):
-            panel.plot(
-                np.arange(-shown, horizon) + 1,
-                np.concatenate([seen, coming])[-shown - horizon :, s],
-                color="black",
-                lw=1,
-                label="price",
-            )
-            for number, (model, way, label) in enumerate(lines):
-                ahead = np.arange(1 - horizon, 1) + (horizon if way.endswith("next steps") else 0)
-                panel.plot(
-                    ahead,
-                    held[f"assigned | {model}, {way}"][:, s],
-                    color=PALETTE[number],
-                    marker=MARKERS[number],
-                    ms=3,
-                    label=label,
-                )
-            panel.plot(
-                np.arange(1, horizon + 1),
-                np.repeat(seen[-1, s], horizon),
-                color="#888888",
-                ls=":",
-                label="no change",
-            )
-            panel.axvspan(0.5 - horizon, 0.5, color="#EEEEEE", zorder=0)
-            panel.set(
-                title=name,
-                xlabel="step (0: end of the trained window)",
-                ylabel="price (USD)" if s % axes.shape[1] == 0 else "",
-            )
+def as_assigned(path: Path, record: JsonObject, arrays: Arrays, series: list[str]) -> None:
+    """The end of the course's window and the steps after it, MinMax, one panel per series."""
+    with figure(path, record, **panels(len(series))) as (picture, axes):
+        for number, (name, panel) in enumerate(zip(series, axes.flat, strict=False)):
+            course_window(panel, arrays, number)
+            panel.set_title(name)
+            panel.set_xlabel("step (0: end of the trained window)")
+            panel.set_ylabel("price (USD)" if number % axes.shape[1] == 0 else "")
         tidy(axes, len(series))
         picture.suptitle(
             "As assigned, MinMax: the grey steps were trained on, the five after them were not",
             fontsize=10,
         )
+
+
+def course_window(panel: Axes, arrays: Arrays, series: int) -> None:
+    """Truth, both networks behind MinMax and no change for one series."""
+    seen = arrays["assigned | seen"][:, series]  # (T,)
+    coming = arrays["assigned | coming"][:, series]  # (H,)
+    horizon = len(coming)
+    trained_steps = np.arange(1 - horizon, 1)
+    next_steps = np.arange(1, horizon + 1)
+
+    shown = np.arange(-KNOWN_STEPS, horizon) + 1
+    truth = np.concatenate([seen, coming])[-len(shown) :]
+    panel.plot(shown, truth, color="black", lw=1, label="price")
+    for number, (model, decoding, window) in enumerate(DRAWN):
+        variant = f"{NORMALISATIONS['minmax']}{decoding}"
+        forecast = arrays[f"assigned | {model}, {window_label(variant, window)}"][:, series]  # (H,)
+        steps = trained_steps if window == "trained" else next_steps
+        style = {"color": PALETTE[number], "marker": MARKERS[number], "ms": 3}
+        label = window_label(f"{model}{decoding}", window)
+        panel.plot(steps, forecast, label=label, **style)
+    unchanged = np.repeat(seen[-1], horizon)
+    panel.plot(next_steps, unchanged, color="#888888", ls=":", label="no change")
+    panel.axvspan(0.5 - horizon, 0.5, color="#EEEEEE", zorder=0)

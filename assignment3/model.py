@@ -1,231 +1,230 @@
-"""A Transformer encoder (Vaswani et al. 2017) from Keras' own layers, as the course had it and as a distribution forecaster.
+"""A Transformer encoder (Vaswani et al. 2017) from Keras' layers, as the course had it and as a
+forecaster of distributions.
 
-Shape letters: B batch, N windows, C context, T tokens, H horizon, S series, I inputs a token, W width, A heads, K key width, Q quantile levels.
+Shape letters: B batch, N windows, C context, T tokens, H horizon, S series, I inputs per token,
+R positions read out, W width, A heads, K key width, D decays, Q quantile levels.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TypeAlias
 
 import numpy as np
 
 from assignment3.backend import keras, layers, ops, tf
-from common.backtest import LEVELS
+from assignment3.config import (
+    COURSE_ENCODER,
+    EncoderSettings,
+    ForecasterSettings,
+    Normalisation,
+)
 from common.cli import InputError
-from common.run import atomic_path
-from common.windows import MinMax, calendar, ewma_matrices, steps_ahead
+from common.files import JsonObject, atomic_path
+from common.forecasting.metrics import LEVELS
+from common.forecasting.windows import MinMax, Windows, calendar, ewma_matrices, steps_ahead
 
-Normalisation = Literal["log", "minmax"]
-NORMALISATIONS: dict[Normalisation, str] = {
-    "log": "log",
-    "minmax": "MinMax",
-}  # and what tables call them
+Tensor: TypeAlias = "tf.Tensor | keras.KerasTensor"
+
 LEVELS32 = LEVELS.astype(np.float32)
+CALENDAR = 6  # columns of `calendar`
+CHANGE_LIMIT = 10  # a change counts for the volatility up to this many usual ones
+VARIANCE_FLOOR = 1e-3  # of a series that does not move
+LEVEL_10, LEVEL_90 = 9, -10  # where LEVELS holds 10 % and 90 %: half their distance is the spread
+BLOCK = 256  # windows that are forecast at once
+MAP_WINDOWS = 200  # about as many windows make the mean attention map
+
+
+# ------------------------------------------------------------------------------------ encoder
 
 
 @keras.saving.register_keras_serializable("assignment3")
 class SinusoidalPositions(layers.Layer):
-    """Adds to tokens (B, T, W) the position code of Vaswani et al. 2017, section 3.5: sines in the even columns, cosines in the odd ones."""
+    """Adds the position code of Vaswani et al. 2017, section 3.5, to tokens (B, T, W).
+
+    Sines stand in the even columns, cosines in the odd ones.
+    """
 
     def build(self, shape: tuple[int | None, int, int]) -> None:
-        position, column = np.arange(shape[1])[:, None], np.arange(shape[2])
-        angle = position / 10_000 ** (2 * (column // 2) / shape[2])
-        self.code = np.where(column % 2 == 0, np.sin(angle), np.cos(angle)).astype(
-            np.float32
-        )  # (T, W)
+        _, length, width = shape
+        position = np.arange(length)[:, None]  # (T, 1)
+        column = np.arange(width)
+        angle = position / 10_000 ** (2 * (column // 2) / width)  # (T, W)
+        code = np.where(column % 2 == 0, np.sin(angle), np.cos(angle))
+        self.code = code.astype(np.float32)
         super().build(shape)
 
-    def call(self, tokens: Any) -> Any:
+    def call(self, tokens: Tensor) -> Tensor:
         return tokens + ops.cast(self.code, tokens.dtype)
 
 
 @keras.saving.register_keras_serializable("assignment3")
 class Attention(layers.MultiHeadAttention):
-    """Keras' MultiHeadAttention with the heads brought to the front before its two products: the same numbers from the same
-    weights, but two batched matrix products where Keras' einsum transposes the scores (1.25 times as fast a training step)."""
+    """Keras' MultiHeadAttention with the heads brought to the front before its two products.
+
+    The same numbers from the same weights, but two batched matrix products where Keras' einsum
+    transposes the scores: a training step is 1.25 times as fast.
+    """
 
     def _compute_attention(
         self,
-        query,
-        key,
-        value,
-        attention_mask=None,
-        training=None,
-        return_attention_scores=False,
-        use_causal_mask=False,
-    ):
-        query, key, value = (
-            ops.transpose(part, (0, 2, 1, 3)) for part in (query, key, value)
-        )  # (B, A, T, K)
-        scores = ops.matmul(query * self._inverse_sqrt_key_dim, ops.transpose(key, (0, 1, 3, 2)))
-        weights = ops.softmax(scores)  # (B, A, T, T)
-        output = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, T, A, K)
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: None = None,
+        training: bool | None = None,
+        return_attention_scores: bool = False,
+        use_causal_mask: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        query = ops.transpose(query, (0, 2, 1, 3))  # (B, A, R, K)
+        key = ops.transpose(key, (0, 2, 1, 3))  # (B, A, T, K)
+        value = ops.transpose(value, (0, 2, 1, 3))  # (B, A, T, K)
+        columns = ops.transpose(key, (0, 1, 3, 2))  # (B, A, K, T)
+        scores = ops.matmul(query * self._inverse_sqrt_key_dim, columns)  # (B, A, R, T)
+        weights = ops.softmax(scores)
+        output = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, R, A, K)
         return output, weights if return_attention_scores else None
 
 
-def encoder(
-    inputs: Any,
-    read: int,
-    *,
-    width: int,
-    blocks: int,
-    heads: int,
-    key: int,
-    feed_forward: int,
-    norm: str,
-    dropout: float,
-) -> Any:
-    """Dense embedding, sinusoidal positions and encoder blocks over tokens (B, T, I); the last `read` positions (B, read, W).
+def encoder(inputs: Tensor, read: int, settings: EncoderSettings) -> Tensor:
+    """Encoder over tokens (B, T, I); returns the last `read` positions (B, R, W).
 
-    `feed_forward` 0 is the course's single ReLU layer of the width, otherwise the hidden units of the paper's two layers;
-    `norm` is "post" (the paper's) or "pre". The last block is computed only where it is read: the rest would change nothing.
+    The last block is computed only where it is read: the rest would change nothing.
     """
-    tokens = SinusoidalPositions()(
-        layers.Dense(width, name="embedding")(layers.Dropout(dropout)(inputs))
-    )  # (B, T, W)
-
-    def before(part: Any) -> Any:
-        return layers.LayerNormalization()(part) if norm == "pre" else part
-
-    def after(part: Any, added: Any) -> Any:
-        total = layers.Add()([part, added])
-        return layers.LayerNormalization()(total) if norm == "post" else total
-
-    for number in range(1, blocks + 1):
-        source = before(tokens)
-        last = np.s_[:, -read:] if number == blocks else np.s_[:, :]
-        here = after(
-            tokens[last], Attention(heads, key, name=f"attention_{number}")(source[last], source)
-        )
-        hidden = layers.Dense(feed_forward or width, "relu", name=f"feed_forward_{number}")(
-            before(here)
-        )
-        tokens = after(
-            here,
-            layers.Dense(width, name=f"feed_back_{number}")(hidden) if feed_forward else hidden,
-        )
-    return before(tokens)  # (B, read, W)
+    embedding = layers.Dense(settings.width, name="embedding")  # draws its seed before the dropout
+    dropped = layers.Dropout(settings.dropout)(inputs)
+    tokens = SinusoidalPositions()(embedding(dropped))  # (B, T, W)
+    for number in range(1, settings.blocks + 1):
+        positions = read if number == settings.blocks else None
+        tokens = encoder_block(tokens, positions, number, settings)
+    return normalised(tokens, settings.norm == "pre")  # (B, R, W)
 
 
-def course_transformer(series: int, context: int, horizon: int, blocks: int = 4) -> keras.Model:
-    """The course's network: normalised prices (B, C, S) to the next ones (B, H, S); 549,319 weights for 7 series and 4 blocks."""
+def encoder_block(
+    tokens: Tensor, read: int | None, number: int, settings: EncoderSettings
+) -> Tensor:
+    """One block over tokens (B, T, W), for the last `read` positions (None: for all)."""
+    pre = settings.norm == "pre"
+    post = settings.norm == "post"
+    last = np.s_[:, :] if read is None else np.s_[:, -read:]
+
+    # Attention, and the sum with what it read for:
+    source = normalised(tokens, pre)
+    attend = Attention(settings.heads, settings.key, name=f"attention_{number}")
+    attended = attend(source[last], source)  # (B, R, W)
+    here = normalised(layers.Add()([tokens[last], attended]), post)
+
+    # Feed-forward: one ReLU layer of the width (the course), or two layers (the paper):
+    units = settings.feed_forward or settings.width
+    hidden = layers.Dense(units, "relu", name=f"feed_forward_{number}")(normalised(here, pre))
+    if settings.feed_forward:
+        hidden = layers.Dense(settings.width, name=f"feed_back_{number}")(hidden)
+    return normalised(layers.Add()([here, hidden]), post)
+
+
+def normalised(tokens: Tensor, wanted: bool) -> Tensor:
+    """Layer normalisation where it is wanted."""
+    return layers.LayerNormalization()(tokens) if wanted else tokens
+
+
+def course_transformer(
+    series: int, context: int, horizon: int, blocks: int = COURSE_ENCODER.blocks
+) -> keras.Model:
+    """The course's network: normalised prices (B, C, S) to the next ones (B, H, S).
+
+    It has 549,319 weights for 7 series and 4 blocks.
+    """
     inputs = keras.Input((context, series))
-    tokens = encoder(
-        inputs,
-        horizon,
-        width=64,
-        blocks=blocks,
-        heads=8,
-        key=64,
-        feed_forward=0,
-        norm="post",
-        dropout=0.0,
-    )
+    tokens = encoder(inputs, horizon, dataclasses.replace(COURSE_ENCODER, blocks=blocks))
     return keras.Model(inputs, layers.Dense(series, name="head")(tokens))
 
 
-# ------------------------------------------------------------------------------------------------------------ held out
+# ----------------------------------------------------------------------------------- held out
 
 
 @keras.saving.register_keras_serializable("assignment3")
 class Quantiles(layers.Layer):
-    """Turns a head's outputs (B, H, 4 S) into a location (B, H, S) and quantiles (B, H, S, Q), in units of sigma and spread.
+    """Turns a head's outputs (B, H, 4 S) into a location (B, H, S) and quantiles (B, H, S, Q).
 
-    With location m, log scale d, skew a, log tail k and the training part's own quantiles z (`shape`, in units of their `spread`),
+    Both are in units of sigma and spread. With location m, log scale d, skew a, log tail k and the
+    training part's own quantiles z (`shape`, in units of their `spread`),
 
         quantile = m + exp(d + a sign(z)) sign(z) |z|^exp(k)
 
-    so a head of zeros is no change, with the intervals of an EWMA-scaled random walk. It also holds what else was fitted and
-    must be saved: `deviation` (S) of a step's change and `shrink` (H, S), the share of the location that a point forecast keeps,
-    and the settings that a Forecaster is rebuilt from.
+    so a head of zeros is no change, with the intervals of an EWMA-scaled random walk. The layer
+    also holds what else is fitted and saved: `deviation` (S) of a step's change, `shrink` (H, S),
+    the share of the location that a point forecast keeps, and the fields of ForecasterSettings.
     """
 
-    def __init__(self, settings: dict[str, Any], **options: Any):
+    def __init__(self, settings: JsonObject, **options: object):
         super().__init__(**options)
         self.settings = dict(settings)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> JsonObject:
         return {**super().get_config(), "settings": self.settings}
 
     def build(self, shape: tuple[int | None, int, int]) -> None:
-        horizon, series = shape[1], shape[2] // 4
-        for name, size in (
-            ("shape", (horizon, series, len(LEVELS))),
-            ("spread", (horizon, series)),
-            ("shrink", (horizon, series)),
-            ("deviation", (series,)),
-        ):
-            setattr(
-                self,
-                f"fitted_{name}",
-                self.add_weight(shape=size, initializer="ones", trainable=False, name=name),
-            )
+        horizon = shape[1]
+        series = shape[2] // 4
+        self.fitted_shape = self.fitted("shape", (horizon, series, len(LEVELS)))
+        self.fitted_spread = self.fitted("spread", (horizon, series))
+        self.fitted_shrink = self.fitted("shrink", (horizon, series))
+        self.fitted_deviation = self.fitted("deviation", (series,))
         super().build(shape)
 
-    def call(self, outputs: Any) -> tuple[Any, Any]:
+    def fitted(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
+        """A variable that is fitted in closed form, not trained."""
+        return self.add_weight(shape=shape, initializer="ones", trainable=False, name=name)
+
+    def call(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         location, scale, skew, tail = ops.split(outputs, 4, -1)  # (B, H, S) each
-        sign, size = (
-            ops.sign(self.fitted_shape),
-            ops.log(ops.maximum(ops.abs(self.fitted_shape), 1e-4)),
-        )
-        stretched = sign * ops.exp(
-            scale[..., None] + skew[..., None] * sign + ops.exp(tail)[..., None] * size
-        )  # (B, H, S, Q)
+        sign = ops.sign(self.fitted_shape)  # (H, S, Q)
+        size = ops.log(ops.maximum(ops.abs(self.fitted_shape), 1e-4))
+        exponent = scale[..., None] + skew[..., None] * sign + ops.exp(tail)[..., None] * size
+        stretched = sign * ops.exp(exponent)  # (B, H, S, Q)
         return location, location[..., None] + stretched
 
 
 class Forecaster:
-    """A Transformer that tells the distribution of each series' change from its last price, behind one of two normalisations.
+    """A Transformer that forecasts the distribution of each series' change from its last price.
 
-    "log": the path is the logarithm of the price. "minmax": the path is the price between the least (0) and the largest (1)
-    of its own context; it also takes prices below zero. Tokens are, for each step of the context, the path's change and
-    its distance to the last price over their usual sizes, the window's volatility at several speeds, and the calendar
-    `horizon` steps later, so that the last `horizon` tokens, which are read out, know the hours that they forecast.
+    It works on a path of one of two normalisations. "log": the path is the logarithm of the
+    price. "minmax": the path is the price between the least (0) and the largest (1) of its own
+    context; it also takes prices below zero. Each token holds, for one step of the context, the
+    path's change and its distance to the last price over their usual sizes, the window's
+    volatility at several speeds, and the calendar `horizon` steps later, so that the last
+    `horizon` tokens, which are read out, know the hours that they forecast.
     """
 
     def __init__(self, model: keras.Model):
-        self.model, self.fitted = model, model.get_layer("quantiles")
-        self.settings = self.fitted.settings
-        self.context, self.horizon, self.normalisation = (
-            self.settings[name] for name in ("context", "horizon", "normalisation")
-        )
+        self.model = model
+        self.fitted = model.get_layer("quantiles")
+        self.settings: JsonObject = self.fitted.settings
+        self.context: int = self.settings["context"]
+        self.horizon: int = self.settings["horizon"]
+        self.normalisation: Normalisation = self.settings["normalisation"]
         self.smooth = ewma_matrices(self.context - 1, self.settings["decays"])  # (D, T, T)
-        shape = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
-        self._outputs = tf.function(
-            lambda tokens: model(tokens, training=False), input_signature=[shape]
-        )
+
+        @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)])
+        def network(tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return model(tokens, training=False)
+
+        self._network = network
 
     @classmethod
-    def build(
-        cls,
-        series: Sequence[str],
-        context: int,
-        horizon: int,
-        normalisation: Normalisation,
-        decays: tuple[float, ...],
-        *,
-        seed: int,
-        **network: Any,
-    ) -> Forecaster:
-        """An untrained forecaster of the named series; `network` goes to `encoder`."""
+    def build(cls, settings: ForecasterSettings, seed: int) -> Forecaster:
+        """An untrained forecaster: it forecasts no change."""
         keras.utils.set_random_seed(seed)
-        inputs = keras.Input((context - 1, len(series) * (2 + len(decays)) + 6))
-        tokens = encoder(inputs, horizon, **network)
-        outputs = layers.Dense(4 * len(series), kernel_initializer="zeros", name="head")(tokens)
-        settings = {
-            "series": list(series),
-            "context": context,
-            "horizon": horizon,
-            "normalisation": normalisation,
-            "decays": list(decays),
-            **network,
-        }
-        return cls(
-            keras.Model(inputs, Quantiles(settings, name="quantiles")(outputs), name="forecaster")
-        )
+        series = len(settings.series)
+        columns = series * (2 + len(settings.decays)) + CALENDAR
+        inputs = keras.Input((settings.context - 1, columns))  # (B, T, I)
+        tokens = encoder(inputs, settings.horizon, settings)  # (B, H, W)
+        head = layers.Dense(4 * series, kernel_initializer="zeros", name="head")
+        distribution = Quantiles(as_json(settings), name="quantiles")(head(tokens))
+        return cls(keras.Model(inputs, distribution, name="forecaster"))
 
     @property
     def params(self) -> int:
@@ -237,157 +236,196 @@ class Forecaster:
         """The usual size (H, S) of a path change."""
         return np.asarray(self.fitted.fitted_deviation) * np.asarray(self.fitted.fitted_spread)
 
+    # -- prices and paths
+
     def _path(self, past: np.ndarray, prices: np.ndarray) -> np.ndarray:
         """Prices (N, ., S) in the units of the window `past` (N, C, S)."""
-        return (
-            np.log(prices) if self.normalisation == "log" else MinMax.fit(past, 1).transform(prices)
-        )
+        if self.normalisation == "log":
+            return np.log(prices)
+        return MinMax.fit(past, 1).transform(prices)
 
     def _prices(self, past: np.ndarray, changes: np.ndarray) -> np.ndarray:
         """Prices (N, H, S, ...) for path changes (N, H, S, ...) from the window's last price."""
-        more = (...,) + (None,) * (changes.ndim - 3)
-        last = past[:, -1:][more]
-        return (
-            last * np.exp(changes)
-            if self.normalisation == "log"
-            else last + changes * MinMax.fit(past, 1).span[more]
-        )
+        aligned = (..., *(None,) * (changes.ndim - 3))
+        last = past[:, -1:][aligned]
+        if self.normalisation == "log":
+            return last * np.exp(changes)
+        return last + changes * MinMax.fit(past, 1).span[aligned]
 
     def targets(self, past: np.ndarray, future: np.ndarray) -> np.ndarray:
-        """Path changes (N, H, S) from the last price of windows (N, C, S) to the prices (N, H, S) after them."""
+        """Path changes (N, H, S) from the last of prices (N, C, S) to the next prices (N, H, S)."""
         return self._path(past, future) - self._path(past, past[:, -1:])
 
+    # -- what the network reads
+
     def inputs(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens float32 (N, C - 1, I) and the unit of the outputs (N, H, S) of prices (N, C, S) at times datetime64 (N, C)."""
-        deviation, path = np.asarray(self.fitted.fitted_deviation), self._path(past, past)
+        """What the network reads of prices (N, C, S) at times datetime64 (N, C).
+
+        Tokens float32 (N, T, I) with T = C - 1, and the unit of the outputs (N, H, S).
+        """
+        deviation = np.asarray(self.fitted.fitted_deviation)
+        path = self._path(past, past)
         changes = (np.diff(path, axis=1) / deviation).astype(np.float32)  # (N, T, S)
-        squares = np.clip(changes, -10, 10) ** 2
-        volatility = np.sqrt(
-            np.einsum("dtc,ncs->ntds", self.smooth, squares, optimize=True) + 1e-3
-        )  # (N, T, D, S)
-        level = ((path[:, 1:] - path[:, -1:]) / (deviation * np.sqrt(self.context))).astype(
-            np.float32
-        )
-        moments = np.concatenate([times, steps_ahead(times, self.horizon)], 1)[
-            :, self.horizon + 1 :
-        ]  # (N, T)
-        tokens = [
+        distance = (path[:, 1:] - path[:, -1:]) / (deviation * np.sqrt(self.context))
+        level = distance.astype(np.float32)  # (N, T, S)
+
+        squares = np.clip(changes, -CHANGE_LIMIT, CHANGE_LIMIT) ** 2
+        variance = np.einsum("dtc,ncs->ntds", self.smooth, squares, optimize=True)
+        volatility = np.sqrt(variance + VARIANCE_FLOOR)  # (N, T, D, S)
+
+        hours = np.concatenate([times, steps_ahead(times, self.horizon)], 1)
+        later = calendar(hours[:, self.horizon + 1 :])  # (N, T, 6)
+        columns = [
             np.arcsinh(changes),
             np.arcsinh(level),
             np.log(volatility).reshape(*changes.shape[:2], -1),
-            calendar(moments),
+            later,
         ]
-        return np.concatenate(tokens, -1), (volatility[:, -1, -1] * deviation)[
-            :, None
-        ] * np.asarray(self.fitted.fitted_spread)
+        sigma = volatility[:, -1, -1] * deviation  # (N, S)
+        unit = sigma[:, None] * np.asarray(self.fitted.fitted_spread)
+        return np.concatenate(columns, -1), unit
+
+    # -- what is fitted in closed form
 
     def fit_scales(
         self, past: np.ndarray, times: np.ndarray, changes: np.ndarray, keep_shape: bool = False
     ) -> None:
-        """Sets deviation, spread and shape from the training part's windows (N, C, S) and their path changes (N, H, S); with
-        `keep_shape` the shape stays that of what the network was trained on before."""
+        """Sets deviation, spread and shape from training windows (N, C, S).
+
+        `changes` (N, H, S) are their path changes; with `keep_shape` the shape stays that of what
+        the network was trained on before.
+        """
         path = self._path(past, past[:, -2:])
-        self.fitted.fitted_deviation.assign(np.maximum(np.diff(path, axis=1).std((0, 1)), 1e-12))
+        deviation = np.diff(path, axis=1).std((0, 1))  # (S,)
+        self.fitted.fitted_deviation.assign(np.maximum(deviation, 1e-12))
         self.fitted.fitted_spread.assign(np.ones((self.horizon, past.shape[2])))
-        scaled = np.quantile(
-            changes / in_blocks(lambda *part: self.inputs(*part)[1], past, times), LEVELS, axis=0
-        )  # (Q, H, S)
-        spread = np.maximum((scaled[-10] - scaled[9]) / 2, 1e-12)
+
+        units = [self.inputs(past[block], times[block])[1] for block in blocks(len(past))]
+        scaled = np.quantile(changes / np.concatenate(units), LEVELS, axis=0)  # (Q, H, S)
+        spread = np.maximum((scaled[LEVEL_90] - scaled[LEVEL_10]) / 2, 1e-12)
         self.fitted.fitted_spread.assign(spread)
         if not keep_shape:
             self.fitted.fitted_shape.assign(np.moveaxis(scaled / spread, 0, -1))
 
     def fit_shrink(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> None:
-        """Sets, by step, the share (0 to 1) of the location that a point forecast keeps, by least squares on windows with
-        path changes (N, H, S): a location is trained by CRPS, and squared errors punish it where it is bold."""
+        """Sets, per step, the share (0 to 1) of the location that a point forecast keeps.
+
+        By least squares on windows with path changes (N, H, S): a location is trained by CRPS,
+        and squared errors punish it where it is bold.
+        """
         deviation = np.asarray(self.fitted.fitted_deviation)
-        location, truth = (
-            in_blocks(lambda *part: self.outputs(*part)[0], past, times) / deviation,
-            changes / deviation,
-        )
-        best = (location * truth).sum((0, 2)) / np.maximum((location**2).sum((0, 2)), 1e-12)
-        self.fitted.fitted_shrink.assign(
-            np.broadcast_to(np.clip(best, 0, 1)[:, None], truth.shape[1:])
-        )
+        locations = [self.outputs(past[block], times[block])[0] for block in blocks(len(past))]
+        location = np.concatenate(locations) / deviation  # (N, H, S)
+        truth = changes / deviation
+        best = (location * truth).sum((0, 2)) / np.maximum((location**2).sum((0, 2)), 1e-12)  # (H,)
+        shrink = np.broadcast_to(np.clip(best, 0, 1)[:, None], truth.shape[1:])
+        self.fitted.fitted_shrink.assign(shrink)
+
+    # -- forecasts
 
     def outputs(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Location (N, H, S) and quantiles (N, H, S, Q) of the path change."""
         tokens, unit = self.inputs(past, times)
-        location, quantiles = self._outputs(tokens)
+        location, quantiles = self._network(tokens)
         return np.asarray(location) * unit, np.asarray(quantiles) * unit[..., None]
 
     def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Forecast in prices: point (N, H, S) float64 and quantiles float32 (N, H, S, Q) of prices (N, C, S)."""
+        """Forecast in prices, of prices (N, C, S) at times datetime64 (N, C).
 
-        def block(part: np.ndarray, moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            location, quantiles = self.outputs(part, moments)
-            point = self._prices(
-                part, location.astype(np.float64) * np.asarray(self.fitted.fitted_shrink)
-            )
-            return point, self._prices(part, quantiles).astype(np.float32)
+        Point forecast (N, H, S) float64 and quantiles (N, H, S, Q) float32.
+        """
+        shrink = np.asarray(self.fitted.fitted_shrink)
+        points = []
+        quantiles = []
+        for block in blocks(len(past)):
+            location, distribution = self.outputs(past[block], times[block])
+            points.append(self._prices(past[block], location.astype(np.float64) * shrink))
+            quantiles.append(self._prices(past[block], distribution).astype(np.float32))
+        return np.concatenate(points), np.concatenate(quantiles)
 
-        return in_blocks(block, past, times)
-
-
-def in_blocks(
-    work: Callable[..., Any], past: np.ndarray, times: np.ndarray, size: int = 256
-) -> Any:
-    """`work` on blocks of windows, its arrays (or tuples of arrays) put together again."""
-    parts = [
-        work(past[start : start + size], times[start : start + size])
-        for start in range(0, len(past), size)
-    ]
-    return (
-        tuple(map(np.concatenate, zip(*parts, strict=True)))
-        if isinstance(parts[0], tuple)
-        else np.concatenate(parts)
-    )
+    def attention(self, past: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Attention (N, A, H, T) of the last block's heads."""
+        layer = self.model.get_layer(f"attention_{self.settings['blocks']}")
+        until_layer = keras.Model(self.model.input, layer.input)
+        tokens, _ = self.inputs(past, times)
+        query, value = until_layer(tokens)
+        _, weights = layer(query, value, return_attention_scores=True)
+        return np.asarray(weights)
 
 
-def pinball(quantiles: Any, truth: Any) -> Any:
-    """CRPS (B, H, S) as twice the mean pinball loss of quantiles (B, H, S, Q): the training objective."""
-    error = truth[..., None] - quantiles
+def blocks(windows: int) -> Iterator[slice]:
+    """Slices of at most BLOCK windows."""
+    for start in range(0, windows, BLOCK):
+        yield slice(start, start + BLOCK)
+
+
+def pinball(quantiles: Tensor, truth: Tensor) -> Tensor:
+    """CRPS (B, H, S) as twice the mean pinball loss of quantiles (B, H, S, Q): the objective."""
+    error = truth[..., None] - quantiles  # (B, H, S, Q)
     return 2 * ops.mean(ops.maximum(LEVELS32 * error, (LEVELS32 - 1) * error), -1)
 
 
+def attention_maps(
+    windows: Windows, forecaster: Forecaster, origin: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Attention (A, H, T) of the last block: its test mean, and that at one origin (1,)."""
+    test = windows.parts.test
+    origins = test[:: max(len(test) // MAP_WINDOWS, 1)]
+    return {
+        "attention_mean": forecaster.attention(*windows.inputs(origins)).mean(0),
+        "attention_one": forecaster.attention(*windows.inputs(origin)).mean(0),
+    }
+
+
+# -------------------------------------------------------------------------------------- files
+
+
+def as_json(settings: ForecasterSettings) -> JsonObject:
+    """The settings as the JSON object that a saved network holds."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in dataclasses.asdict(settings).items()
+    }
+
+
 def save_model(path: Path, model: keras.Model) -> None:
-    """Writes a network as one .keras file; a forecaster's holds all that was fitted and its settings too."""
+    """Saves a network as one .keras file; a forecaster's holds its settings and scales too."""
     with atomic_path(path) as temporary:
         model.save(temporary)
-        with zipfile.ZipFile(temporary) as plain:
-            parts = {name: plain.read(name) for name in plain.namelist()}
-        with zipfile.ZipFile(
-            temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9
-        ) as packed:  # Keras stores it unpacked, an eighth larger
+        with zipfile.ZipFile(temporary) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        # Keras stores the parts uncompressed, an eighth larger
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
             for name, content in parts.items():
-                packed.writestr(name, content)
+                archive.writestr(name, content)
 
 
 def load_model(path: Path) -> keras.Model:
-    """The network that `save_model` wrote. Raises InputError for anything else."""
+    """The network that `save_model` wrote. Raises InputError for any other file."""
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist; make it with: python assignment3/train.py")
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # zipfile, h5py and Keras each raise their own on a damaged file
-        raise InputError(
-            f"{path}: not a network that assignment3 saved ({' '.join(str(error).split())[:200]})"
-        ) from None
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a network that assignment3 saved ({reason})") from None
 
 
-def forecaster_files(folder: Path, normalisation: str) -> list[Path]:
-    """The forecasters' files of a run folder behind one normalisation, by seed. Raises InputError where there is none."""
-    files = sorted(
-        Path(folder).glob(f"model.{normalisation}-*.keras"),
-        key=lambda file: int(file.stem.rpartition("-")[2]),
-    )
-    if not files:
+def forecaster_files(folder: Path, normalisation: Normalisation) -> list[Path]:
+    """The forecasters' files of a run folder and one normalisation, by seed.
+
+    Raises InputError where there is none.
+    """
+    files = Path(folder).glob(f"model.{normalisation}-*.keras")
+    by_seed = sorted(files, key=lambda file: int(file.stem.rpartition("-")[2]))
+    if not by_seed:
         raise InputError(
-            f"{folder} holds no model.{normalisation}-0.keras; make it with: python assignment3/train.py"
+            f"{folder} holds no model.{normalisation}-0.keras; "
+            "make it with: python assignment3/train.py"
         )
-    return files
+    return by_seed
 
 
-def load_all(folder: Path, normalisation: str) -> list[Forecaster]:
-    """The forecasters of a run folder behind one normalisation, by seed."""
+def load_all(folder: Path, normalisation: Normalisation) -> list[Forecaster]:
+    """The forecasters of a run folder and one normalisation, by seed."""
     return [Forecaster(load_model(file)) for file in forecaster_files(folder, normalisation)]

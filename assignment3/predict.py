@@ -1,35 +1,34 @@
-"""Forecasts the hours after the last known one for every coin, with 80 % and 95 % intervals, beside no change."""
+"""Forecasts the hours after the last known one for every coin, with 80 % and 95 % intervals."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Literal
+from assignment3.config import PredictConfig
+from common.cli import entry, read_options
+
+if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
+    OPTIONS = read_options(PredictConfig)
+
+from pathlib import Path
 
 import pandas as pd
 
-from assignment3.evaluate import HERE, load
-from common.cli import entry, parse
-from common.forecast import PredictConfig, forecast_next
-from common.prices import COINS
+import assignment2.evaluate
+from assignment3.evaluate import RESULTS, load_transformers
+from common.forecasting.prices import COINS
+from common.forecasting.scripts import SavedForecasters, forecast_next
 
 
-@dataclasses.dataclass(frozen=True)
-class Config(PredictConfig):
-    """Forecast of the next hours."""
+def load_chosen(folder: Path, config: PredictConfig) -> SavedForecasters:
+    """The forecasters that --model names."""
+    if config.model == "seq2seq":
+        return assignment2.evaluate.load(folder, config.device)
+    group = load_transformers(folder, config.model)
+    return SavedForecasters([group], tuple(group.forecasters[0].settings["series"]))
 
-    model: Literal["log", "minmax", "seq2seq"] = "log"
-    """the Transformers behind which normalisation, or the Seq2Seq beside them"""
 
-
-def main(config: Config) -> pd.DataFrame:
-    place = ("log", "minmax", "seq2seq").index(config.model)
-
-    def chosen(folder):
-        saved = load(folder, config.device)
-        return dataclasses.replace(saved, groups=saved.groups[place : place + 1])
-
-    return forecast_next(config, HERE / "results", COINS, chosen)
+def main(config: PredictConfig) -> pd.DataFrame:
+    return forecast_next(config, RESULTS, COINS, lambda folder: load_chosen(folder, config))
 
 
 if __name__ == "__main__":
-    entry(lambda: main(parse(Config)))
+    entry(main, OPTIONS)

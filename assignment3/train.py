@@ -1,174 +1,238 @@
-"""Assignment 3: a Transformer encoder in TensorFlow on hourly prices of seven coins, behind two normalisations.
+"""Assignment 3: a Transformer encoder in TensorFlow on hourly prices of seven coins.
 
-Vaswani et al. 2017. `python assignment3/train.py` trains on the built-in sample or on prices it finds; about ten minutes on two
-CPU cores. On real coins (`--preset full`, about an hour) expect a CRPS 2.5 % below a random walk with rolling residuals, for
-either normalisation, and a point forecast that is no better than no change.
+Vaswani et al. 2017, behind two normalisations. `python assignment3/train.py` trains on prices it
+finds, else on the built-in sample; about ten minutes on two CPU cores. On real coins
+(`--preset full`, about an hour) expect a CRPS 2.5 % below a random walk with rolling residuals,
+for either normalisation, and a point forecast that is no better than no change.
+
+Shape letters: T steps of the course's window, C context, H horizon, S series.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from assignment3.config import Config
+from common.cli import entry, read_options
+
+if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
+    OPTIONS = read_options(Config)
+
+import dataclasses
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from assignment2.config import Config as Seq2SeqConfig
-from assignment2.model import Forecaster as Seq2SeqForecaster
 from assignment2.model import save_forecasters
-from assignment2.train import teach, train_forecaster
+from assignment2.train import CourseTask, seq2seq_forecasts, teach, train_forecasters
 from assignment3.backend import keras
-from assignment3.config import Config
+from assignment3.config import NORMALISATIONS, Normalisation, ensemble_label
 from assignment3.figures import draw_figures
-from assignment3.model import (
-    NORMALISATIONS,
-    Forecaster,
-    Normalisation,
-    course_transformer,
-    save_model,
-)
-from assignment3.scoring import answers, looks
-from assignment3.training import fit
-from common.backtest import metrics_info
-from common.cli import entry, parse
-from common.forecast import Group, Windows, assigned_rows, fan_arrays, held_out_rows, print_table
-from common.prices import COINS, Prices, check_positive
-from common.report import compile_report
-from common.run import Run, choose_device, progress, tensors, write_arrays
-from common.windows import MinMax, split
+from assignment3.fit import fit
+from assignment3.model import Forecaster, attention_maps, course_transformer, save_model
+from common.files import write_arrays
+from common.forecasting.assigned import CourseForecast, CourseWindow, assigned_rows, course_arrays
+from common.forecasting.ensemble import ModelGroup, Pair, held_out_rows
+from common.forecasting.figures import fan_arrays
+from common.forecasting.metrics import metrics_info
+from common.forecasting.prices import COINS, Prices, check_positive, load_for
+from common.forecasting.scripts import print_results
+from common.forecasting.windows import MinMax, Windows, split
+from common.machine import choose_device
+from common.results import Results
+from common.run import Run, progress
 
 HERE = Path(__file__).resolve().parent
 
 
-def as_assigned(config: Config, run: Run, prices: Prices, device: str) -> dict[str, Any]:
-    """The course's experiment: one window, trained and scored on it, behind both normalisations; the Transformer, and the
-    Seq2Seq teacher forced, then both without the truth and on the steps after the window. Returns prices."""
-    horizon, values = config.horizon, prices.values[-config.assigned_steps - config.horizon :]
-    seen, coming = values[:-horizon], values[-horizon:]
-    found: dict[str, Any] = {"seen": seen, "coming": coming}
-    for name, label in NORMALISATIONS.items():
+# -------------------------------------------------------------------------------- as assigned
 
-        def scaled(
-            window: np.ndarray, name: str = name
-        ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-            """A window with its targets in the units of its context, and the way back."""
-            fit = MinMax.fit(window[:-horizon])
-            return (
-                (np.log(window), np.exp) if name == "log" else (fit.transform(window), fit.inverse)
-            )
 
-        (window, back), (later, back_later) = scaled(seen), scaled(values[horizon:])
-        context, target = (
-            part[None].astype(np.float32) for part in (window[:-horizon], window[-horizon:])
+@dataclasses.dataclass(frozen=True)
+class CourseUnits:
+    """The units of one window of the course: log prices, or prices over its context's MinMax."""
+
+    normalisation: Normalisation
+    scaler: MinMax
+
+    @classmethod
+    def of(cls, context: np.ndarray, normalisation: Normalisation) -> CourseUnits:
+        """The units of a window with the context (C, S)."""
+        return cls(normalisation, MinMax.fit(context))
+
+    def scaled(self, prices: np.ndarray) -> np.ndarray:
+        """Prices (., S) in these units."""
+        return np.log(prices) if self.normalisation == "log" else self.scaler.transform(prices)
+
+    def prices(self, scaled: np.ndarray) -> np.ndarray:
+        """Prices (., S) from these units."""
+        return np.exp(scaled) if self.normalisation == "log" else self.scaler.inverse(scaled)
+
+
+@dataclasses.dataclass(frozen=True)
+class CourseTransformer:
+    """The course's trained Transformer and its forecasts (H, S), in the units of its task."""
+
+    weights: list[np.ndarray]
+    target: np.ndarray
+    next_steps: np.ndarray
+    params: int
+
+
+@dataclasses.dataclass(frozen=True)
+class AsAssigned:
+    """The course's experiment: its window with every forecast, and its Transformers."""
+
+    window: CourseWindow
+    transformers: dict[Normalisation, CourseTransformer]
+
+
+def train_course_transformer(
+    config: Config, run: Run, task: CourseTask, normalisation: Normalisation
+) -> CourseTransformer:
+    """Trains the course's Transformer on one window."""
+    keras.utils.set_random_seed(config.seed)
+    _, context, series = task.context.shape
+    model = course_transformer(series, context, config.horizon, config.assigned_blocks)
+    model.compile(keras.optimizers.Adam(config.assigned_lr), "mse")
+
+    epochs = range(1, config.assigned_epochs + 1)
+    with run.stoppable(lambda: None) as check:
+        for epoch in progress(epochs, f"as assigned, {NORMALISATIONS[normalisation]}"):
+            loss = float(model.train_on_batch(task.context, task.target))
+            run.log(epoch, epoch, "train", **{f"assigned_{normalisation}": loss})
+            check(epoch, loss)
+
+    return CourseTransformer(
+        model.get_weights(),
+        model.predict(task.context, verbose=0)[0].astype(np.float64),
+        model.predict(task.later, verbose=0)[0].astype(np.float64),
+        model.count_params(),
+    )
+
+
+def as_assigned(config: Config, run: Run, prices: Prices, device: str) -> AsAssigned:
+    """The course's experiment: one window, trained and scored on it, behind both normalisations.
+
+    The Transformer, and the Seq2Seq teacher forced; then the Seq2Seq without the truth, and both
+    on the steps after the window.
+    """
+    horizon = config.horizon
+    values = prices.values[-config.assigned_steps - horizon :]
+    seen = values[:-horizon]  # (T, S)
+    later = values[horizon:-horizon]  # (C, S): the context of the steps after the window
+    forecasts = []
+    transformers = {}
+    for normalisation, label in NORMALISATIONS.items():
+        # Each window is scaled by its own context:
+        units = CourseUnits.of(seen[:-horizon], normalisation)
+        later_units = CourseUnits.of(later, normalisation)
+        task = CourseTask(
+            units.scaled(seen[:-horizon])[None].astype(np.float32),  # (1, C, S)
+            units.scaled(seen[-horizon:])[None].astype(np.float32),  # (1, H, S)
+            later_units.scaled(later)[None].astype(np.float32),  # (1, C, S)
         )
-        keras.utils.set_random_seed(config.seed)
-        model = course_transformer(
-            context.shape[2], context.shape[1], horizon, config.assigned_blocks
-        )
-        model.compile(keras.optimizers.Adam(config.assigned_lr), "mse")
-        with run.stoppable(lambda: None) as stop_here:
-            for epoch in progress(range(1, config.assigned_epochs + 1), f"as assigned, {label}"):
-                loss = float(model.train_on_batch(context, target))
-                run.log(epoch, epoch, "train", **{f"assigned_{name}": loss})
-                stop_here(epoch, loss)
-        found |= {
-            f"Transformer, {label}, trained window": back(
-                model.predict(context, verbose=0)[0].astype(np.float64)
-            ),
-            f"Transformer, {label}, next steps": back_later(
-                model.predict(later[None, :-horizon].astype(np.float32), verbose=0)[0].astype(
-                    np.float64
-                )
-            ),
-            "params | Transformer": model.count_params(),
-            "weights | Transformer": model.get_weights(),  # MinMax comes last: assignment 4 begins with these
-        }
-        seq2seq, told = teach(
+
+        # Both networks on the same window:
+        transformer = run.memo(
+            f"assigned-{normalisation}",
+            train_course_transformer,
+            config,
             run,
-            context,
-            target,
-            later[None, :-horizon],
-            config.assigned_units,
-            config.assigned_epochs,
-            config.assigned_lr,
-            config.seed,
-            device,
-            f"assigned_seq2seq_{name}",
+            task,
+            normalisation,
         )
-        for way, forecast in told.items():
-            found[f"Seq2Seq, {label}, {way}"] = (
-                back_later if way.endswith("next steps") else back
-            )(forecast)
-        found["params | Seq2Seq"] = seq2seq.parameters_trained
-    return found
+        metric = f"assigned_seq2seq_{normalisation}"
+        taught = run.memo(
+            f"assigned-seq2seq-{normalisation}",
+            teach,
+            config.course_seq2seq,
+            run,
+            task,
+            device,
+            metric,
+        )
+
+        # Their forecasts in prices:
+        fitted = units.prices(transformer.target)
+        following = later_units.prices(transformer.next_steps)
+        params = transformer.params
+        forecasts += [
+            CourseForecast("Transformer", label, "trained", fitted, params),
+            CourseForecast("Transformer", label, "next", following, params),
+            *seq2seq_forecasts(taught, units.prices, later_units.prices, f"{label}, "),
+        ]
+        transformers[normalisation] = transformer
+    return AsAssigned(CourseWindow(seen, values[-horizon:], forecasts), transformers)
+
+
+def save_course_transformer(path: Path, config: Config, weights: list[np.ndarray]) -> None:
+    """Saves a Transformer of the course from its weights."""
+    series = weights[-1].shape[0]  # the head's bias
+    context = config.assigned_steps - config.horizon
+    model = course_transformer(series, context, config.horizon, config.assigned_blocks)
+    model.set_weights(weights)
+    save_model(path, model)
+
+
+# ----------------------------------------------------------------------------------- held out
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """The weights of a held-out network and the seconds that its training took."""
+
+    weights: list[np.ndarray]
+    seconds: float
 
 
 def train_transformer(
     config: Config, run: Run, windows: Windows, normalisation: Normalisation, seed: int
-) -> dict[str, Any]:
-    """One held-out network, stopped on validation; its weights and how long it took."""
+) -> Trained:
+    """Trains one held-out network, stopped on validation."""
     parts = windows.parts
-    forecaster = Forecaster.build(
-        windows.prices.series,
-        config.context,
-        config.horizon,
-        normalisation,
-        config.decays,
-        seed=seed,
-        **config.network(),
-    )
-    known = windows.inputs(parts.train)
-    forecaster.fit_scales(*known, forecaster.targets(known[0], windows.future(parts.train)))
-    done = fit(
-        forecaster,
-        windows,
-        parts.train,
-        run,
-        f"{normalisation}-{seed}",
-        seed=seed,
-        epochs=config.epochs,
-        patience=config.patience,
-        batch=config.batch,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-    )
-    seen = windows.inputs(parts.validation)
-    forecaster.fit_shrink(*seen, forecaster.targets(seen[0], windows.future(parts.validation)))
-    return done | {"weights": forecaster.model.get_weights()}
+    settings = config.forecaster(windows.prices.series, normalisation)
+    forecaster = Forecaster.build(settings, seed)
+
+    # Scales from the training part:
+    past, times = windows.inputs(parts.train)
+    changes = forecaster.targets(past, windows.future(parts.train))
+    forecaster.fit_scales(past, times, changes)
+
+    # The loop with its objective is in fit.py:
+    name = f"{normalisation}-{seed}"
+    fitted = fit(forecaster, windows, parts.train, run, name, config.recipe(seed))
+
+    # How much of the location a point forecast keeps, from the validation part:
+    past, times = windows.inputs(parts.validation)
+    changes = forecaster.targets(past, windows.future(parts.validation))
+    forecaster.fit_shrink(past, times, changes)
+    return Trained(forecaster.model.get_weights(), fitted.seconds)
 
 
-def train_seq2seq(config: Config, run: Run, windows: Windows, device: str) -> Group:
-    """Assignment 2's networks on the same windows with as many passes, its other settings being its own."""
-    made, models, seconds = (
-        Seq2SeqConfig(context=config.context, horizon=config.horizon, epochs=config.epochs),
-        [],
-        [],
-    )
+def train_transformers(
+    config: Config, run: Run, windows: Windows, normalisation: Normalisation
+) -> ModelGroup:
+    """Trains one held-out network per seed behind one normalisation, and saves it."""
+    settings = config.forecaster(windows.prices.series, normalisation)
+    forecasters = []
+    seconds = []
     for seed in range(config.seeds):
-        done = run.memo(
-            f"forecaster-{seed}", partial(train_forecaster, made, run, windows, seed, device)
-        )
-        model = Seq2SeqForecaster(
-            len(windows.prices.series),
-            made.context,
-            made.horizon,
-            made.units,
-            made.decays,
-            made.dropout,
-        ).to(device)
-        model.load_state_dict(tensors(done["weights"]))
-        models.append(model.eval())
-        seconds.append(done["seconds"])
-    return Group(
-        "Seq2Seq", "quantile head", models, f"mean of {config.seeds} seeds", float(np.mean(seconds))
-    )
+        name = f"{normalisation}-{seed}"
+        trained = run.memo(name, train_transformer, config, run, windows, normalisation, seed)
+        forecaster = Forecaster.build(settings, seed)
+        forecaster.model.set_weights(trained.weights)
+        save_model(run.folder / f"model.{name}.keras", forecaster.model)
+        forecasters.append(forecaster)
+        seconds.append(trained.seconds)
+    label = NORMALISATIONS[normalisation]
+    ensemble = ensemble_label(config.seeds, normalisation)
+    return ModelGroup("Transformer", label, forecasters, ensemble, float(np.mean(seconds)))
 
 
-def main(config: Config) -> dict[str, Any]:
-    # data: checked before anything is written
-    prices = config.prices(COINS)
+def main(config: Config) -> Results:
+    # Data: checked before anything is written
+    prices = load_for(config, COINS)
     check_positive(prices, "the logarithm needs prices above zero")
     parts = split(
         prices.contiguous(),
@@ -178,81 +242,46 @@ def main(config: Config) -> dict[str, Any]:
         config.validation_steps,
     )
     windows = Windows(prices, parts, config.context, config.horizon)
-    device, _ = choose_device(config.device)
+    device = choose_device(config.device).name
+
     folder = config.out or HERE / "results" / f"{prices.source}-{config.preset}"
     with Run(config, folder, __file__, prices.source, prices.provenance) as run:
         run.note(parts=parts.dates(prices.times), device=device)
-        # models: as the course had it, then on many windows with every choice made on validation
-        assigned = run.memo("as-assigned", lambda: as_assigned(config, run, prices, device))
-        course = course_transformer(
-            len(prices.series),
-            config.assigned_steps - config.horizon,
-            config.horizon,
-            config.assigned_blocks,
+
+        # Models as the course had them; assignment 4 begins with the one behind MinMax:
+        course = as_assigned(config, run, prices, device)
+        minmax = course.transformers["minmax"]
+        save_course_transformer(folder / "model.assigned-minmax.keras", config, minmax.weights)
+
+        # Models on many windows, with every choice made on validation; assignment 2's Seq2Seq
+        # has the same windows and as many epochs, and its own settings otherwise:
+        log = train_transformers(config, run, windows, "log")
+        scaled = train_transformers(config, run, windows, "minmax")
+        seq2seq_config = Seq2SeqConfig(
+            context=config.context,
+            horizon=config.horizon,
+            epochs=config.epochs,
+            seeds=config.seeds,
         )
-        course.set_weights(assigned["weights | Transformer"])
-        save_model(folder / "model.assigned-minmax.keras", course)
-        groups: list[Group] = []
-        for normalisation, label in NORMALISATIONS.items():
-            models, seconds = [], []
-            for seed in range(config.seeds):
-                done = run.memo(
-                    f"{normalisation}-{seed}",
-                    partial(train_transformer, config, run, windows, normalisation, seed),
-                )
-                model = Forecaster.build(
-                    prices.series,
-                    config.context,
-                    config.horizon,
-                    normalisation,
-                    config.decays,
-                    seed=seed,
-                    **config.network(),
-                )
-                model.model.set_weights(done["weights"])
-                save_model(folder / f"model.{normalisation}-{seed}.keras", model.model)
-                models.append(model)
-                seconds.append(done["seconds"])
-            groups.append(
-                Group(
-                    "Transformer",
-                    label,
-                    models,
-                    f"{label}, mean of {config.seeds} seeds",
-                    float(np.mean(seconds)),
-                )
-            )
-        groups.append(train_seq2seq(config, run, windows, device))
-        save_forecasters(
-            folder / "model.seq2seq.safetensors", groups[-1].forecasters, prices.series
-        )
-        # evaluation on the test part, once; record
-        best, table = (
-            [(group.model, group.mean) for group in groups],
-            assigned_rows(assigned["seen"], assigned["coming"], answers(assigned)),
-        )
-        pairs = list(combinations(best, 2))
+        seq2seq = train_forecasters(seq2seq_config, run, windows, device)
+        save_forecasters(folder / "model.seq2seq.safetensors", seq2seq.forecasters, prices.series)
+
+        # Evaluation: the test part is read once
+        groups = [log, scaled, seq2seq]
+        pairs = [Pair(a.ensemble_key, b.ensemble_key) for a, b in combinations(groups, 2)]
         ridge = windows.ridge()
-        for name in ("validation", "test"):
-            rows, means = held_out_rows(windows, groups, getattr(parts, name), name, ridge, pairs)
-            table += rows
-        arrays = fan_arrays(windows, means["Transformer", "log"])
-        arrays |= looks(windows, groups[0].forecasters[0], arrays["fan_origin"])
-        write_arrays(
-            folder / "predictions.npz",
-            **arrays,
-            **{
-                f"assigned | {name}": value
-                for name, value in assigned.items()
-                if isinstance(value, np.ndarray)
-            },
-        )
-        results = run.finish(table, metrics_info())
-        draw_figures(folder)
-        compile_report(folder, HERE / "report.typ", folder / "report.pdf")
-    print_table(results, folder)
+        validation = held_out_rows(windows, groups, parts.validation, "validation", ridge, pairs)
+        test = held_out_rows(windows, groups, parts.test, "test", ridge, pairs)
+
+        # Record:
+        arrays = fan_arrays(windows, test.ensembles[log.key])
+        arrays |= attention_maps(windows, log.forecasters[0], arrays["fan_origin"])
+        write_arrays(folder / "predictions.npz", **arrays, **course_arrays(course.window))
+        rows = [*assigned_rows(course.window), *validation.rows, *test.rows]
+        results = run.finish(rows, metrics_info(), draw_figures, HERE / "report.typ")
+    print_results(results, folder)
     return results
 
 
 if __name__ == "__main__":
-    entry(lambda: main(parse(Config)))
+    entry(main, OPTIONS)

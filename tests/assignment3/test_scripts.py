@@ -1,0 +1,145 @@
+"""The scripts of assignment 3: what a run leaves, leaks into training, resuming, refusals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import assignment3.evaluate
+import assignment3.predict
+import assignment3.train
+from assignment3.config import NORMALISATIONS, Config, PredictConfig
+from assignment3.model import load_all
+from common.forecasting.config import EvaluateConfig
+from common.forecasting.prices import COINS
+from common.forecasting.simulate import simulate
+from tests.assignment2.helpers import (
+    check_evaluate,
+    check_forecast,
+    table,
+    write_bad_tables,
+    write_clean_and_poisoned,
+)
+from tests.conftest import ROOT, assert_refused, assert_same_after_interruption, run_main
+
+SCRIPTS = {
+    "train": (assignment3.train.main, Config),
+    "evaluate": (assignment3.evaluate.main, EvaluateConfig),
+    "predict": (assignment3.predict.main, PredictConfig),
+}
+SHORT = ("--preset", "smoke", "--seeds", 1, "--epochs", 1, "--assigned-epochs", 1)
+FILES = (
+    "run.json",
+    "metrics.csv",
+    "metrics.json",
+    "report.pdf",
+    "predictions.npz",
+    "model.log-0.keras",
+    "model.minmax-1.keras",
+    "model.assigned-minmax.keras",
+    "model.seq2seq.safetensors",
+    "forecast_fans.png",
+    "attention.png",
+    "error_by_horizon.png",
+    "error_by_cell_log.png",
+    "error_by_cell_minmax.png",
+    "log_against_seq2seq.png",
+    "log_against_minmax.png",
+    "calibration.png",
+    "learning_curves.png",
+    "as_assigned.png",
+)
+
+
+def test_a_run_leaves_everything_that_the_readme_promises(smoke3):
+    for name in FILES:
+        assert (smoke3 / name).stat().st_size > 0, name
+
+
+def test_the_rows_of_a_run(smoke3):
+    rows = pd.DataFrame(json.loads((smoke3 / "metrics.json").read_text())["rows"])
+    assert rows.value.notna().all()
+    assert len(rows[rows.protocol == "as-assigned"]) == 2 * (2 + 3) + 2
+    test = rows[(rows.protocol == "held-out") & (rows.split == "test")]
+    pooled = test[test.series.isna() & test.horizon.isna()]
+    baselines = {"no change", "drift", "seasonal naive", "NLinear", "random walk"}
+    assert set(pooled.model) == baselines | {"Transformer", "Seq2Seq"}
+    assert len(pooled[pooled.metric == "crps_against"]) == 3
+    tested = test[(test.metric == "p_crps_against") & test.series.notna()]
+    assert len(tested) == 3 * 35
+
+
+def test_poisoned_test_prices_leave_the_trained_weights_as_they_are(tmp_path):
+    weights = []
+    for prices in write_clean_and_poisoned(tmp_path, 1500):
+        out = tmp_path / prices.stem
+        words = (*SHORT, "--source", "csv", "--data", prices, "--out", out)
+        run_main(assignment3.train.main, Config, *words)
+        models = [model for name in NORMALISATIONS for model in load_all(out, name)]
+        weights.append([array for model in models for array in model.model.get_weights()])
+    for clean, poisoned in zip(*weights, strict=True):
+        np.testing.assert_array_equal(clean, poisoned)
+
+
+def test_an_interrupted_and_resumed_run_is_the_same_run(smoke3, tmp_path):
+    words = ("--preset", "smoke", "--source", "simulated")
+    assert_same_after_interruption(
+        smoke3, assignment3.train.main, Config, words, "minmax-0", tmp_path / "run"
+    )
+
+
+def test_evaluate_repeats_the_runs_scores_and_scores_new_prices(smoke3, tmp_path):
+    check_evaluate(assignment3.evaluate.main, smoke3, tmp_path)
+
+
+@pytest.mark.parametrize("model", ["minmax", "seq2seq"])
+def test_predict_forecasts_the_hours_after_the_last_known_one(smoke3, tmp_path, model):
+    prices = simulate(COINS, 400, 7)
+    table(prices).to_parquet(tmp_path / "now.parquet", index=False)
+    out = tmp_path / "out.csv"
+    options = ("--run", smoke3, "--data", tmp_path / "now.parquet", "--out", out)
+    run_main(assignment3.predict.main, PredictConfig, *options, "--model", model)
+    check_forecast(prices, out)
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        ("train", ["--source", "csv", "--data", "nowhere.csv"], "nowhere.csv"),
+        ("train", ["--source", "csv", "--data", "short.csv"], "60 rows"),
+        ("train", ["--source", "csv", "--data", "zero.csv"], "BTC"),
+        ("evaluate", ["--run", "RUN", "--data", "missing.csv"], "DOT"),
+        ("predict", ["--run", "RUN", "--data", "gap.csv"], "without a gap"),
+    ],
+)
+def test_a_users_mistake_is_refused(smoke3, tmp_path, script, words, message):
+    write_bad_tables(tmp_path)
+    words = [smoke3 if word == "RUN" else word for word in words]
+    assert_refused(*SCRIPTS[script], words, message, tmp_path)
+
+
+def test_a_run_without_networks_is_refused(smoke3, tmp_path):
+    for name in ("run.json", "metrics.json"):
+        (tmp_path / name).write_bytes((smoke3 / name).read_bytes())
+    message = "assignment3/train.py"
+    assert_refused(
+        assignment3.evaluate.main, EvaluateConfig, ["--run", tmp_path], message, tmp_path
+    )
+    file = tmp_path / "model.log-0.keras"
+    file.write_bytes((smoke3 / "model.log-0.keras").read_bytes()[:-50])
+    words = ["--run", tmp_path, "--source", "simulated"]
+    message = "model.log-0.keras"
+    assert_refused(assignment3.predict.main, PredictConfig, words, message, tmp_path)
+
+
+def test_options_are_read_before_tensorflow_is_imported():
+    code = """
+import sys, assignment3.config
+assert not {"tensorflow", "keras", "torch"} & {*sys.modules}
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
