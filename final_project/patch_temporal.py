@@ -2,8 +2,8 @@
 
 The exchange then reads the other fields at all places of the frame. This is ours, not the paper's.
 
-Shape letters: B batch, N trajectories, T frames, G field groups, Q patches, E code of a patch, L = Q E
-latent numbers per group (patch-major), K parameters, D width of a stream, H heads, d numbers per
+Shape letters: B batch, N trajectories, T frames, G field groups, Q patches, E code of a patch,
+L = Q E latent numbers per group (patch-major), K parameters, D width of a stream, H heads, d per
 head, c numbers of a patch in functions that all patches have in common, C of them kept.
 """
 

@@ -1,0 +1,112 @@
+"""A regular grid over an unstructured mesh, for networks that need one.
+
+Shape letters: P nodes, F fields, R rows and C columns of the grid, M triangles, Q points.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse
+from einops import rearrange
+from scipy.spatial import Delaunay, KDTree, QhullError
+
+from common.cli import InputError
+
+SAME_POINT = 1e-9  # points are the same within this share of the mesh's extent
+CHUNK = 64  # triangles that are compared with all points at a time
+
+
+class Grid:
+    """R rows (along y, from below) and C columns over the nodes' bounding box.
+
+    Interpolation is linear, both ways; where the nodes are the grid's points, it is the identity. A
+    hole is filled linearly from its rim, so that a wall's value holds up to the wall; `mask` bool
+    (R, C) is False there and outside the hull. `aspect` is width / height, as `metrics.band_energy`
+    takes it. Raises InputError for fewer than 2 rows or columns, and for nodes that span no area.
+    """
+
+    def __init__(
+        self, coordinates: np.ndarray, triangles: np.ndarray, rows: int = 32, columns: int = 96
+    ):
+        if min(rows, columns) < 2:
+            raise InputError(f"a grid of {rows} x {columns}: at least 2 x 2 points are needed")
+        self.rows = rows
+        self.columns = columns
+        coordinates = np.asarray(coordinates, np.float64)
+        low = coordinates.min(0)
+        high = coordinates.max(0)
+        x, y = np.meshgrid(
+            np.linspace(low[0], high[0], columns), np.linspace(low[1], high[1], rows)
+        )
+        points = np.stack([x.ravel(), y.ravel()], 1)  # (R C, 2)
+
+        self.forward = interpolation(coordinates, points)
+        self.backward = interpolation(points, coordinates)
+        cells = np.array([columns / (columns - 1), rows / (rows - 1)])
+        width, height = np.ptp(coordinates, axis=0) * cells
+        self.aspect = float(width / height)
+        corners = triangles if len(triangles) else Delaunay(coordinates).simplices
+        self.mask = covered(points, coordinates[corners]).reshape(rows, columns)
+
+    def to_grid(self, fields: np.ndarray) -> np.ndarray:
+        """(..., P, F) -> (..., F, R, C), same dtype."""
+        flat = self._apply(self.forward, fields)  # (..., R C, F)
+        return rearrange(flat, "... (r c) f -> ... f r c", r=self.rows)
+
+    def to_nodes(self, grids: np.ndarray) -> np.ndarray:
+        """(..., F, R, C) -> (..., P, F), same dtype."""
+        return self._apply(self.backward, rearrange(grids, "... f r c -> ... (r c) f"))
+
+    @staticmethod
+    def _apply(matrix: scipy.sparse.csr_array, fields: np.ndarray) -> np.ndarray:
+        """A matrix (targets, sources) on the last but one axis, same dtype."""
+        flat = np.moveaxis(fields, -2, 0)  # (sources, ..., F)
+        product = matrix @ flat.reshape(len(flat), -1)
+        targets = product.reshape(-1, *flat.shape[1:])
+        return np.moveaxis(targets, 0, -2).astype(fields.dtype, copy=False)
+
+
+def interpolation(source: np.ndarray, target: np.ndarray) -> scipy.sparse.csr_array:
+    """Matrix (targets, sources) that interpolates linearly on the sources' Delaunay triangles.
+
+    Outside their hull, and on a source, it takes the nearest source. Raises InputError where the
+    sources (P, 2) span no area.
+    """
+    try:
+        mesh = Delaunay(source)
+    except (QhullError, ValueError):
+        raise InputError(
+            f"{len(source)} nodes that span no area; interpolation needs at least 3 that are not "
+            "on one line"
+        ) from None
+
+    # barycentric weights in the triangle around each target:
+    triangle = mesh.find_simplex(target)
+    affine = mesh.transform[triangle]  # (targets, 3, 2)
+    weights = np.einsum("tij,tj->ti", affine[:, :2], target - affine[:, 2])
+    weights = np.concatenate([weights, 1 - weights.sum(1, keepdims=True)], 1)  # (targets, 3)
+    corners = mesh.simplices[triangle]  # (targets, 3)
+
+    # targets without a triangle, or on a node:
+    distance, nearest = KDTree(source).query(target)
+    alone = (triangle < 0) | (distance < SAME_POINT * np.ptp(source, axis=0).max())
+    corners[alone] = nearest[alone, None]
+    weights[alone] = (1.0, 0.0, 0.0)
+
+    rows = np.repeat(np.arange(len(target)), 3)
+    shape = (len(target), len(source))
+    return scipy.sparse.csr_array((weights.ravel(), (rows, corners.ravel())), shape)
+
+
+def covered(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Which points (Q, 2) lie in or on a triangle with corners (M, 3, 2): bool (Q,)."""
+    inside = np.zeros(len(points), bool)
+    slack = SAME_POINT * np.ptp(points, axis=0).max() ** 2
+    for part in np.array_split(corners, -(-len(corners) // CHUNK)):  # (m, 3, 2)
+        side = np.roll(part, -1, 1) - part  # (m, 3, 2)
+        offset = points[:, None, None] - part  # (Q, m, 3, 2)
+        turn = side[..., 0] * offset[..., 1] - side[..., 1] * offset[..., 0]  # (Q, m, 3)
+        left = (turn >= -slack).all(-1)
+        right = (turn <= slack).all(-1)
+        inside |= (left | right).any(-1)
+    return inside

@@ -1,0 +1,217 @@
+"""One-step models on a grid, rolled out: their training and their rollouts.
+
+Shape letters: N trajectories, T frames, P nodes, F fields, K parameters, S steps, B batch, R rows
+and C columns of the grid.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.weights import count_parameters
+from final_project.baselines.grid import Grid
+from final_project.baselines.inputs import Flows, Scaler, checked, checked_start
+from final_project.config import OneStepRecipe
+
+
+class Stepper(nn.Module):
+    """State (B, F, R, C) -> the next one: state + jump * network([state, static, theta]).
+
+    `static` (3, R, C) are x, y and the mask; `jump` (F,) is the RMS change in a step, so that a
+    network's outputs are of order 1.
+    """
+
+    static: Tensor
+    jump: Tensor
+
+    def __init__(self, network: nn.Module, static: Tensor, jump: Tensor):
+        super().__init__()
+        self.network = network
+        self.register_buffer("static", static)
+        self.register_buffer("jump", jump[:, None, None])
+
+    def forward(self, state: Tensor, theta: Tensor) -> Tensor:
+        """Parameters theta (B, K) are given at every point."""
+        size = (len(state), -1, *state.shape[2:])
+        everywhere = theta[:, :, None, None].expand(size)  # (B, K, R, C)
+        inputs = torch.cat([state, self.static.expand(size), everywhere], 1)
+        return state + self.jump * self.network(inputs)
+
+    @torch.no_grad()
+    def rollout(self, state: Tensor, theta: Tensor, steps: int) -> Iterator[Tensor]:
+        """Yields the S states (B, F, R, C) after the given one."""
+        for _ in range(steps):
+            state = self(state, theta)
+            yield state
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training reports."""
+
+    seconds: float
+    loss: float  # of the last step
+    validation: float | None  # of the weights that are kept; None where every rollout blew up
+
+
+def train(
+    stepper: Stepper,
+    states: Tensor,
+    theta: Tensor,
+    recipe: OneStepRecipe,
+    judge: Callable[[], float] | None = None,
+) -> Training:
+    """Trains in place on normalised states (N, T, F, R, C) and theta (N, K).
+
+    The loss is the mean squared error in units of `jump`. `judge` scores the present weights, lower
+    is better; the best ones are kept (the last ones without a judge, or where each of its rollouts
+    blew up). Same recipe, same weights. Raises FloatingPointError for a loss that is not finite.
+    """
+    device = stepper.static.device
+    rng = np.random.default_rng(recipe.seed)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    optimiser = torch.optim.AdamW(stepper.parameters(), weight_decay=recipe.weight_decay)
+    marks = list(np.linspace(0, 1, recipe.checks + 1)[1:]) if judge else []
+    best = np.inf
+    best_weights = None
+    started = time.perf_counter()
+    for step in range(recipe.steps):
+        # a batch of transitions, some of them after a step of the model's own:
+        ahead = min(int(rng.integers(recipe.pushforward + 1)), states.shape[1] - 2)
+        rows = rng.integers(len(states), size=recipe.batch)
+        frames = rng.integers(states.shape[1] - 1 - ahead, size=recipe.batch)
+        state = states[rows, frames].to(device)  # (B, F, R, C)
+        target = states[rows, frames + ahead + 1].to(device)  # (B, F, R, C)
+        parameters = theta[rows].to(device)  # (B, K)
+        state = state + recipe.noise * torch.randn(state.shape, generator=generator).to(device)
+        for following in stepper.rollout(state, parameters, ahead):
+            state = following
+
+        # error of the next state:
+        loss = ((stepper(state, parameters) - target) / stepper.jump).square().mean()
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"{type(stepper.network).__name__}: the loss is {loss.item()} at step {step}; "
+                "a smaller lr helps"
+            )
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(recipe, step / recipe.steps)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+        # validation:
+        progress = (step + 1) / recipe.steps
+        if judge and marks and progress >= marks[0]:
+            marks = [mark for mark in marks if mark > progress]
+            error = judge()
+            if error < best:
+                best = error
+                weights = stepper.state_dict()
+                best_weights = {name: value.clone() for name, value in weights.items()}
+    if best_weights:
+        stepper.load_state_dict(best_weights)
+    seconds = time.perf_counter() - started
+    return Training(seconds, loss.item(), best if best_weights else None)
+
+
+def learning_rate(recipe: OneStepRecipe, progress: float) -> float:
+    """Linear warm-up, then a cosine to zero, at a share `progress` of the training."""
+    warmup = min(1, (progress + 0.01) / (recipe.warmup + 0.01))
+    return recipe.lr * warmup * (1 + np.cos(np.pi * progress)) / 2
+
+
+class OneStep:
+    """A one-step model on a grid; `network(inputs, outputs, rows, columns)` builds FNO or UNet.
+
+    Fields and parameters are normalised by the training part. A rollout stays on the grid over all
+    its steps.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[int, int, int, int], nn.Module],
+        grid: Grid,
+        recipe: OneStepRecipe | None = None,
+        device: str = "cpu",
+    ):
+        self.network = network
+        self.grid = grid
+        self.recipe = recipe or OneStepRecipe()
+        self.device = device
+
+    def fit(
+        self, fields: np.ndarray, theta: np.ndarray, validation: Flows | None = None
+    ) -> OneStep:
+        """Trains; `trained_` is what `train` reports. Raises as `checked` and `train`."""
+        fields, theta = checked(fields, theta)
+        self.shape_ = fields.shape[2:]
+        self.scale_ = Scaler.fit(fields)
+        self.theta_scale_ = Scaler.fit(theta)
+        states = self._states(fields)  # (N, T, F, R, C)
+        static = self._static()
+        jump = states.diff(dim=1).square().mean((0, 1, 3, 4)).sqrt()  # (F,)
+
+        outputs = fields.shape[-1]
+        inputs = outputs + len(static) + theta.shape[1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.recipe.seed)
+            network = self.network(inputs, outputs, self.grid.rows, self.grid.columns)
+        self.parameters_ = count_parameters(network)
+        self.stepper_ = Stepper(network, static, torch.where(jump > 0, jump, 1.0)).to(self.device)
+
+        judge = None
+        if validation is not None:
+            known_fields, known_theta = checked(*validation)
+            judge = partial(self._error, self._states(known_fields), self._theta(known_theta))
+        self.trained_ = train(self.stepper_, states, self._theta(theta), self.recipe, judge)
+        return self
+
+    def rollout(self, first: np.ndarray, theta: np.ndarray, steps: int) -> np.ndarray:
+        """(N, P, F), (N, K) -> float32 (N, S, P, F). Raises InputError as `checked_start`."""
+        parameters = len(self.theta_scale_.mean)
+        first, theta = checked_start(first, theta, steps, self.shape_, parameters)
+        fields = np.empty((len(first), steps, *self.shape_), np.float32)
+        for rows in np.array_split(np.arange(len(first)), -(-len(first) // self.recipe.batch)):
+            state = self._states(first[rows]).to(self.device)  # (B, F, R, C)
+            known = self._theta(theta[rows]).to(self.device)  # (B, K)
+            for step, following in enumerate(self.stepper_.rollout(state, known, steps)):
+                grids = following.cpu().numpy()
+                fields[rows, step] = self.scale_.inverse(self.grid.to_nodes(grids))
+        return fields
+
+    def _static(self) -> Tensor:
+        """x, y and the mask of the grid, float32 (3, R, C)."""
+        x = np.linspace(-1, 1, self.grid.columns)
+        y = np.linspace(-1, 1, self.grid.rows)
+        place = np.stack(np.meshgrid(x, y))
+        return torch.tensor(np.concatenate([place, self.grid.mask[None]]), dtype=torch.float32)
+
+    def _states(self, fields: np.ndarray) -> Tensor:
+        """(N, ..., P, F) -> normalised float32 (N, ..., F, R, C).
+
+        One trajectory at a time: float64 copies of all would be large.
+        """
+        grids = [self.grid.to_grid(self.scale_(part)) for part in fields]
+        return torch.stack([torch.tensor(each, dtype=torch.float32) for each in grids])
+
+    def _theta(self, theta: np.ndarray) -> Tensor:
+        """Normalised parameters, float32 (N, K)."""
+        return torch.tensor(self.theta_scale_(theta), dtype=torch.float32)
+
+    def _error(self, states: Tensor, theta: Tensor) -> float:
+        """Mean squared error of whole rollouts of (N, T, F, R, C), in normalised fields."""
+        total = 0.0
+        path = states.to(self.device)
+        steps = states.shape[1] - 1
+        rollout = self.stepper_.rollout(path[:, 0], theta.to(self.device), steps)
+        for step, state in enumerate(rollout, 1):
+            total += (state - path[:, step]).square().mean().item()
+        return total / steps

@@ -1,0 +1,280 @@
+"""What both stages of training share: their data, one network under training, and its draws.
+
+Shape letters: B batch, N trajectories, T frames, P nodes, F fields, G field groups, L latent
+numbers per group, K parameters.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.files import tensors
+from common.run import Run, progress
+from common.world import World
+from final_project.config import CHECKS, GRADIENT_NORM, MODELS, ModelSpec, Recipe
+from final_project.data import Flow, Split
+from final_project.factory import Groups
+from final_project.metrics import squared_relative_l2
+from final_project.temporal_config import TemporalConfig
+
+FRAMES, WINDOWS = 61, 62  # streams of random numbers of the two stages
+BLOWN_UP = 1e6  # predictions are clipped to this size before they are scored
+
+
+@dataclass(frozen=True)
+class TrainingFlow:
+    """What both stages are trained on, and the trajectories that choose their weights."""
+
+    coordinates: np.ndarray  # float64 (P, 2)
+    groups: Groups
+    fields: np.ndarray  # float32 (N, T, P, F)
+    parameters: np.ndarray  # float64 (N, K)
+    validation_fields: np.ndarray  # float32 (N, T, P, F)
+    validation_parameters: np.ndarray  # float64 (N, K)
+
+    @classmethod
+    def of(cls, flow: Flow, groups: Groups, parts: Split, frames: int) -> TrainingFlow:
+        """The training and validation parts of a flow, over its first `frames` frames."""
+        return cls(
+            flow.coordinates,
+            groups,
+            flow.fields[parts.train, :frames],
+            flow.parameters[parts.train],
+            flow.fields[parts.validation, :frames],
+            flow.parameters[parts.validation],
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a temporal model."""
+
+    name: str  # in MODELS
+    seed: int
+    architecture: TemporalConfig
+
+    @property
+    def spec(self) -> ModelSpec:
+        """How the model is made and trained."""
+        return MODELS[self.name]
+
+    @property
+    def label(self) -> str:
+        """The name of its checkpoint and of its validation error in metrics.csv."""
+        return f"rollout error, {self.name}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The result of a training, as the run stores it."""
+
+    weights: dict[str, np.ndarray]  # those with the least validation error
+    seconds: float
+    error: float  # on validation
+
+
+# --------------------------------------------------------------------------------- optimising
+
+
+def optimisers_of(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside blocks and AdamW for the rest; published: AdamW alone.
+
+    Muon's steps are as large as AdamW's (Jordan et al. 2024; Liu et al. 2025, section 2.2).
+    """
+    inside = []
+    others = []
+    for name, weight in network.named_parameters():
+        is_matrix = weight.ndim == 2 and name.startswith("blocks.")
+        if is_matrix and not recipe.constant:
+            inside.append(weight)
+        else:
+            others.append(weight)
+
+    decay = recipe.weight_decay
+    adamw = torch.optim.AdamW(others, lr=recipe.lr, weight_decay=decay, fused=True)
+    if not inside:
+        return [adamw]
+    muon = torch.optim.Muon(
+        inside, lr=recipe.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return [adamw, muon]
+
+
+class Fitting:
+    """One network under training: optimisers, schedule, best weights, and its checkpoint.
+
+    It continues from the run's checkpoint of that name where there is one.
+    """
+
+    def __init__(self, run: Run, name: str, network: nn.Module, recipe: Recipe):
+        self.run = run
+        self.name = name
+        self.network = network
+        self.recipe = recipe
+        self.optimisers = optimisers_of(network, recipe)
+        self.step = 0  # steps taken
+        self.best_error = np.inf
+        self.best_weights = network.state_dict()
+        self._started = time.perf_counter()
+        self._seconds_before = 0.0
+        self._every = max(1, recipe.steps // CHECKS)
+        self._resume()
+
+    def _resume(self) -> None:
+        """Takes up the checkpoint, if there is one."""
+        state = self.run.load(self.name)
+        if not state:
+            return
+        self.step = state["step"]
+        self._seconds_before = state["seconds"]
+        self.best_error = state["best"]
+        self.best_weights = tensors(state["kept"])
+        self.network.load_state_dict(tensors(state["network"]))
+        for optimiser, stored in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(tensors(stored))
+
+    @property
+    def seconds(self) -> float:
+        """Time of training so far."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    def save(self) -> None:
+        """Writes the checkpoint."""
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "best": self.best_error,
+            "kept": self.best_weights,
+            "network": self.network.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+        }
+        self.run.save(self.name, state)
+
+    def remaining(self) -> Iterator[int]:
+        """The numbers of the steps to take, under a progress bar."""
+        for step in progress(range(self.step, self.recipe.steps), self.name):
+            self.network.train()
+            self._set_learning_rate(step)
+            yield step
+
+    def _set_learning_rate(self, step: int) -> None:
+        """Linear warm-up, then a cosine to zero; published: constant."""
+        recipe = self.recipe
+        rate = recipe.lr
+        if not recipe.constant:
+            warmup = min(1, (step + 1) / recipe.warmup)
+            rate = recipe.lr * warmup * (1 + np.cos(np.pi * step / recipe.steps)) / 2
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+
+    def descend(self, loss: Tensor) -> None:
+        """One step down the gradient of a loss."""
+        loss.backward()
+        if not self.recipe.constant:
+            nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+        self.step += 1
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the network is to be validated now."""
+        return self.step % self._every == 0 or self.step == self.recipe.steps
+
+    def validated(self, loss: float, error: float) -> None:
+        """Logs loss and validation error, keeps the best weights, and saves."""
+        self.run.log(self.step, 0, "train", **{f"loss, {self.name}": loss})
+        self.run.log(self.step, 0, "validation", **{self.name: error})
+        if error < self.best_error or not np.isfinite(self.best_error):
+            self.best_error = error
+            weights = self.network.state_dict()
+            self.best_weights = {name: value.clone() for name, value in weights.items()}
+        self.save()
+
+    def result(self) -> Fitted:
+        """The best weights."""
+        return Fitted(self.best_weights, self.seconds, self.best_error)
+
+
+def distributed(objective: nn.Module, world: World) -> nn.Module:
+    """The objective, with gradients averaged over all processes."""
+    return nn.parallel.DistributedDataParallel(objective) if world.size > 1 else objective
+
+
+def mean_error(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """Squared relative L2 of fields (N, T, P, F), finite where a rollout blew up."""
+    clipped = np.clip(prediction, -BLOWN_UP, BLOWN_UP)
+    return float(squared_relative_l2(np.nan_to_num(clipped, nan=BLOWN_UP), truth).mean())
+
+
+# -------------------------------------------------------------------------------------- draws
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Batches of windows of latent trajectories; each is a function of the seeds and the step."""
+
+    z: Tensor  # (N, T, G, L)
+    theta: Tensor  # (N, K)
+    recipe: Recipe
+    seeds: tuple[int, int]  # of the run and of the training
+    noise: float | None  # largest standard deviation, over that of a step's change
+    delta_std: Tensor  # (G, L)
+    share: slice  # the rows of a batch that this process works on
+
+    @property
+    def length(self) -> int:
+        """Frames of a window: inputs and the target of the last."""
+        frames = self.z.shape[1]
+        return frames if self.recipe.window is None else min(frames, self.recipe.window + 1)
+
+    def draw(self, step: int) -> Batch:
+        """The batch of a step."""
+        size = self.recipe.batch
+        run_seed, seed = self.seeds
+        rng = np.random.default_rng((run_seed, WINDOWS, seed, step))
+
+        # which windows:
+        rows = rng.integers(len(self.z), size=size)
+        starts = rng.integers(self.z.shape[1] - self.length + 1, size=size)
+        starts[rng.random(size) < self.recipe.first_share] = 0
+
+        # noise of a random size per window:
+        deviation = np.zeros((size, 1, 1, 1), np.float32)
+        if self.noise is not None:
+            deviation = self.noise * rng.random((size, 1, 1, 1), np.float32)
+        shape = (size, self.length - 1, *self.z.shape[2:])
+        noise = deviation * rng.standard_normal(shape, np.float32)
+        ahead = int(rng.integers(self.length - 1))
+
+        # the rows of this process:
+        mine = self._on_device(rows)
+        frames = self._on_device(starts)[:, None] + torch.arange(self.length, device=self.z.device)
+        return Batch(
+            z=self.z[mine[:, None], frames],
+            theta=self.theta[mine],
+            noise=self._on_device(noise) * self.delta_std,
+            ahead=ahead,
+        )
+
+    def _on_device(self, values: np.ndarray) -> Tensor:
+        """This process's share of a batch."""
+        return torch.from_numpy(values[self.share]).to(self.z.device)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of latent trajectories."""
+
+    z: Tensor  # (B, T, G, L)
+    theta: Tensor  # (B, K)
+    noise: Tensor  # (B, T - 1, G, L), in the units of z
+    ahead: int  # own steps between the data and the inputs, for models that read one frame
