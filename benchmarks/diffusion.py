@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from assignment5.config import Config
+from assignment5.config import NETWORKS, Config, Sampling
+from assignment5.denoiser import build
 from assignment5.dit import DiT, noise_embedding, positions
-from assignment5.models import NETWORKS, build
-from assignment5.protocols import noise_set, sample
-from common.run import choose_device, git_state, peak_mb, versions, write_json
-from common.weights import parameters
+from assignment5.sampling import noise_set, sample
+from common.files import write_json
+from common.machine import choose_device, git_state, peak_mb, versions
+from common.weights import count_parameters
 
 RESULT = Path(__file__).resolve().parent / "results" / "diffusion.json"
 
@@ -173,11 +174,11 @@ def seconds(*steps: Callable[[], Any], rounds: int, each: int = 3) -> list[float
 def training(config: Config, device: str, rounds: int) -> list[dict[str, Any]]:
     """Our step against the others', one precision, one optimiser."""
     bfloat16, size = (
-        choose_device(device)[1],
+        choose_device(device).bfloat16,
         (config.side, config.patch, config.width, config.depth, config.heads),
     )
     ours, plain = DiT(*size), PlainDiT(*size)
-    assert parameters(ours) == parameters(plain)
+    assert count_parameters(ours) == count_parameters(plain)
     models = {"": (ours, ours), "plain DiT (fused attention, tanh GELU)": (plain, plain)}
     try:
         import diffusers
@@ -195,7 +196,7 @@ def training(config: Config, device: str, rounds: int) -> list[dict[str, Any]]:
             torch.zeros(config.batch, dtype=torch.long, device=device),
             f"DiTTransformer2DModel of diffusers {diffusers.__version__}",
         )
-        models[f"{name} ({parameters(theirs):,} weights: an embedding a block)"] = (
+        models[f"{name} ({count_parameters(theirs):,} weights: an embedding a block)"] = (
             theirs,
             lambda x, variance: theirs(x, timestep=1000 * variance, class_labels=labels).sample,
         )
@@ -209,7 +210,7 @@ def training(config: Config, device: str, rounds: int) -> list[dict[str, Any]]:
     ]
     mine, *others = seconds(*steps, products(config, device, bfloat16), rounds=rounds)
     case = (
-        f"training step on {device}, {'bfloat16' if bfloat16 else 'float32'}: {parameters(ours):,} weights, width {config.width}, depth {config.depth}, "
+        f"training step on {device}, {'bfloat16' if bfloat16 else 'float32'}: {count_parameters(ours):,} weights, width {config.width}, depth {config.depth}, "
         f"patch {config.patch}, side {config.side}, batch {config.batch}"
     )
     return [
@@ -220,10 +221,13 @@ def training(config: Config, device: str, rounds: int) -> list[dict[str, Any]]:
 
 def sampling(config: Config, rounds: int, count: int = 18, steps: int = 20) -> dict[str, Any]:
     """DDIM on the CPU by the tuned Transformer, beside the U-Net."""
-    bfloat16, noises = choose_device("cpu")[1], noise_set(0, count, config.side)
-    models = [build(config, network) for network in NETWORKS]
+    bfloat16, noises = choose_device("cpu").bfloat16, noise_set(0, count, config.side)
+    models = [build(config.denoiser(network)) for network in NETWORKS]
     found = seconds(
-        *(lambda model=model: sample(model, noises, steps, bfloat16=bfloat16) for model in models),
+        *(
+            lambda model=model: sample(model, noises, Sampling("ddim", steps), bfloat16)
+            for model in models
+        ),
         rounds=rounds,
         each=1,
     )
