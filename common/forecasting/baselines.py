@@ -1,0 +1,158 @@
+"""The forecasts that stand in every table of a backtest.
+
+Shape letters: T times, N origins, C context, H horizon, S series, Q quantile levels, W residuals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from scipy.signal import lfilter
+
+from common.forecasting.backtest import Forecast
+from common.forecasting.config import RISKMETRICS, ROLLING_HOURS
+from common.forecasting.metrics import LEVELS
+from common.forecasting.ridge import RidgeWindow
+from common.forecasting.windows import Windows
+
+BLOCK = 512  # origins whose residuals are sorted at a time
+SEASON = 24  # steps: a day of hours
+
+# ------------------------------------------------------------------------------------- points
+
+
+def no_change(past: np.ndarray, horizon: int) -> np.ndarray:
+    """The last price (N, H, S)."""
+    return np.repeat(past[:, -1:], horizon, axis=1)
+
+
+def drift(past: np.ndarray, horizon: int) -> np.ndarray:
+    """The line through the first and the last price of the context (N, H, S)."""
+    slope = (past[:, -1:] - past[:, :1]) / (past.shape[1] - 1)  # (N, 1, S)
+    return past[:, -1:] + slope * np.arange(1, horizon + 1)[:, None]
+
+
+def seasonal_naive(past: np.ndarray, horizon: int, season: int = SEASON) -> np.ndarray:
+    """The price one season before (N, H, S); needs horizon <= season <= context."""
+    return past[:, past.shape[1] - season :][:, :horizon]
+
+
+# ------------------------------------------------------------------------------ distributions
+
+
+def ewma_volatility(values: np.ndarray, decay: float, log: bool = True) -> np.ndarray:
+    """Volatility (T, S) of prices (T, S) up to and including each row.
+
+    The root of the exponentially weighted mean of squared one-step changes.
+    """
+    squares = np.diff(np.log(values) if log else values, axis=0) ** 2  # (T - 1, S)
+    start = squares[:1]  # the first square stands for all before it
+    means, _ = lfilter([1 - decay], [1, -decay], squares, axis=0, zi=decay * start)
+    return np.sqrt(np.concatenate([start, means])) + 1e-12
+
+
+def rolling_quantiles(
+    values: np.ndarray,
+    contiguous: np.ndarray,
+    origins: np.ndarray,
+    horizon: int,
+    window: int = ROLLING_HOURS,
+    decay: float | None = None,
+    log: bool = True,
+) -> np.ndarray:
+    """Random walk with empirical residuals: quantiles (N, H, S, Q) of prices.
+
+    The residuals are the h-step changes of the `window` steps before each origin. With `decay`
+    they are first divided by the EWMA volatility at their own start and then multiplied by that at
+    the origin. Changes over a gap are left out; a short history gives fewer residuals.
+    """
+    path = np.log(values) if log else values
+    scale = np.ones_like(values) if decay is None else ewma_volatility(values, decay, log)
+    gaps = np.concatenate([[0], np.cumsum(~contiguous)])  # (T,): gaps before each row
+    series = values.shape[1]
+    changes = np.empty((len(origins), horizon, series, len(LEVELS)), np.float32)
+    for h in range(1, horizon + 1):
+        moves = (path[h:] - path[:-h]) / scale[:-h]  # (T - h, S)
+        moves[gaps[h:] != gaps[:-h]] = np.nan
+        # rows are put in front, so that row i + window is the change that ends at i
+        missing = np.full((window + h, series), np.nan)
+        moves = np.concatenate([missing, moves]).astype(np.float32)  # (T + window, S)
+        for s in range(series):
+            residuals = np.lib.stride_tricks.sliding_window_view(moves[:, s], window)
+            for start in range(0, len(origins), BLOCK):
+                rows = origins[start : start + BLOCK]
+                quantiles = quantiles_without_gaps(residuals[rows + 1])  # (N, Q)
+                changes[start : start + BLOCK, h - 1, s] = quantiles * scale[rows, s, None]
+    last = values[origins][:, None, :, None]
+    return last * np.exp(changes) if log else last + changes
+
+
+def quantiles_without_gaps(residuals: np.ndarray) -> np.ndarray:
+    """Quantiles (N, Q) at LEVELS of residuals (N, W) that are not NaN, linear between them."""
+    ordered = np.sort(residuals, axis=1)  # NaN come last
+    count = (~np.isnan(ordered)).sum(1)
+    newest = np.maximum(count, 1)[:, None] - 1  # (N, 1): the last that is no NaN
+    position = LEVELS * newest  # (N, Q)
+    low = position.astype(int)
+    high = np.minimum(low + 1, newest)
+    below = np.take_along_axis(ordered, low, 1)
+    above = np.take_along_axis(ordered, high, 1)
+    return below + (position - low) * (above - below)
+
+
+# ---------------------------------------------------------------------------------------- all
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """A forecast that needs no network, under the names of its rows."""
+
+    model: str
+    variant: str
+    forecast: Forecast
+
+
+ROLLING_WALK = ("random walk", "rolling residuals")  # crps_ratio is relative to it
+
+
+def baselines(windows: Windows, origins: np.ndarray, ridge: RidgeWindow | None) -> list[Baseline]:
+    """The forecasts that stand in every table; the point of a distribution is no change.
+
+    `ridge` is fitted, or None to leave NLinear out. The last but one is the random walk with
+    rolling residuals.
+    """
+    horizon = windows.horizon
+    past = windows.past(origins)
+    still = no_change(past, horizon)
+    points = [
+        Baseline("no change", "last price", Forecast(still)),
+        Baseline("drift", "first to last of the context", Forecast(drift(past, horizon))),
+    ]
+    if windows.context >= SEASON >= horizon:
+        seasonal = Forecast(seasonal_naive(past, horizon))
+        points.append(Baseline("seasonal naive", f"{SEASON} steps before", seasonal))
+    if ridge is not None:
+        points.append(Baseline("NLinear", "ridge", Forecast(ridge.predict(past))))
+    return [
+        *points,
+        Baseline(*ROLLING_WALK, Forecast(still, random_walk(windows, origins, None))),
+        Baseline(
+            "random walk",
+            "EWMA-scaled residuals",
+            Forecast(still, random_walk(windows, origins, RISKMETRICS)),
+        ),
+    ]
+
+
+def random_walk(windows: Windows, origins: np.ndarray, decay: float | None) -> np.ndarray:
+    """Quantiles (N, H, S, Q) of the random walk, its residuals scaled by volatility with `decay`."""
+    return rolling_quantiles(
+        windows.prices.values,
+        windows.prices.contiguous(),
+        origins,
+        windows.horizon,
+        windows.rolling,
+        decay,
+        windows.log,
+    )

@@ -1,0 +1,272 @@
+"""Figures of a backtest, drawn from a run folder's arrays and rows.
+
+Shape letters: T times, H horizon, S series, Q quantile levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import matplotlib.dates as mdates
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from common.figures import (
+    MARKERS,
+    PALETTE,
+    Option,
+    colours,
+    figure,
+    heat_map,
+    panels,
+    tidy,
+)
+from common.files import JsonObject
+from common.forecasting.backtest import Forecast
+from common.forecasting.metrics import LEVELS
+from common.forecasting.windows import Windows
+
+Arrays: TypeAlias = Mapping[str, np.ndarray]  # predictions.npz
+FAN_STEPS = 48  # known prices in a fan
+GREY = "#888888"
+
+# -------------------------------------------------------------------------------------- fans
+
+
+def fan_arrays(windows: Windows, forecast: Forecast) -> dict[str, np.ndarray]:
+    """What `fans_of` and `calibration` draw of a forecast of the test part.
+
+    The fans are those of the origin whose steps moved by the median of all: neither a calm nor a
+    wild day.
+    """
+    assert forecast.quantiles is not None
+    prices = windows.prices
+    origins = windows.parts.test
+    truth = windows.future(origins)  # (N, H, S)
+    moves = np.abs(truth / prices.values[origins][:, None] - 1).mean((1, 2))  # (N,)
+    shown = int(np.argsort(moves)[len(moves) // 2])
+    origin = origins[[shown]]
+    rows = slice(origins[shown] - FAN_STEPS + 1, origins[shown] + windows.horizon + 1)
+    return {
+        "series": np.array(prices.series),
+        "levels": LEVELS,
+        "fan_origin": origin,
+        "fan_times": prices.times[rows].astype("datetime64[m]").astype(np.int64),
+        "fan_past": windows.past(origin)[0, -FAN_STEPS:],
+        "fan_future": truth[shown],
+        "fan_point": forecast.point[shown],
+        "fan_quantiles": forecast.quantiles[shown],
+        "below": (truth[..., None] < forecast.quantiles).mean((0, 1)),  # (S, Q)
+    }
+
+
+class Known(NamedTuple):
+    """The prices that a fan begins with: times (T,) and prices (T, S)."""
+
+    times: np.ndarray
+    prices: np.ndarray
+
+
+class Ahead(NamedTuple):
+    """The forecast of a fan: times (H,), quantiles (H, S, Q), levels (Q,), and the truth (H, S)."""
+
+    times: np.ndarray
+    quantiles: np.ndarray
+    levels: np.ndarray
+    actual: np.ndarray | None = None
+
+
+def fan(axes: Axes, known: Known, ahead: Ahead, s: int) -> None:
+    """Draws the known prices of series s, the intervals and the median of its forecast, the truth."""
+    last = known.prices[-1:, s]
+    times = np.concatenate([known.times[-1:], ahead.times])  # (H + 1,): joined to the last price
+
+    def at(level: float) -> np.ndarray:
+        """The forecast's quantile (H + 1,)."""
+        steps = [np.interp(level, ahead.levels, row) for row in ahead.quantiles[:, s]]
+        return np.concatenate([last, steps])
+
+    axes.plot(known.times, known.prices[:, s], color="black", lw=1, label="known prices")
+    for share, opacity in ((0.95, 0.2), (0.80, 0.4)):
+        low = at((1 - share) / 2)
+        high = at((1 + share) / 2)
+        label = f"{share:.0%} interval"
+        axes.fill_between(times, low, high, color=PALETTE[0], alpha=opacity, lw=0, label=label)
+    axes.plot(times, at(0.5), color=PALETTE[0], label="median")
+    axes.plot(times, np.repeat(last, len(times)), color=GREY, ls=":", label="no change")
+    if ahead.actual is not None:
+        truth = np.concatenate([last, ahead.actual[:, s]])
+        axes.plot(times, truth, color=PALETTE[1], lw=1, label="actual prices")
+    axes.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=2, maxticks=3))
+    axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
+
+
+def fans(
+    path: Path,
+    record: JsonObject,
+    series: Sequence[str],
+    known: Known,
+    ahead: Ahead,
+    title: str,
+) -> None:
+    """Writes one `fan` per series."""
+    with figure(path, record, **panels(len(series))) as (picture, axes):
+        for s, (name, panel) in enumerate(zip(series, axes.flat, strict=False)):
+            fan(panel, known, ahead, s)
+            panel.set_title(name)
+            panel.set_ylabel("price (USD)" if s % axes.shape[1] == 0 else "")
+        tidy(axes, len(series))
+        picture.suptitle(title, fontsize=10)
+
+
+def fans_of(path: Path, record: JsonObject, arrays: Arrays) -> None:
+    """The `fans` of a run, from the arrays of `fan_arrays`."""
+    times = arrays["fan_times"].astype("datetime64[m]")
+    steps = len(arrays["fan_past"])
+    known = Known(times[:steps], arrays["fan_past"])
+    ahead = Ahead(times[steps:], arrays["fan_quantiles"], arrays["levels"], arrays["fan_future"])
+    moment = str(known.times[-1]).replace("T", " ")
+    title = f"Forecast from {moment} UTC: 80 % and 95 % intervals, mean of the seeds"
+    fans(path, record, [str(name) for name in arrays["series"]], known, ahead, title)
+
+
+# ------------------------------------------------------------------------------------- scores
+
+
+def by_horizon(path: Path, record: JsonObject, rows: pd.DataFrame, scale: str) -> None:
+    """RMSSE and CRPS ratio by step ahead of every model and variant among `rows`.
+
+    The axes fit the model `scale`.
+    """
+    rows = rows[rows.series.isna() & rows.horizon.notna()]
+    shown = {
+        "rmsse": "RMSSE (1: no change)",
+        "crps_ratio": "CRPS ratio (1: rolling random walk)",
+    }
+    with figure(path, record, (11, 3.4), 1, 2) as (picture, axes):
+        for panel, (metric, label) in zip(axes, shown.items(), strict=True):
+            step_curves(panel, rows, metric)
+            fit_scale(panel, rows[(rows.metric == metric) & (rows.model == scale)].value)
+            panel.set(xlabel="step ahead", ylabel=label, xticks=sorted(rows.horizon.unique()))
+            panel.axhline(1, color=GREY, lw=0.8)
+        # ten lines leave no room inside
+        handles, labels = axes[1].get_legend_handles_labels()
+        picture.legend(handles, labels, fontsize=7, loc="outside right center")
+        picture.suptitle(
+            "Error by step ahead, geometric mean over series, test part; bars: deviation over "
+            "training seeds; values off the scale are in metrics.json",
+            fontsize=9,
+        )
+
+
+def step_curves(panel: Axes, rows: pd.DataFrame, metric: str) -> None:
+    """One metric against the step, one line per model and variant."""
+    names = dict.fromkeys(zip(rows.model, rows.variant, strict=True))
+    for number, (model, variant) in enumerate(names):
+        of_model = (rows.model == model) & (rows.variant == variant)
+        line = rows[of_model & (rows.metric == metric)].sort_values("horizon")
+        panel.errorbar(
+            line.horizon,
+            line.value,
+            line["std"].fillna(0),
+            color=PALETTE[number % len(PALETTE)],
+            marker=MARKERS[number % len(MARKERS)],
+            ms=4,
+            ls="--" if number // len(PALETTE) % 2 else "-",
+            label=f"{model}, {variant}",
+        )
+
+
+def fit_scale(panel: Axes, values: pd.Series) -> None:
+    """Limits the axis to a model's values and 1, with some room."""
+    low = min(values.min(), 1)
+    high = max(values.max(), 1)
+    room = high - low
+    panel.set_ylim(low - 0.3 * room - 0.001, high + 0.5 * room + 0.001)
+
+
+# a ratio, the p of its test, and the title of their map
+AGAINST_REFERENCES = (
+    ("rmsse", "p_rmse", "RMSE against no change"),
+    ("crps_ratio", "p_crps", "CRPS against the rolling random walk"),
+)
+
+
+def cells(
+    path: Path,
+    record: JsonObject,
+    rows: pd.DataFrame,
+    series: Sequence[str],
+    model: str,
+    variant: str,
+    maps: Sequence[tuple[str, str, str]] = AGAINST_REFERENCES,
+) -> None:
+    """Maps of (ratio, its p, title) of one model by series and step.
+
+    A star marks p < 0.05 after Holm.
+    """
+    rows = rows[(rows.model == model) & (rows.variant == variant)]
+    with figure(path, record, (9, 0.35 * len(series) + 1.4), 1, len(maps)) as (_, axes):
+        for panel, (metric, p, title) in zip(axes, maps, strict=True):
+            values = matrix_of(rows, metric, series)
+            significant = matrix_of(rows, p, series) < 0.05
+            steps = [str(step + 1) for step in range(values.shape[1])]
+            spread = max(float(np.nanmax(np.abs(values - 1))), 1e-3)
+            limits = (1 - spread, 1 + spread)
+            heat_map(panel, values, list(series), steps, "{:.4f}", "PuOr_r", limits, significant)
+            panel.set_xticks(panel.get_xticks(), panel.get_xticklabels(), rotation=0, ha="center")
+            panel.set(title=f"{title} (* p < 0.05)", xlabel="step ahead")
+
+
+def matrix_of(rows: pd.DataFrame, metric: str, series: Sequence[str]) -> np.ndarray:
+    """Values (S, H) of a metric by series and step."""
+    single = rows[(rows.metric == metric) & rows.series.notna() & rows.horizon.notna()]
+    return (
+        single.pivot(index="series", columns="horizon", values="value").reindex(series).to_numpy()
+    )
+
+
+def calibration(path: Path, record: JsonObject, arrays: Arrays) -> None:
+    """Share of outcomes below each quantile, less the quantile's level, one line per series."""
+    levels = arrays["levels"]
+    names = colours(str(name) for name in arrays["series"])
+    with figure(path, record, (6, 3.4)) as (_, panel):
+        for number, (name, below) in enumerate(zip(names, arrays["below"], strict=True)):
+            panel.plot(
+                100 * levels,
+                100 * (below - levels),
+                label=name,
+                color=names[name],
+                marker=MARKERS[number % len(MARKERS)],  # which a grey print needs
+                ms=4,
+                markevery=(2 * number, 14),
+            )
+        panel.axhspan(-2, 2, color="#EEEEEE", zorder=0)
+        panel.axhline(0, color=GREY, lw=0.8)
+        panel.set(xlabel="quantile level (%)", ylabel="outcomes below it, less the level (points)")
+        panel.set_title("Calibration on the test part; grey: within 2 points")
+        panel.legend(ncols=4)
+
+
+def seed_curves(panel: Axes, log: pd.DataFrame, prefix: str) -> None:
+    """Validation scores `<prefix><seed>` of metrics.csv against the epoch, one line per seed."""
+    seeds = [
+        name.removeprefix(prefix)
+        for name in log.name.unique()
+        if name.startswith(prefix) and name.removeprefix(prefix).isdigit()
+    ]
+    for number, seed in enumerate(sorted(seeds)):
+        style: dict[str, Option] = {
+            "color": PALETTE[number % len(PALETTE)],
+            "marker": MARKERS[number % len(MARKERS)],
+            "ms": 3,
+        }
+        part = log[log.name == prefix + seed]
+        panel.plot(part.epoch, part.value, label=f"seed {seed}", **style)
+    panel.set(xlabel="epoch", ylabel="validation CRPS (of a usual change)")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.legend()

@@ -1,0 +1,275 @@
+"""Chronological parts of a price history and the windows in them; no window sees past its origin.
+
+Shape letters: T times, N windows, C context, H horizon, S series, Q quantile levels, D decays.
+An origin is the row of the last known price.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from common.cli import InputError
+from common.forecasting.config import ROLLING_DAYS, ROLLING_HOURS
+from common.forecasting.history import Prices
+from common.forecasting.metrics import change, crps_quantiles, recalibrate
+from common.forecasting.ridge import RidgeWindow
+
+DAY = np.timedelta64(1, "D")
+
+
+# -------------------------------------------------------------------------------------- parts
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Origins (row numbers, ascending) of each part; `train_end` rows at the front may be fitted on."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    train_end: int
+
+    def named(self) -> dict[str, np.ndarray]:
+        """The origins of each part by its name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def dates(self, times: np.ndarray) -> dict[str, dict[str, object]]:
+        """First and last origin and their number, for run.json."""
+        return {
+            name: {
+                "origins": len(part),
+                "first": str(times[part[0]])[:16],
+                "last": str(times[part[-1]])[:16],
+            }
+            for name, part in self.named().items()
+        }
+
+
+def origins(contiguous: np.ndarray, context: int, horizon: int) -> np.ndarray:
+    """Every row i such that the rows i - context + 1 .. i + horizon exist and hold no gap.
+
+    `contiguous` is bool (T - 1,), as Prices.contiguous returns it.
+    """
+    gaps = np.concatenate([[0], np.cumsum(~contiguous)])  # (T,): gaps before each row
+    rows = np.arange(context - 1, len(gaps) - horizon)
+    return rows[gaps[rows + horizon] == gaps[rows - context + 1]]
+
+
+def split(
+    contiguous: np.ndarray, context: int, horizon: int, test_steps: int, validation_steps: int
+) -> Parts:
+    """Train, validation and test by time; no two parts share a row.
+
+    The test part is the last `test_steps` rows and the validation part `validation_steps` rows
+    before it, each at most a quarter of the history, with a gap of one context between the
+    targets of two parts. Raises InputError when a part would have no window.
+    """
+    steps = len(contiguous) + 1
+    test_start = steps - min(test_steps, steps // 4)
+    validation_start = test_start - context - min(validation_steps, steps // 4)
+    train_end = validation_start - context
+
+    every = origins(contiguous, context, horizon)
+    first_target = every + 1
+    last_target = every + horizon
+    in_validation = (first_target >= validation_start) & (last_target < test_start - context)
+    parts = Parts(
+        train=every[last_target < train_end],
+        validation=every[in_validation],
+        test=every[first_target >= test_start],
+        train_end=train_end,
+    )
+    for name, part in parts.named().items():
+        if not len(part):
+            raise InputError(
+                f"{steps} rows give no {name} window of {context} + {horizon} rows without a gap; "
+                "give a longer history or a shorter --context"
+            )
+    return parts
+
+
+# ---------------------------------------------------------------------------- arrays of windows
+
+
+def past(values: np.ndarray, origins: np.ndarray, context: int) -> np.ndarray:
+    """The context (N, C, S) of each origin in values (T, S)."""
+    windows = np.lib.stride_tricks.sliding_window_view(values, context, axis=0)
+    return windows[origins - context + 1].transpose(0, 2, 1)  # (N, C, S)
+
+
+def future(values: np.ndarray, origins: np.ndarray, horizon: int) -> np.ndarray:
+    """What came after each origin (N, H, S) in values (T, S)."""
+    windows = np.lib.stride_tricks.sliding_window_view(values, horizon, axis=0)
+    return windows[origins + 1].transpose(0, 2, 1)  # (N, H, S)
+
+
+def steps_ahead(times: np.ndarray, horizon: int) -> np.ndarray:
+    """The times (N, H) that follow windows of times datetime64 (N, C).
+
+    By the window's last step, or by days, without Saturday and Sunday where the window has none.
+    """
+    steps = np.arange(1, horizon + 1)
+    last = times[:, -1:]
+    if len(times) and (last[:, 0] - times[:, -2]).min() < DAY:
+        return last + steps * (last - times[:, -2:-1])
+    days = times.astype("datetime64[D]")
+    if np.is_busday(days).all():
+        return np.busday_offset(days[:, -1:], steps, "backward").astype(times.dtype)
+    return (days[:, -1:] + steps).astype(times.dtype)
+
+
+def calendar(times: np.ndarray) -> np.ndarray:
+    """Hour of the day (two harmonics) and of the week of datetime64 (...): float32 (..., 6)."""
+    hours = times.astype("datetime64[h]").astype(np.int64)
+    day = 2 * np.pi * (hours % 24) / 24
+    week = 2 * np.pi * ((hours - 4 * 24) % 168) / 168  # 1970-01-05 was a Monday
+    waves = [np.sin(day), np.cos(day), np.sin(2 * day), np.cos(2 * day), np.sin(week), np.cos(week)]
+    return np.stack(waves, -1).astype(np.float32)
+
+
+def ewma_matrices(steps: int, decays: Sequence[float]) -> np.ndarray:
+    """Matrices float32 (D, T, T) that turn T squares into their exponentially weighted means.
+
+    The means start from the mean of all T squares.
+    """
+    age = np.arange(steps)[:, None] - np.arange(steps)  # (T, T): of square c at step t
+    matrices = []
+    for decay in decays:
+        weights = np.where(age >= 0, (1 - decay) * decay ** np.maximum(age, 0), 0)
+        start = decay ** (np.arange(steps)[:, None] + 1.0) / steps  # (T, 1)
+        matrices.append(weights + start)
+    return np.stack(matrices).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class MinMax:
+    """Prices to 0..1 by the least and the largest price of each series.
+
+    `low` and `high` broadcast against (..., S).
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def fit(cls, values: np.ndarray, axis: int = 0) -> MinMax:
+        """Fitted along the time axis of (T, S); axis=1 of (N, C, S) fits each window alone."""
+        return cls(values.min(axis, keepdims=True), values.max(axis, keepdims=True))
+
+    @property
+    def span(self) -> np.ndarray:
+        """Largest less least price; 1 where the price never moved."""
+        return np.where(self.high > self.low, self.high - self.low, 1)
+
+    def transform(self, values: np.ndarray) -> np.ndarray:
+        """Prices (..., S) to 0..1."""
+        return (values - self.low) / self.span
+
+    def inverse(self, scaled: np.ndarray) -> np.ndarray:
+        """Prices (..., S) from 0..1."""
+        return scaled * self.span + self.low
+
+
+# ------------------------------------------------------------------------- windows of a history
+
+
+class Predicts(Protocol):
+    """What a window needs of a forecaster."""
+
+    def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Point (N, H, S) and quantiles (N, H, S, Q) in prices.
+
+        From prices (N, C, S) at times datetime64 (N, C).
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """The windows of C + H rows around given origins of a price history.
+
+    Changes are log returns, or price differences where `log` is false. `known` is None for new
+    prices, which have no training, validation and test part.
+    """
+
+    prices: Prices
+    known: Parts | None
+    context: int
+    horizon: int
+    log: bool = True
+
+    @property
+    def parts(self) -> Parts:
+        """The parts of the history. Raises InputError for new prices, which have none."""
+        if self.known is None:
+            raise InputError("these prices have no training, validation and test part")
+        return self.known
+
+    @property
+    def rolling(self) -> int:
+        """Steps that residuals and recalibration look back."""
+        return ROLLING_HOURS if self.prices.hourly else ROLLING_DAYS
+
+    def origins(self) -> np.ndarray:
+        """Every origin (N,) with a whole context and horizon."""
+        return origins(self.prices.contiguous(), self.context, self.horizon)
+
+    def past(self, origins: np.ndarray) -> np.ndarray:
+        """Prices (N, C, S) up to and including the origins."""
+        return past(self.prices.values, origins, self.context)
+
+    def inputs(self, origins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All that a forecaster sees: prices (N, C, S) and their times (N, C)."""
+        times = past(self.prices.times[:, None], origins, self.context)[..., 0]
+        return self.past(origins), times
+
+    def future(self, origins: np.ndarray) -> np.ndarray:
+        """Prices (N, H, S) after the origins."""
+        return future(self.prices.values, origins, self.horizon)
+
+    def changes(self, origins: np.ndarray) -> np.ndarray:
+        """Changes (N, H, S) from the last known price."""
+        return change(self.future(origins), self.prices.values[origins], self.log)
+
+    def before(self, origins: np.ndarray) -> np.ndarray:
+        """The origins, and in front of them those whose outcomes recalibrate their forecasts."""
+        every = self.origins()
+        earlier = every[every < origins[0]][-self.rolling - self.horizon :]
+        return np.concatenate([earlier, origins])
+
+    def recalibrated(self, quantiles: np.ndarray, origins: np.ndarray) -> np.ndarray:
+        """Quantiles (N, H, S, Q) of prices, each corrected by the outcomes known at its origin.
+
+        The origins ascend; the last one may be the last price, whose outcomes are not known.
+        """
+        values = self.prices.values
+        unknown = np.full((self.horizon, values.shape[1]), np.nan)
+        truth = future(np.concatenate([values, unknown]), origins, self.horizon)
+        last = values[origins].astype(np.float32)  # (N, S)
+        changes = recalibrate(
+            change(quantiles, last, self.log),
+            change(truth, values[origins], self.log).astype(np.float32),
+            self.rolling,
+        )  # (N, H, S, Q)
+        base = last[:, None, :, None]
+        return base * np.exp(changes) if self.log else base + changes
+
+    def ridge(self) -> RidgeWindow:
+        """NLinear, fitted on the training part and chosen on the validation part."""
+        train = self.parts.train
+        validation = self.parts.validation
+        return RidgeWindow(self.log).fit(
+            self.past(train), self.future(train), self.past(validation), self.future(validation)
+        )
+
+    def crps(self, forecaster: Predicts, size: np.ndarray, origins: np.ndarray) -> float:
+        """Mean CRPS of a forecaster, in units of the usual size (H, S) of a change.
+
+        Training is stopped by this score.
+        """
+        _, quantiles = forecaster.predict(*self.inputs(origins))
+        changes = change(quantiles, self.prices.values[origins], self.log)
+        return float((crps_quantiles(changes, self.changes(origins)) / size).mean())
