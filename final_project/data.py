@@ -1,4 +1,4 @@
-"""Flows from what people have -> checked arrays of one mesh, the field groups, and the split by trajectory.
+"""Flows from files -> checked arrays on one mesh, the field groups, and the split by trajectory.
 
 Shape letters: N trajectories, T frames, P nodes, F fields, K parameters, M triangles.
 """
@@ -8,40 +8,48 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
-from scipy.spatial import Delaunay, QhullError, cKDTree
 
 from common.cli import InputError
-from common.run import atomic_path, sha256, write_arrays
+from common.files import JsonObject, atomic_path, sha256, write_arrays
 from final_project import readers
+from final_project.mesh import check_nodes, check_triangles
+from final_project.raw import HDF5, KEYS, RawFlow
 
-REACH = 2.0  # a triangle's circumradius over the distance to the 6th neighbour; regular meshes have 0.3 to 0.8
+ARRAYS = ("fields", "coordinates", "parameters", "time", "triangles")
+NAMES = ("field_names", "parameter_names")
+LEAST_VALUES = 12  # of the first parameter, below which a split has no gap and no extrapolation
 
 
 @dataclasses.dataclass(frozen=True)
 class Flow:
-    """Checked trajectories on one fixed mesh, in physical units."""
+    """Checked trajectories on one fixed mesh, in physical units.
 
-    fields: np.ndarray  # float32 (N, T, P, F)
-    coordinates: np.ndarray  # float64 (P, 2)
-    parameters: np.ndarray  # float64 (N, K); K may be 0
-    time: np.ndarray  # float64 (T,), increasing
+    fields : float32 (N, T, P, F). coordinates : float64 (P, 2).
+    parameters : float64 (N, K); K may be 0. time : float64 (T,), increasing.
+    triangles : int32 (M, 3), counter-clockwise; (0, 3) where the source has none, see
+        `mesh.triangulate`.
+    provenance : JSON values: path, sha256, notes, and what the source says of itself.
+    """
+
+    fields: np.ndarray
+    coordinates: np.ndarray
+    parameters: np.ndarray
+    time: np.ndarray
     field_names: tuple[str, ...]
     parameter_names: tuple[str, ...]
-    triangles: (
-        np.ndarray
-    )  # int32 (M, 3), counter-clockwise; (0, 3) where the source has none: see `triangulate`
-    provenance: dict[
-        str, Any
-    ]  # JSON values: path, sha256, notes, and what the source says of itself
+    triangles: np.ndarray
+    provenance: JsonObject
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Row numbers int64 of the five parts, disjoint and together all N; `note` says what could not be had, or is empty."""
+    """Row numbers int64 of five parts, disjoint and together all N; see `split`.
+
+    note : which parts could not be formed and why, or empty.
+    """
 
     train: np.ndarray
     validation: np.ndarray
@@ -51,21 +59,25 @@ class Split:
     note: str = ""
 
 
-# ---------------------------------------------------------------------------------------------------------------- files
+# ---------------------------------------------------------------------------------------- files
 
 
 def load_flow(path: Path, case: str | None = None, least_frames: int = 2) -> Flow:
-    """A checked Flow of at least `least_frames` frames from a file or folder; what it is decides how it is read:
+    """A checked Flow of at least `least_frames` frames from a file or folder, by what it is.
 
-    .h5 .hdf5 .npz  fields (N, T, P, F), coordinates (P, 2), parameters (N, K) or constant in time (N, T, K), time (T,), field_names;
-                    optional parameter_names, triangles (M, 3), provenance (JSON); as `write_flow` writes them
-    .npz            a regular grid: fields (N, T, H, W, F), x (W,), y (H,), and the same others; nodes row by row, triangles made
-    .npz            the two public sets cylinder_re100_cloud_201x1122 and dambreak_openfoam_3cases; of the latter the cases that share a
-                    mesh (ahmed, luis), or the one that `case` names
-    folder          field_data.npy (N, T, P, F), coordinates.npy (2 or 3, P), input_data.npy (N, T, K) of the published SEA code
-    folder          a two-dimensional OpenFOAM case, ascii or binary, .gz or not: U, p or p_rgh, alpha.* -> one trajectory, K = 0
+    .h5 .hdf5 .npz  as `write_flow` writes them: fields (N, T, P, F), coordinates (P, 2), parameters
+                    (N, K) or constant in time (N, T, K), time (T,), field_names; optional
+                    parameter_names, triangles (M, 3), provenance (JSON)
+    .npz            a regular grid: fields (N, T, H, W, F), x (W,), y (H,), and the same others;
+                    nodes row by row, with triangles
+    .npz            two public sets: cylinder_re100_cloud_201x1122 and dambreak_openfoam_3cases; of
+                    the latter the cases that share a mesh (ahmed, luis), or the one named by `case`
+    folder          field_data.npy (N, T, P, F), coordinates.npy (2 or 3, P) and input_data.npy
+                    (N, T, K) of the published SEA code
+    folder          a two-dimensional OpenFOAM case, ascii or binary, .gz or not, with U, p or
+                    p_rgh, and alpha.*: one trajectory, K = 0
 
-    Raises InputError with one line for anything that is missing, unreadable or does not fit together.
+    Raises InputError for anything that is missing, unreadable or does not fit together.
     """
     path = Path(path)
     if not path.exists():
@@ -74,311 +86,314 @@ def load_flow(path: Path, case: str | None = None, least_frames: int = 2) -> Flo
 
 
 def write_flow(path: Path, flow: Flow) -> None:
-    """Writes a Flow atomically as .h5, .hdf5 or .npz; `load_flow` gives the same arrays and names, bit for bit. Raises InputError."""
+    """Writes a Flow atomically as .h5, .hdf5 or .npz; `load_flow` returns it bit for bit.
+
+    Raises InputError for another ending and where the file cannot be written.
+    """
     path = Path(path)
-    names = {
-        key: np.array(getattr(flow, key), dtype=np.str_)
-        for key in ("field_names", "parameter_names")
-    }
-    arrays = {
-        key: getattr(flow, key)
-        for key in ("fields", "coordinates", "parameters", "time", "triangles")
-    } | names
+    arrays = {key: getattr(flow, key) for key in ARRAYS}
+    for key in NAMES:
+        arrays[key] = np.array(getattr(flow, key), dtype=np.str_)
     arrays["provenance"] = np.array(json.dumps(flow.provenance))
+
     if path.suffix == ".npz":
         write_arrays(path, **arrays)
-    elif path.suffix in readers.HDF5:
-        # the format of HDF5 1.10 and the Fletcher sums make damage to the file show itself when it is read
-        with (
-            atomic_path(path) as temporary,
-            h5py.File(temporary, "w", libver=("v110", "v110")) as file,
-        ):
-            for key, array in arrays.items():
-                if key == "fields":  # a frame is a chunk: one frame can be read without the others
-                    file.create_dataset(
-                        key,
-                        data=array,
-                        chunks=(1, 1, *array.shape[2:]),
-                        compression="gzip",
-                        shuffle=True,
-                        fletcher32=True,
-                    )
-                elif array.dtype.kind == "U":
-                    file.create_dataset(key, data=np.char.encode(array, "utf-8"))
-                else:
-                    file.create_dataset(
-                        key,
-                        data=array,
-                        chunks=array.shape if array.size else None,
-                        fletcher32=array.size > 0,
-                    )
+    elif path.suffix in HDF5:
+        _write_hdf5(path, arrays)
     else:
         raise InputError(f"{path}: a flow is written as .h5, .hdf5 or .npz")
 
 
-# --------------------------------------------------------------------------------------------------------------- checks
+def _write_hdf5(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays as data sets whose Fletcher sums reveal damage when they are read."""
+    version = ("v110", "v110")  # the format of HDF5 1.10 has sums of its metadata too
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver=version) as file:
+        for key, array in arrays.items():
+            if key == "fields":  # one chunk per frame, so that a frame can be read alone
+                file.create_dataset(
+                    key,
+                    data=array,
+                    chunks=(1, 1, *array.shape[2:]),
+                    compression="gzip",
+                    shuffle=True,
+                    fletcher32=True,
+                )
+            elif array.dtype.kind == "U":
+                file.create_dataset(key, data=np.char.encode(array, "utf-8"))
+            elif array.size:
+                file.create_dataset(key, data=array, chunks=array.shape, fletcher32=True)
+            else:
+                file.create_dataset(key, data=array)
 
 
-def _numbers(raw: dict[str, Any], key: str, path: Path, axes: str, dtype: type) -> np.ndarray:
-    """raw[key] as finite numbers of `dtype` with the axes that `axes` spells, such as "node 2"."""
-    array = np.asarray(raw[key])
+# --------------------------------------------------------------------------------------- checks
+
+
+def check(raw: RawFlow, path: Path, least_frames: int = 2) -> Flow:
+    """A Flow from the arrays of a reader, after checks of shape, type, range, order and geometry.
+
+    Raises InputError that names the file and the key.
+    """
+    missing = [key for key in KEYS if key not in raw.arrays]
+    if missing:
+        raise InputError(
+            f"{path}: the key {', '.join(missing)} is missing; needed are {', '.join(KEYS)}"
+        )
+
+    # every array alone:
+    field_names = _names(raw.arrays["field_names"], "field_names", path)
+    fields = _fields(raw.arrays["fields"], field_names, path)
+    coordinates = _numbers(raw.arrays["coordinates"], "coordinates", ("node", 2), path)
+    time = _numbers(raw.arrays["time"], "time", ("time",), path)
+    axes = ("trajectory", "time", "parameter")
+    tiled = np.ndim(raw.arrays["parameters"]) == 3  # the same at every time
+    parameter_axes = axes if tiled else (axes[0], axes[2])
+    parameters = _numbers(raw.arrays["parameters"], "parameters", parameter_axes, path)
+
+    # together:
+    _check_counts(fields, coordinates, time, parameters, path)
+    _check_frames(time, least_frames, path)
+    if tiled:
+        parameters = _untiled(parameters, path)  # (N, K)
+    parameter_names = _parameter_names(raw, parameters.shape[1], path)
+    check_nodes(coordinates, path)
+    no_triangles = np.zeros((0, 3), np.int32)
+    triangles = np.asarray(raw.arrays.get("triangles", no_triangles))
+    triangles = check_triangles(triangles, coordinates, path)
+
+    notes = [*raw.notes, *_notes(parameters, parameter_names, time)]
+    provenance = {key: value for key, value in raw.provenance.items() if key != "notes"}
+    provenance["path"] = path.name
+    provenance["sha256"] = sha256(path)
+    provenance["notes"] = list(dict.fromkeys(notes))
+    return Flow(
+        fields, coordinates, parameters, time, field_names, parameter_names, triangles, provenance
+    )
+
+
+def _names(given: np.ndarray, key: str, path: Path) -> tuple[str, ...]:
+    """An array of different, non-empty names as a tuple."""
+    array = np.asarray(given)
+    if array.ndim != 1 or (array.size and array.dtype.kind != "U"):
+        raise InputError(f"{path}: {key} must be a list of names, one for each of the last axis")
+    names = tuple(map(str, array))
+    different = len(set(names)) == len(names)
+    if not different or not all(name.strip() and not set(name) & set(",;\n") for name in names):
+        raise InputError(
+            f"{path}: {key} holds {', '.join(map(repr, names))}; "
+            "names must differ and have no comma, semicolon or line break"
+        )
+    return names
+
+
+def _fields(given: np.ndarray, field_names: tuple[str, ...], path: Path) -> np.ndarray:
+    """The fields float32 (N, T, P, F), finite, one per name."""
+    array = np.asarray(given)
+    if array.ndim == 4 and array.shape[3] != len(field_names):
+        raise InputError(
+            f"{path}: fields has {array.shape[3]} fields, field_names {len(field_names)}"
+        )
+    array = _typed(array, "fields", ("trajectory", "time", "node", "field"), np.float32, path)
+    finite = np.isfinite(array)
+    if not finite.all():
+        trajectory, frame, node, field = np.argwhere(~finite)[0]
+        first = f"trajectory {trajectory}, frame {frame}, node {node}, field {field_names[field]}"
+        raise _not_finite(path, "fields", finite, first)
+    return array
+
+
+def _numbers(given: np.ndarray, key: str, axes: tuple[str | int, ...], path: Path) -> np.ndarray:
+    """An array as finite float64 with axes of the given names, or lengths where a number stands."""
+    array = _typed(np.asarray(given), key, axes, np.float64, path)
+    finite = np.isfinite(array)
+    if not finite.all():
+        position = zip(axes, np.argwhere(~finite)[0], strict=True)
+        named = [f"{axis} {index}" for axis, index in position if isinstance(axis, str)]
+        raise _not_finite(path, key, finite, ", ".join(named))
+    return array
+
+
+def _typed(
+    array: np.ndarray, key: str, axes: tuple[str | int, ...], dtype: type, path: Path
+) -> np.ndarray:
+    """An array of numbers of the type, with the axes; values too large for it become infinite."""
     if array.dtype.kind not in "fiu":
         raise InputError(
             f"{path}: {key} holds {array.dtype}, not numbers; allowed are float and int arrays"
         )
-    shape = axes.split()
-    if array.ndim != len(shape) or any(
-        want.isdigit() and int(want) != have for want, have in zip(shape, array.shape, strict=True)
-    ):
-        raise InputError(f"{path}: {key} has shape {array.shape}; needed is ({', '.join(shape)})")
-    with np.errstate(over="ignore"):  # too large for float32 is inf, which is refused
-        array = array.astype(dtype, copy=False)
-    bad = ~np.isfinite(array)
-    if bad.any():
-        where = ", ".join(
-            f"{name} {at}"
-            for name, at in zip(shape, np.argwhere(bad)[0], strict=True)
-            if not name.isdigit()
-        )
-        if key == "fields":
-            trajectory, frame, node, field = np.argwhere(bad)[0]
-            where = f"trajectory {trajectory}, frame {frame}, node {node}, field {raw['field_names'][field]}"
-        raise InputError(
-            f"{path}: {key} holds {bad.sum()} values that are NaN, inf or too large; the first at {where}"
-        )
-    return array
+    fits = array.ndim == len(axes)
+    for axis, length in zip(axes, array.shape, strict=False):
+        fits = fits and (isinstance(axis, str) or axis == length)
+    if not fits:
+        needed = ", ".join(map(str, axes))
+        raise InputError(f"{path}: {key} has shape {array.shape}; needed is ({needed})")
+    with np.errstate(over="ignore"):
+        return array.astype(dtype, copy=False)
 
 
-def check(raw: dict[str, Any], path: Path, least_frames: int = 2) -> Flow:
-    """A Flow from the arrays a reader found, after every check of shape, type, range, order and geometry.
-
-    Raises InputError that names the file and the key.
-    """
-    missing = [key for key in readers.KEYS if key not in raw]
-    if missing:
-        raise InputError(
-            f"{path}: the key {', '.join(missing)} is missing; needed are {', '.join(readers.KEYS)}"
-        )
-    notes: list[str] = list(raw.get("notes", []))
-    raw["field_names"] = field_names = _names(raw, "field_names", path)
-    if np.ndim(raw["fields"]) == 4 and np.shape(raw["fields"])[3] != len(field_names):
-        raise InputError(
-            f"{path}: fields has {np.shape(raw['fields'])[3]} fields, field_names {len(field_names)}"
-        )
-    fields = _numbers(raw, "fields", path, "trajectory time node field", np.float32)
-    coordinates = _numbers(raw, "coordinates", path, "node 2", np.float64)
-    time = _numbers(raw, "time", path, "time", np.float64)
-    tiled = np.ndim(raw["parameters"]) == 3
-    parameters = _numbers(
-        raw,
-        "parameters",
-        path,
-        "trajectory time parameter" if tiled else "trajectory parameter",
-        np.float64,
+def _not_finite(path: Path, key: str, finite: np.ndarray, first: str) -> InputError:
+    """The error of an array whose entries are not all finite, the first of them at `first`."""
+    count = finite.size - np.count_nonzero(finite)
+    return InputError(
+        f"{path}: {key} holds {count} values that are NaN, inf or too large; the first at {first}"
     )
 
+
+def _check_counts(
+    fields: np.ndarray,
+    coordinates: np.ndarray,
+    time: np.ndarray,
+    parameters: np.ndarray,
+    path: Path,
+) -> None:
+    """Refuses arrays that disagree about the number of nodes, frames or trajectories."""
     trajectories, frames, nodes, _ = fields.shape
     counts = [
         ("coordinates", "nodes", len(coordinates), nodes),
         ("time", "frames", len(time), frames),
         ("parameters", "trajectories", len(parameters), trajectories),
     ]
-    if tiled:
+    if parameters.ndim == 3:
         counts.append(("parameters", "frames", parameters.shape[1], frames))
-    for key, what, have, want in counts:
-        if have != want:
-            raise InputError(f"{path}: {key} has {have} {what}, fields {want}")
+    for key, name, count, needed in counts:
+        if count != needed:
+            raise InputError(f"{path}: {key} has {count} {name}, fields {needed}")
     if not fields.size:
         raise InputError(
-            f"{path}: fields has shape {fields.shape}; needed is at least one trajectory, node and field"
+            f"{path}: fields has shape {fields.shape}; "
+            "needed is at least one trajectory, node and field"
         )
-    if frames < least_frames:
-        what = "one time step: nothing to predict" if frames == 1 else f"{frames} time steps"
-        raise InputError(f"{path}: fields has {what}; at least {least_frames} are needed")
-    if not (np.diff(time) > 0).all():
-        raise InputError(
-            f"{path}: time does not increase at frame {np.argmax(np.diff(time) <= 0) + 1}; it must at every frame"
-        )
-    if tiled:
-        if (parameters != parameters[:, :1]).any():
-            raise InputError(
-                f"{path}: parameters change in time; allowed are parameters that are constant along a trajectory"
-            )
-        parameters = parameters[:, 0]  # (N, K)
-    parameter_names = tuple(f"parameter{number + 1}" for number in range(parameters.shape[1]))
-    if "parameter_names" in raw:
-        parameter_names = _names(raw, "parameter_names", path)
-    if len(parameter_names) != parameters.shape[1]:
-        raise InputError(
-            f"{path}: parameter_names has {len(parameter_names)} names, parameters {parameters.shape[1]} columns"
-        )
-    _check_mesh(coordinates, path)
-    triangles = _oriented(raw, coordinates, path)
 
-    for name, column in zip(parameter_names, parameters.T, strict=True):
-        if trajectories > 1 and np.ptp(column) == 0:
-            notes.append(f"parameter {name} is {column[0]:g} in every trajectory")
+
+def _check_frames(time: np.ndarray, least: int, path: Path) -> None:
+    """Refuses fewer than `least` frames, and times that do not increase."""
+    if len(time) < least:
+        few = "one time step: nothing to predict" if len(time) == 1 else f"{len(time)} time steps"
+        raise InputError(f"{path}: fields has {few}; at least {least} are needed")
     steps = np.diff(time)
-    if len(steps) and np.ptp(steps) > 1e-3 * steps.mean():
-        notes.append(f"time steps differ: {steps.min():g} to {steps.max():g}")
-    kept = {key: value for key, value in raw.get("provenance", {}).items() if key != "notes"}
-    provenance = {
-        **kept,
-        "path": path.name,
-        "sha256": sha256(path),
-        "notes": list(dict.fromkeys(notes)),
-    }
-    return Flow(
-        fields, coordinates, parameters, time, field_names, parameter_names, triangles, provenance
-    )
+    if not (steps > 0).all():
+        frame = np.argmax(steps <= 0) + 1
+        raise InputError(f"{path}: time does not increase at frame {frame}; it must at every frame")
 
 
-def _names(raw: dict[str, Any], key: str, path: Path) -> tuple[str, ...]:
-    """raw[key] as different, non-empty names."""
-    array = np.asarray(raw[key])
-    if array.ndim != 1 or (array.size and array.dtype.kind != "U"):
-        raise InputError(f"{path}: {key} must be a list of names, one for each of the last axis")
-    names = tuple(map(str, array))
-    if len(set(names)) < len(names) or any(
-        not name.strip() or set(name) & set(",;\n") for name in names
-    ):
+def _untiled(parameters: np.ndarray, path: Path) -> np.ndarray:
+    """Parameters (N, T, K) that are constant in time -> (N, K)."""
+    if (parameters != parameters[:, :1]).any():
         raise InputError(
-            f"{path}: {key} holds {', '.join(map(repr, names))}; names must differ and have no comma, semicolon or line break"
+            f"{path}: parameters change in time; "
+            "allowed are parameters that are constant along a trajectory"
+        )
+    return parameters[:, 0]
+
+
+def _parameter_names(raw: RawFlow, count: int, path: Path) -> tuple[str, ...]:
+    """The names of the parameters; numbered ones where the source has none."""
+    if "parameter_names" not in raw.arrays:
+        return tuple(f"parameter{number + 1}" for number in range(count))
+    names = _names(raw.arrays["parameter_names"], "parameter_names", path)
+    if len(names) != count:
+        raise InputError(
+            f"{path}: parameter_names has {len(names)} names, parameters {count} columns"
         )
     return names
 
 
-def _check_mesh(coordinates: np.ndarray, path: Path) -> None:
-    """Refuses fewer than 3 nodes, nodes on one line, and two nodes in one place."""
-    if len(coordinates) < 3:
-        raise InputError(f"{path}: coordinates has {len(coordinates)} nodes; at least 3 are needed")
-    centred = coordinates - coordinates.mean(0)
-    extent = np.abs(centred).max()
-    values = np.linalg.svd(centred / extent if extent else centred, compute_uv=False)
-    if values[1] <= 1e-9 * values[0]:
-        raise InputError(
-            f"{path}: coordinates: all {len(coordinates)} nodes lie on one line; a two-dimensional mesh is needed"
-        )
-    distance, other = cKDTree(coordinates).query(coordinates, k=2)
-    twins = np.flatnonzero(distance[:, 1] <= 1e-9 * extent)
-    if len(twins):
-        first = twins[0]
-        second = next(node for node in other[first] if node != first)
-        raise InputError(
-            f"{path}: coordinates: nodes {first} and {second} are in the same place ({len(twins)} nodes have such a twin)"
-        )
+def _notes(parameters: np.ndarray, names: tuple[str, ...], time: np.ndarray) -> list[str]:
+    """Remarks about constant parameters and uneven time steps."""
+    notes = []
+    for name, column in zip(names, parameters.T, strict=True):
+        if len(column) > 1 and np.ptp(column) == 0:
+            notes.append(f"parameter {name} is {column[0]:g} in every trajectory")
+    steps = np.diff(time)
+    if len(steps) and np.ptp(steps) > 1e-3 * steps.mean():
+        notes.append(f"time steps differ: {steps.min():g} to {steps.max():g}")
+    return notes
 
 
-def _oriented(raw: dict[str, Any], coordinates: np.ndarray, path: Path) -> np.ndarray:
-    """raw["triangles"] checked and counter-clockwise, int32 (M, 3), or none: (0, 3)."""
-    triangles = np.asarray(raw.get("triangles", np.zeros((0, 3), np.int32)))
-    if triangles.dtype.kind not in "iu" or triangles.ndim != 2 or triangles.shape[1] != 3:
-        raise InputError(
-            f"{path}: triangles is {triangles.dtype} {triangles.shape}; needed are node numbers (triangle, 3)"
-        )
-    if triangles.size and (triangles.min() < 0 or triangles.max() >= len(coordinates)):
-        raise InputError(
-            f"{path}: triangles names nodes {triangles.min()} to {triangles.max()}; there are 0 to {len(coordinates) - 1}"
-        )
-    triangles = triangles.astype(np.int32)
-    return np.where(_area(coordinates, triangles)[:, None] < 0, triangles[:, ::-1], triangles)
-
-
-def _area(coordinates: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Signed areas (M,), positive where the corners run counter-clockwise."""
-    (ax, ay), (bx, by) = (
-        (coordinates[triangles[:, corner]] - coordinates[triangles[:, 0]]).T for corner in (1, 2)
-    )
-    return (ax * by - ay * bx) / 2
-
-
-def triangulate(coordinates: np.ndarray) -> np.ndarray:
-    """Triangles int32 (M, 3), counter-clockwise, of a cloud of nodes (P, 2), by Delaunay without those that bridge a hole or a bay.
-
-    Kept are triangles whose circumradius is at most REACH times the distance of a corner to its 6th neighbour (alpha shapes, Edelsbrunner
-    et al. 1983, with a local alpha): the circles inside a hole that the nodes surround are as large as the hole, whatever the mesh's grading.
-
-    Raises InputError where no triangle can be made.
-    """
-    try:
-        triangles = Delaunay(coordinates).simplices
-    except QhullError:
-        raise InputError(
-            "the nodes allow no triangulation; a two-dimensional mesh of at least 3 different nodes is needed"
-        ) from None
-    corners = coordinates[triangles]  # (M, 3, 2)
-    sides = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1)  # (M, 3)
-    area = np.abs(_area(coordinates, triangles))
-    spacing = cKDTree(coordinates).query(coordinates, k=min(7, len(coordinates)))[0][:, -1]  # (P,)
-    # circumradius = product of the sides / (4 area); multiplied out, because slivers have no area
-    kept = triangles[sides.prod(1) <= 4 * area * REACH * spacing[triangles].max(1)].astype(np.int32)
-    return np.where(_area(coordinates, kept)[:, None] < 0, kept[:, ::-1], kept)
-
-
-# ------------------------------------------------------------------------------------------------------ groups and split
+# ---------------------------------------------------------------------------- groups and split
 
 
 def groups_of(
     field_names: tuple[str, ...], wanted: str | None = None
 ) -> tuple[tuple[int, ...], ...]:
-    """Field numbers of each group (stream): u and v together and every other field alone, or as `wanted` says, such as "u,v;p".
+    """Field numbers of each group (stream), as in "u,v;p"; default: u with v, every other alone.
 
     Raises InputError for fields that are unknown, named twice or left out.
     """
     if wanted is None:
         pair = tuple(field_names.index(name) for name in ("u", "v") if name in field_names)
-        return tuple(
-            pair if number in pair else (number,)
-            for number in range(len(field_names))
-            if number not in pair[1:]
-        )
-    groups = [[name.strip() for name in group.split(",")] for group in wanted.split(";")]
-    named = [name for group in groups for name in group]
-    if sorted(named) != sorted(field_names):
+        groups: list[tuple[int, ...]] = []
+        for number in range(len(field_names)):
+            if number not in pair:
+                groups.append((number,))
+            elif number == pair[0]:
+                groups.append(pair)
+        return tuple(groups)
+
+    named = [[name.strip() for name in group.split(",")] for group in wanted.split(";")]
+    if sorted(name for group in named for name in group) != sorted(field_names):
         raise InputError(
-            f'groups "{wanted}": each of the fields {", ".join(field_names)} must stand in one group, as in "u,v;p"'
+            f'groups "{wanted}": each of the fields {", ".join(field_names)} '
+            'must stand in one group, as in "u,v;p"'
         )
-    return tuple(tuple(field_names.index(name) for name in group) for group in groups)
+    return tuple(tuple(map(field_names.index, group)) for group in named)
 
 
 def split(parameters: np.ndarray, seed: int) -> Split:
-    """Five parts of the trajectories by their first parameter, from parameters (N, K): the top 10 % of its values (extrapolation), the
-    10 % around its 55 % rank in one block (gap); of the rest, 20 % at random but never the lowest or highest (interpolation), 12 % at
-    random (validation), and the remainder (train).
+    """Five parts of the trajectories by their first parameter, from parameters (N, K).
 
-    A value is never in two of extrapolation, gap and the rest; with fewer than 12 values those two are empty, and the note says so.
-    Depends on the values and the seed, not on the order of the rows. Raises InputError for N < 4.
+    extrapolation : the highest 10 % of the different values.
+    gap : one block of 10 % around the 55 % rank.
+    interpolation, validation, train : of the rest 20 % at random, never the lowest or the highest
+        trajectory; 12 % at random; the remainder.
+
+    The names speak of ranks, not of distances. In the committed cylinder set the Reynolds numbers
+    are seven clusters about 49 apart (see `solver.even_draws`), and every trajectory of
+    interpolation, gap and extrapolation lies within 1 to 6 of a training Reynolds number.
+
+    Trajectories of equal value stay together in extrapolation, gap or the rest; below LEAST_VALUES
+    different values the first two are empty, and the note says so. The result depends on the values
+    and the seed, not on the order of the rows. Raises InputError for N < 4.
     """
     count = len(parameters)
     if count < 4:
         raise InputError(
-            f"{count} trajectories are too few to be split; at least 4 are needed (2 to train, 1 to choose by, 1 to score)"
+            f"{count} trajectories are too few to be split; at least 4 are needed "
+            "(2 to train, 1 to choose by, 1 to score)"
         )
-    # ranks by the first parameter, ties broken by the others
-    order = np.lexsort(parameters.T[::-1]) if parameters.shape[1] else np.arange(count)
-    values = np.unique(parameters[:, 0]) if parameters.shape[1] else np.zeros(1)
-    gap, top, note = values[:0], values[:0], ""
-    if len(values) < 12:
-        note = f"no gap and no extrapolation part: the first parameter has {len(values)} different values, 12 are needed; the split is random"
+
+    # ranks by the first parameter, ties broken by the others:
+    varied = parameters.shape[1] > 0
+    order = np.lexsort(parameters.T[::-1]) if varied else np.arange(count)
+    first = parameters[order, 0] if varied else np.zeros(count)
+    values = np.unique(first)
+
+    # blocks of values:
+    is_gap = is_top = np.zeros(count, bool)
+    note = ""
+    if len(values) < LEAST_VALUES:
+        note = (
+            f"no gap and no extrapolation part: the first parameter has {len(values)} "
+            f"different values, {LEAST_VALUES} are needed; the split is random"
+        )
     else:
         block = round(0.1 * len(values))
-        first = round(0.55 * len(values)) - block // 2
-        gap, top = values[first : first + block], values[len(values) - block :]
-    is_gap, is_top = (
-        np.isin(parameters[order, 0], part) if len(part) else np.zeros(count, bool)
-        for part in (gap, top)
-    )
+        begin = round(0.55 * len(values)) - block // 2
+        is_gap = np.isin(first, values[begin : begin + block])
+        is_top = np.isin(first, values[len(values) - block :])
+
+    # the rest at random:
     rest = order[~is_gap & ~is_top]
     shuffled = np.random.default_rng((seed, 60)).permutation(len(rest))
     inner = shuffled[(shuffled > 0) & (shuffled < len(rest) - 1)]
-    scored = inner[: max(1, round(0.2 * len(rest)))]
-    others = shuffled[~np.isin(shuffled, scored)]
+    interpolation = inner[: max(1, round(0.2 * len(rest)))]
+    others = shuffled[~np.isin(shuffled, interpolation)]
     validation, train = np.split(others, [max(1, round(0.12 * len(rest)))])
     return Split(
-        np.sort(rest[train]),
-        np.sort(rest[validation]),
-        np.sort(rest[scored]),
-        np.sort(order[is_gap]),
-        np.sort(order[is_top]),
-        note,
+        train=np.sort(rest[train]),
+        validation=np.sort(rest[validation]),
+        interpolation=np.sort(rest[interpolation]),
+        gap=np.sort(order[is_gap]),
+        extrapolation=np.sort(order[is_top]),
+        note=note,
     )

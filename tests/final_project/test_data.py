@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.cli import InputError
-from final_project.data import groups_of, load_flow, split, triangulate, write_flow
+from final_project.data import groups_of, load_flow, split, write_flow
+from final_project.mesh import triangulate
 from tests.final_project.helpers import ARRAYS, FANS, SQUARE, areas, at, example, raw, refused
 
 # ------------------------------------------------------------------------------------------------------------ own format
