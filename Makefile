@@ -30,14 +30,13 @@ test: $(BIN)/.dev ## run the tests
 lint: $(BIN)/.dev ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy common assignment1 assignment2 assignment3 assignment4 assignment5 final_project
+	$(BIN)/mypy common assignment1 assignment2 assignment3 assignment4 assignment5 final_project tools
 
 check: $(BIN)/.dev ## the slow tests: every command of the READMEs in smoke, twenty kills of every training (about an hour)
-	ADL_COMMANDS=1 $(BIN)/python -m pytest tests/test_commands.py
-	ADL_KILLS=20 $(BIN)/python -m pytest tests/test_robustness.py -k kill_9
+	$(BIN)/python -m pytest -m slow tests/slow
 
 replay: $(BIN)/.dev ## train the beginning of the committed runs again, score their models again, and compare (real data, half an hour)
-	$(BIN)/python -m tests.replay
+	$(BIN)/python -m tools.replay
 
 bench: $(BIN)/.dev ## measure against peers and the hardware floor, and write the table in the README again
 	@for script in $(filter-out benchmarks/table.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit $$?; done

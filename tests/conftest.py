@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from safetensors.numpy import load_file
 
 from common.cli import InputError, Interrupted, parse
+from common.files import load_state
 from common.run import Run
 
 # networks this small wait for a second thread longer than it helps them
@@ -138,6 +143,43 @@ def assert_same_after_kill_9(
     assert resumed.returncode == 0, resumed.stderr
     assert results(folder / "run") == results(unbroken)
     assert (folder / "run" / "metrics.csv").read_bytes() == (unbroken / "metrics.csv").read_bytes()
+
+
+def peak_memory(code: str) -> float:
+    """MiB that `code` needs beyond what stood when it set `before = peak_mb()`, in a process."""
+    head = "from common.machine import peak_mb\n"
+    command = [sys.executable, "-c", head + code + "\nprint(peak_mb() - before)"]
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return float(result.stdout)
+
+
+def assert_readable(folder: Path) -> None:
+    """Every file of a run folder that has its final name can be read to its end."""
+    for path in folder.rglob("*"):
+        if not path.is_file() or path.name.startswith("."):
+            continue
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".safetensors":
+            if path.parent.name == "checkpoints":
+                load_state(path)
+            else:
+                load_file(path)
+        elif path.suffix == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                assert archive.testzip() is None, path
+        elif path.suffix == ".csv":
+            text = path.read_text(encoding="utf-8")
+            assert not text or text.endswith("\n"), path
+            assert {len(row) for row in csv.reader(text.splitlines())} <= {5}, path
+        elif path.suffix in {".png", ".gif"}:
+            with Image.open(path) as picture:
+                picture.load()
+        elif path.suffix == ".pdf":
+            assert b"%%EOF" in path.read_bytes()[-32:], path
 
 
 # ----------------------------------------------------------------------------------- smoke runs

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -12,19 +14,21 @@ import numpy as np
 import pytest
 import torch
 
-from common.cli import BaseConfig, InputError, Interrupted, parse
-from common.figures import PALETTE, colours
-from common.run import (
-    Run,
-    atomic_path,
-    load_state,
-    newest_run,
-    peak_mb,
-    save_state,
-    tensors,
-    write_json,
+from common.cli import (
+    BaseConfig,
+    InputError,
+    Interrupted,
+    SavedRunConfig,
+    check_ranges,
+    parse,
 )
+from common.figures import PALETTE, colours
+from common.files import atomic_path, load_state, save_state, tensors, write_json
+from common.machine import peak_mb
+from common.results import Metric, Row, print_table
+from common.run import Run, SavedRun
 from common.weights import read_model, save_model
+from common.world import World
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +69,10 @@ def test_bad_command_lines_are_one_line(words, expected):
     assert "╭" not in str(caught.value)
 
 
+INFO = {"m": Metric("1", "higher", "-")}
+ROW = Row(protocol="held-out", split="test", model="x", variant="-", metric="m", value=1.0)
+
+
 def open_run(folder: Path, **changes) -> Run:
     return Run(Config(**changes), folder, __file__, "simulated", {"generator": "none"})
 
@@ -76,7 +84,7 @@ def test_tensorboard_events_are_the_streamed_metrics(tmp_path):
     with open_run(tmp_path / "run", tensorboard=True) as run:
         for step in (1, 2, 3):
             run.log(step, 0, "train", loss=1.0 / step)
-        run.finish([], {})
+        run.finish([], INFO)
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [
         (1, 1.0),
@@ -84,28 +92,8 @@ def test_tensorboard_events_are_the_streamed_metrics(tmp_path):
         (3, pytest.approx(1 / 3)),
     ]
     with open_run(tmp_path / "plain") as run:
-        run.finish([], {})
+        run.finish([], INFO)
     assert not (tmp_path / "plain" / "tensorboard").exists()
-
-
-@pytest.mark.parametrize(
-    "folder",
-    [
-        "assignment1",
-        "assignment2",
-        "assignment3",
-        "assignment4",
-        "assignment5",
-        "final_project",
-        "template",
-    ],
-)
-def test_every_train_script_has_tensorboard(folder):
-    from tests.test_readme import config_of
-
-    assert issubclass(
-        config_of(f"{folder}.train"), BaseConfig
-    )  # whose --tensorboard every Run obeys
 
 
 def test_a_finished_run_is_not_overwritten_and_identity_comes_first(tmp_path):
@@ -114,10 +102,7 @@ def test_a_finished_run_is_not_overwritten_and_identity_comes_first(tmp_path):
         assert record["status"] == "running"
         assert record["config"]["rate"] == 0.1
         assert "out" not in record["config"]
-        run.finish(
-            [{"metric": "m", "value": 1.0}],
-            {"m": {"unit": "1", "better": "higher", "reference": "-"}},
-        )
+        run.finish([ROW], INFO)
     before = {path: path.read_bytes() for path in (tmp_path / "a").glob("*.*")}
     with pytest.raises(InputError, match="finished run"):
         open_run(tmp_path / "a")
@@ -130,31 +115,14 @@ def test_a_finished_run_is_not_overwritten_and_identity_comes_first(tmp_path):
 
 
 def test_metrics_rows_have_every_key_and_nothing_unexplained(tmp_path):
-    info = {"m": {"unit": "1", "better": "higher", "reference": "-"}}
     with open_run(tmp_path / "a", rate=0.3) as run:
-        row = run.finish([{"metric": "m", "value": 1.0, "model": "x"}], info)["rows"][0]
-        assert set(row) == {
-            "protocol",
-            "split",
-            "model",
-            "variant",
-            "metric",
-            "value",
-            "std",
-            "n_seeds",
-            "series",
-            "horizon",
-            "params",
-            "seconds",
-            "peak_mb",
-            "command",
-        }
+        row = run.finish([ROW], INFO)["rows"][0]
+        assert list(row) == [field.name for field in dataclasses.fields(Row)]
         assert row["series"] is None
-        assert row["command"] == "python tests/train.py --preset default --rate 0.3"
-        with pytest.raises(ValueError, match="unknown"):
-            run.finish([{"metric": "m", "colour": 1}], info)
+        assert row["command"] == "python common/train.py --preset default --rate 0.3"
         with pytest.raises(ValueError, match="explained"):
-            run.finish([{"metric": "other", "value": 1.0}], info)
+            run.finish([dataclasses.replace(ROW, metric="other")], INFO)
+    assert json.loads((tmp_path / "a/metrics.json").read_text())["rows"] == [row]
 
 
 def test_two_runs_cannot_share_a_folder(tmp_path):
@@ -293,22 +261,133 @@ def test_atomic_path_leaves_the_old_file_when_the_block_fails(tmp_path):
     assert target.read_text() == "old"
 
 
-def test_newest_run_skips_unfinished_ones_and_ablations(tmp_path):
+def finished(folder: Path, started: str, status: str = "finished") -> None:
+    """A folder that looks like a run."""
+    folder.mkdir()
+    parts = {"config": {}, "data": {}, "notes": {}}
+    write_json(folder / "run.json", {"status": status, "started": started, **parts})
+    write_json(folder / "metrics.json", {})
+
+
+def test_the_newest_finished_run_with_a_report_is_opened(tmp_path):
+    results = tmp_path / "assignment9" / "results"
+    results.mkdir(parents=True)
     with pytest.raises(InputError, match="no finished run"):
-        newest_run(tmp_path)
-    for name, status, started in (
-        ("a", "finished", "2026-01-01"),
-        ("b", "finished", "2026-01-02"),
-        ("c", "running", "2026-01-03"),
-    ):
-        (tmp_path / name).mkdir()
-        write_json(tmp_path / name / "run.json", {"status": status, "started": started})
-        write_json(tmp_path / name / "metrics.json", {})
-        (tmp_path / name / "report.pdf").touch()
-    (tmp_path / "d").mkdir()
-    write_json(tmp_path / "d" / "run.json", {"status": "finished", "started": "2026-01-04"})
-    write_json(tmp_path / "d" / "metrics.json", {})  # tables alone
-    assert newest_run(tmp_path).name == "b"
+        SavedRun.open(None, results)
+    finished(results / "a", "2026-01-01")
+    finished(results / "b", "2026-01-02")
+    finished(results / "c", "2026-01-03", status="running")
+    finished(results / "d", "2026-01-04")  # an ablation: tables and no report
+    for name in "abc":
+        (results / name / "report.pdf").touch()
+    assert SavedRun.open(None, results).folder.name == "b"
+    assert SavedRun.open(results / "d", results).folder.name == "d"
+    with pytest.raises(InputError, match=r"holds no model\.npz.*assignment9"):
+        SavedRun.open(None, results, needs=("model.npz",))
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", '{"config": [], "data": {}, "notes": {}}'])
+def test_a_damaged_run_json_is_one_line(tmp_path, text):
+    finished(tmp_path / "a", "2026-01-01")
+    (tmp_path / "a" / "run.json").write_text(text)
+    with pytest.raises(InputError, match=r"run\.json"):
+        SavedRun.open(tmp_path / "a", tmp_path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """What a part of a run returns."""
+
+    weight: np.ndarray
+    seconds: float
+    name: str | None = None
+
+
+def fit(scale: float) -> Fit:
+    return Fit(scale * np.arange(3.0), 1.5)
+
+
+def test_memo_rebuilds_the_data_class_that_a_part_returns(tmp_path):
+    with open_run(tmp_path / "a") as run:
+        first = run.memo("fit", fit, 2.0)
+    with open_run(tmp_path / "a", resume=True) as run:
+        second = run.memo("fit", fit, 3.0)  # finished before: not called again
+    for result in (first, second):
+        assert isinstance(result, Fit)
+        np.testing.assert_array_equal(result.weight, [0, 2, 4])
+        assert (result.seconds, result.name) == (1.5, None)
+
+
+def test_a_process_of_another_rank_reads_and_writes_nothing(tmp_path):
+    with open_run(tmp_path / "a") as run:
+        run.memo("fit", fit, 2.0)
+        run.save("long", {"step": 3})
+    before = {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()}
+    world = World(rank=1, size=1)  # of size 1, so that it waits for nobody
+    arguments = (Config(), tmp_path / "a", __file__, "simulated", {"notice": "made"})
+    with Run(*arguments, world=world) as run:
+        run.log(1, 1, "train", loss=1.0)
+        run.note(device="cpu")
+        run.save("other", {"step": 1})
+        assert run.load("long") == {"step": 3}
+        assert run.memo("fit", fit, 9.0).weight[1] == 2
+        assert run.memo("new", fit, 9.0).weight[1] == 9
+        with run.stoppable(lambda: None) as check:
+            check(0, 1.0)
+    after = {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_run_on_simulated_data_says_so_once(tmp_path, capsys):
+    with Run(Config(), tmp_path / "a", __file__, "simulated", {"notice": "not real"}):
+        pass
+    assert capsys.readouterr().err == "notice: not real\n"
+    with open_run(tmp_path / "b"):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_the_resume_command_names_the_folder(tmp_path):
+    with open_run(tmp_path / "a folder", rate=0.2) as run:
+        words = shlex.split(run.resume_command)
+    assert words[:2] == ["python", "common/train.py"]
+    config = parse(Config, words[2:])
+    assert (config.rate, config.out, config.resume) == (0.2, tmp_path / "a folder", True)
+
+
+def test_paths_are_checked_with_the_options(tmp_path):
+    with pytest.raises(InputError, match=r"--data .*nowhere\.csv does not exist"):
+        parse(Config, ["--data", str(tmp_path / "nowhere.csv")])
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"--out .*cannot be written"):
+        parse(Config, ["--out", str(tmp_path / "file" / "run")])
+    with pytest.raises(InputError, match=r"--run .*does not exist"):
+        parse(SavedRunConfig, ["--run", str(tmp_path / "nowhere")])
+    with pytest.raises(InputError, match=r"the folder .*nowhere does not exist"):
+        parse(SavedRunConfig, ["--out", str(tmp_path / "nowhere" / "a.json")])
+    assert parse(Config, ["--out", str(tmp_path / "new" / "run")]).out == tmp_path / "new" / "run"
+
+
+def test_numbers_outside_their_range_are_named():
+    ranges = {"rate": (0, 1), "widths": (1, math.inf), "absent": (0, 1)}
+    check_ranges(Config(), ranges)
+    with pytest.raises(InputError, match="--rate nan: allowed are 0 to 1"):
+        check_ranges(Config(rate=math.nan), ranges)
+    with pytest.raises(InputError, match="--widths 0: allowed are 1 and more"):
+        check_ranges(Config(widths=(3, 0)), ranges)
+
+
+def test_a_table_has_a_line_per_model_and_a_column_per_metric(capsys):
+    rows = [dataclasses.asdict(ROW), dataclasses.asdict(ROW) | {"metric": "n", "std": 0.25}]
+    other = dataclasses.asdict(ROW) | {"model": "y", "value": 2e7}
+    print_table([*rows, other], {"m": "first", "n": "second"}, digits=2, title="scores")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
+    assert lines == [
+        ["scores"],
+        ["model", "variant", "first", "second"],
+        ["x", "-", "1.00", "1.00", "±", "0.25"],
+        ["y", "-", "2.0e+07", "-"],
+    ]
 
 
 def test_small_helpers():
@@ -329,7 +408,7 @@ def test_a_metrics_csv_that_was_shortened_by_hand_does_not_grow_zero_bytes(tmp_p
     with open_run(tmp_path / "run", resume=True) as run:
         run.memo("a", lambda: part(run, "a"))
         run.memo("b", lambda: part(run, "b"))
-        run.finish([], {})
+        run.finish([], INFO)
     assert file.read_bytes().decode().splitlines() == [
         "step,epoch,split,name,value",
         "1,0,train,loss,0.5",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,9 +13,9 @@ import pytest
 from scipy.stats import ttest_ind
 
 from common.cli import InputError, parse
-from common.compare import Config, main
-from common.run import ROW_KEYS
-from tests.conftest import assert_refused, call
+from common.results import Row
+from tests.conftest import assert_refused, run_main
+from tools.compare import Config, main
 
 SAMPLES = {
     "a": [[0.50, 0.52, 0.55, 0.51], [0.60, 0.61, 0.63]],
@@ -35,7 +37,8 @@ def row(model: str, values: list[float], **changes) -> dict:
         "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
         "n_seeds": len(values),
     }
-    return dict.fromkeys(ROW_KEYS) | found | changes
+    keys = [field.name for field in dataclasses.fields(Row)]
+    return dict.fromkeys(keys) | found | changes
 
 
 def folder(place: Path, rows: list[dict], assignment: str = "assignment1", **data: str) -> Path:
@@ -55,7 +58,10 @@ def folder(place: Path, rows: list[dict], assignment: str = "assignment1", **dat
 
 @pytest.fixture
 def pair(tmp_path: Path) -> list[Path]:
-    """Two runs: the rows of SAMPLES in another order, a row of one seed, one cell a step, and rows that only one run has."""
+    """Two runs: the rows of SAMPLES in another order, and rows that the comparison leaves out.
+
+    These are a row of one seed, one of a single step, and rows that only one run has.
+    """
     a = [row(*item) for item in zip(MODELS, SAMPLES["a"], strict=True)]
     b = [row(*item) for item in zip(MODELS, SAMPLES["b"], strict=True)]
     a += [
@@ -149,21 +155,12 @@ def test_table_and_figure_are_written_and_names_tell_runs_apart(tmp_path, capsys
 
 
 def test_files_are_named_after_the_runs(pair, tmp_path):
-    place = tmp_path / "here"
-    place.mkdir()
-    done = call(
-        "common/compare.py",
-        *pair,
-        "--metric",
-        "accuracy",
-        "--split",
-        "test",
-        "--protocol",
-        "held-out",
-        cwd=place,
-    )
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in place.iterdir()) == ["compare-a-b.csv", "compare-a-b.png"]
+    out = tmp_path / "here"
+    out.mkdir()
+    words = ["--metric", "accuracy", "--split", "test", "--protocol", "held-out"]
+    with contextlib.chdir(out):
+        run_main(main, Config, *pair, *words)
+    assert sorted(path.name for path in out.iterdir()) == ["compare-a-b.csv", "compare-a-b.png"]
 
 
 @pytest.mark.parametrize(
@@ -186,19 +183,13 @@ def test_what_cannot_be_compared_is_refused(pair, tmp_path, words, message):
     folder(tmp_path / "other", [row("ELM", [0.5])], assignment="assignment2")
     folder(tmp_path / "apart", [row("ELM", [0.5], metric="kid")])
     (folder(tmp_path / "broken", []) / "metrics.json").write_text("{")
-    with pytest.raises(InputError, match=r"^[^\n]+$") as caught:
-        main(
-            parse(
-                Config,
-                [
-                    str(tmp_path / word) if word.isalpha() and (tmp_path / word).is_dir() else word
-                    for word in words
-                ],
-            )
-        )
-    assert message in str(caught.value)
+    paths = [tmp_path / word if (tmp_path / word).is_dir() else word for word in words]
+    with pytest.raises(InputError, match=r"^[^\n]+$") as refusal:
+        run_main(main, Config, *paths)
+    assert message in str(refusal.value)
 
 
-def test_a_refusal_is_one_line_and_exit_code_2(pair, tmp_path):
+def test_a_refusal_leaves_nothing(pair, tmp_path):
     folder(tmp_path / "other", [row("ELM", [0.5])], assignment="assignment2")
-    assert_refused("common/compare.py", ["a", "other"], "only runs of one assignment", tmp_path)
+    message = "only runs of one assignment"
+    assert_refused(main, Config, ["a", "other"], message, tmp_path)

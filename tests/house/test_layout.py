@@ -1,69 +1,92 @@
-"""The house's rules: import directions, no pickle, size of common/ and of the entry scripts."""
+"""The rules of the house: import directions, light options, no pickle, readable functions."""
 
 from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-SYSTEMS = [
-    name
-    for name in (
-        "assignment1",
-        "assignment2",
-        "assignment3",
-        "assignment4",
-        "assignment5",
-        "final_project",
-    )
-    if (ROOT / name).is_dir()
-]
-ALLOWED = {
-    "assignment4": {"assignment3"},
-    "assignment3": {"assignment2"},
-}  # the one chain of imports
+from tests.conftest import ROOT
+
+SYSTEMS = (
+    "assignment1",
+    "assignment2",
+    "assignment3",
+    "assignment4",
+    "assignment5",
+    "final_project",
+)
+# the one chain of imports
+ALLOWED = {"assignment4": {"assignment3"}, "assignment3": {"assignment2"}}
+FORECASTING = {"assignment2", "assignment3", "assignment4"}
+FRAMEWORKS = {"torch", "tensorflow", "keras"}
+HEAVY = {*FRAMEWORKS, "pandas", "sklearn", "scipy", "matplotlib", "h5py", "ngsolve"}
 SOURCES = [
-    path for name in ("common", *SYSTEMS, "benchmarks") for path in (ROOT / name).rglob("*.py")
+    path
+    for name in ("common", "tools", "template", *SYSTEMS, "benchmarks")
+    for path in sorted((ROOT / name).rglob("*.py"))
 ]
+SCRIPTS = [
+    path
+    for path in SOURCES
+    if path.parent.name not in ("benchmarks", "tools")
+    and "read_options(" in path.read_text(encoding="utf-8")
+    and path.name != "cli.py"
+]
+LONGEST_FUNCTION, MOST_PARAMETERS, WIDEST_LINE = 60, 7, 100
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    """The modules that a file imports."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     nodes = tree.body if top_level_only else list(ast.walk(tree))
-    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    return found | {
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return names | {
         node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module
     }
 
 
+def packages(path: Path, top_level_only: bool = False) -> set[str]:
+    """The packages that a file imports from."""
+    return {name.split(".")[0] for name in imports(path, top_level_only)}
+
+
+# ------------------------------------------------------------------------------- directions
+
+
 def test_common_imports_no_assignment_and_loads_frameworks_lazily():
+    for path in (ROOT / "common").rglob("*.py"):
+        assert not packages(path) & {*SYSTEMS, "tools", "tests"}, path
+        assert not packages(path, top_level_only=True) & FRAMEWORKS, path
+
+
+def test_only_the_forecasting_assignments_import_common_forecasting():
+    for system in set(SYSTEMS) - FORECASTING:
+        for path in (ROOT / system).rglob("*.py"):
+            assert not any(name.startswith("common.forecasting") for name in imports(path)), path
     for path in (ROOT / "common").glob("*.py"):
-        assert not {name.split(".")[0] for name in imports(path)} & set(SYSTEMS), path
-        assert not {name.split(".")[0] for name in imports(path, top_level_only=True)} & {
-            "torch",
-            "tensorflow",
-            "keras",
-        }, path
+        assert not any(name.startswith("common.forecasting") for name in imports(path)), path
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_assignments_import_each_other_only_along_the_chain(system):
     for path in (ROOT / system).rglob("*.py"):
-        others = {name.split(".")[0] for name in imports(path)} & set(SYSTEMS) - {system}
+        others = packages(path) & set(SYSTEMS) - {system}
         assert others <= ALLOWED.get(system, set()), path
+        assert not packages(path) & {"tools", "tests", "benchmarks"}, path
 
 
 def test_figures_read_run_folders_only():
     for path in ROOT.glob("*/figures.py"):
-        assert not {name.split(".")[0] for name in imports(path)} & {
-            "torch",
-            "tensorflow",
-            "keras",
-            *SYSTEMS,
-        }, path
+        assert not packages(path) & FRAMEWORKS, path
 
 
 def test_nothing_reads_or_writes_pickle():
@@ -76,27 +99,66 @@ def test_nothing_reads_or_writes_pickle():
             assert "allow_pickle=False" in call, f"{path}: {call}"
 
 
-def test_sizes():
-    assert (
-        sum(
-            len(path.read_text(encoding="utf-8").splitlines())
-            for path in (ROOT / "common").glob("*.py")
-        )
-        <= 2600
+# ------------------------------------------------------------------------------ light options
+
+
+def test_there_are_scripts():
+    names = {name_of(path) for path in SCRIPTS}
+    for system in (*SYSTEMS, "template"):
+        for script in ("train.py", "evaluate.py", "predict.py"):
+            assert f"{system}/{script}" in names
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=name_of)
+def test_a_script_reads_its_options_before_anything_heavy(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    options = next(node for node in tree.body if isinstance(node, ast.If))
+    assert "read_options" in ast.unparse(options)
+    before = tree.body[: tree.body.index(options)]
+    modules = {node.module for node in before if isinstance(node, ast.ImportFrom)}
+    assert not any(isinstance(node, ast.Import) for node in before)
+    command = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
+        f"import {', '.join(sorted(modules - {'__future__'}))}; "
+        f"print(*sorted({sorted(HEAVY)!r} & sys.modules.keys()))".replace(
+            "sorted([", "sorted({", 1
+        ).replace("]", "}", 1)
     )
-    for system in SYSTEMS:
-        for name in ("train.py", "evaluate.py", "predict.py"):
-            assert len((ROOT / system / name).read_text(encoding="utf-8").splitlines()) <= 200, (
-                f"{system}/{name}"
-            )
+    result = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert not result.stdout.strip(), f"{name_of(path)} loads {result.stdout.strip()} for --help"
 
 
-def test_readme_tables_are_fresh():
-    from common.readme import fresh
+# --------------------------------------------------------------------------------- readability
 
-    for file in [ROOT / "README.md", *ROOT.glob("*/README.md")]:
-        text = file.read_text(encoding="utf-8")
-        assert fresh(text) == text, f"{file}: run `make readme`"
+
+def functions(path: Path) -> list[ast.FunctionDef]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_functions_and_lines_are_short(path):
+    for function in functions(path):
+        length = (function.end_lineno or 0) - function.lineno + 1
+        assert length <= LONGEST_FUNCTION, f"{function.name} has {length} lines"
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        assert len(line) <= WIDEST_LINE, f"line {number} has {len(line)} columns"
+
+
+def test_functions_have_few_parameters():
+    for path in SOURCES:
+        for function in functions(path):
+            if function.name in ("__init__", "heat_map"):  # estimators; a general drawing function
+                continue
+            arguments = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+            names = [one.arg for one in arguments if one.arg not in ("self", "cls")]
+            assert len(names) <= MOST_PARAMETERS, f"{name_of(path)}: {function.name}"
+
+
+# ------------------------------------------------------------------------------------- reports
 
 
 def test_no_name_of_a_report_hides_a_sign_of_mathematics_or_a_name_of_the_template():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from common import made
+from tools import made
 
 
 def run(folder, started: str, status: str = "finished", notice: bool = True) -> None:
@@ -23,7 +23,7 @@ def test_the_newest_finished_run_on_built_in_data_is_named(tmp_path, monkeypatch
     run(tmp_path / "assignment1/results/synthetic-default", "2026-01-02")
     run(tmp_path / "assignment1/results/synthetic-full", "2026-01-03", status="running")
     run(tmp_path / "assignment1/results/csv-full", "2026-01-04", notice=False)
-    head, first, second = made.lines(["assignment1", "assignment2"])
+    head, first, second = made.table(["assignment1", "assignment2"]).splitlines()
     assert head.split() == ["system", "minutes", "figures", "made"]
     assert first.split() == [
         "assignment1",

@@ -1,4 +1,4 @@
-"""What README files promise: every command that they show names a script, options and values that exist; their tables are fresh."""
+"""What README files promise: their commands exist, and their tables are fresh."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 
 from common.cli import parse
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 TARGETS = set(
     re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 )
 
 
 def commands() -> list[tuple[str, str]]:
-    """(file, command) of every line in a code block, and of every `...` in running text, that calls python, torchrun or make."""
+    """(file, command) of all that calls python, torchrun or make.
+
+    Lines in code blocks, and code in running text.
+    """
     found = []
     for file in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("*/README.md"))):
         text = re.sub(
@@ -40,10 +43,10 @@ def commands() -> list[tuple[str, str]]:
 
 
 def config_of(module: str):
-    """The options of a script, as its last line parses them; None where it has none."""
+    """The class of a script's options; None where it has none."""
     spec = importlib.util.find_spec(module)
     assert spec is not None, module
-    named = re.search(r"parse\((\w+)", Path(spec.origin).read_text(encoding="utf-8"))
+    named = re.search(r"read_options\((\w+)\)", Path(spec.origin).read_text(encoding="utf-8"))
     return getattr(importlib.import_module(module), named[1]) if named else None
 
 

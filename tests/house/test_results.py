@@ -1,10 +1,9 @@
-"""Committed runs belong to the present code: it makes their first losses and their scores again, and their commands can be given."""
+"""Committed runs belong to the present code: their commands, rows, models and replays."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -16,10 +15,10 @@ from safetensors.numpy import load_file
 
 from common.cli import BaseConfig, parse
 from common.report import compile_report
-from tests import replay
-from tests.test_readme import config_of
+from tests.conftest import ROOT
+from tests.house.test_readme import config_of
+from tools import replay
 
-ROOT = Path(__file__).resolve().parents[1]
 RUNS = sorted(
     path.parent
     for path in ROOT.glob("*/results/*/run.json")
@@ -143,30 +142,3 @@ def test_a_committed_run_was_replayed_and_came_out_the_same(name):
     assert found["scores"]["largest"] < 0.01, found["scores"][
         "where"
     ]  # (models are kept in float16)
-
-
-@pytest.mark.realdata
-@pytest.mark.skipif("ADL_DATA_DIR" not in os.environ, reason="make replay needs the real data")
-@pytest.mark.parametrize("name", replay.RUNS)
-def test_what_replayed_a_committed_run_is_the_present_code(name):
-    system = name.split("/")[0]
-    assert REPLAYED[name]["code"] == replay.digest(system), (
-        f"{system} or common has changed since {name} was replayed: run `make replay`"
-    )
-
-
-def test_the_digest_of_the_code_sees_statements_and_neither_comments_nor_layout(
-    tmp_path, monkeypatch
-):
-    def told(text: str) -> str:
-        (tmp_path / "system").mkdir(exist_ok=True)
-        (tmp_path / "system" / "train.py").write_text(
-            "from system.model import f\nf()\n", encoding="utf-8"
-        )
-        (tmp_path / "system" / "model.py").write_text(text, encoding="utf-8")
-        return replay.digest("system")
-
-    monkeypatch.setattr(replay, "ROOT", tmp_path)
-    once = told("def f():\n    return 1\n")
-    assert told('"""What f does."""\n\n\ndef f():\n    """One."""\n    return 1  # one\n') == once
-    assert told("def f():\n    return 2\n") != once

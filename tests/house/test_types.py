@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-CHECKED = (
-    "common",
-    "assignment1",
-    "assignment2",
-    "assignment3",
-    "assignment4",
-    "assignment5",
-    "final_project",
-)
+from tests.conftest import ROOT
+from tests.house.test_layout import SYSTEMS
 
 
 def test_mypy_finds_nothing(tmp_path):
-    words = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), *CHECKED]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    packages = ["common", "tools", *SYSTEMS]
+    command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), *packages]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_ruff_finds_nothing():
+    for words in (["check"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *words, str(ROOT)]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr

@@ -1,5 +1,8 @@
-"""Runs what every README shows, in the order in which it stands there, as its reader would: in a checkout, with files of the
-reader's own, `--preset smoke` on every training. About ten minutes, so `make check` asks for it and `make test` does not."""
+"""Runs every command of the READMEs in its order, as a reader would.
+
+The commands run in a checkout, with files of the reader's own; every training takes
+`--preset smoke`. About ten minutes, so `make check` runs them and `make test` does not.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +22,19 @@ from PIL import Image
 
 from assignment1.synthetic import draw_faces
 from assignment5.synthetic import draw_flowers
-from common.prices import COINS, CURRENCIES, simulate
-from common.run import newest_run
+from common.forecasting.prices import COINS, CURRENCIES
+from common.forecasting.simulate import simulate
+from common.run import SavedRun
 from tests.conftest import ROOT
-from tests.test_readme import commands
+from tests.house.test_readme import commands
 
-pytestmark = pytest.mark.skipif(
-    "ADL_COMMANDS" not in os.environ,
-    reason="every command of the READMEs takes ten minutes: `make check`",
-)
+pytestmark = pytest.mark.slow
 
 LONG = (
     "make ",
     "python benchmarks/",
     "python -m final_project.solver.validate",
-    "python -m common.compare RUN",
+    "python -m tools.compare RUN",
 )  # other tests, or hours
 SHOWN = [
     (file, command)
@@ -44,9 +45,15 @@ SHOWN = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout without runs, and beside it in the reader's folder every file that a README names."""
+    """A checkout without runs, with every file that a README names."""
     place = tmp_path_factory.mktemp("reader") / "checkout"
-    for name in ("common", "template", "final_project", *(f"assignment{n}" for n in range(1, 6))):
+    for name in (
+        "common",
+        "tools",
+        "template",
+        "final_project",
+        *(f"assignment{n}" for n in range(1, 6)),
+    ):
         shutil.copytree(
             ROOT / name,
             place / name,
@@ -123,7 +130,7 @@ def give(place: Path, command: str) -> subprocess.CompletedProcess[str]:
 
 
 def in_smoke(place: Path, command: str) -> str:
-    """The command as it is tried here: trainings by their smallest preset, committed runs replaced by the newest of the checkout."""
+    """The command with the smallest preset, and the newest run in place of a committed one."""
     command = (
         command.removeprefix("$ ")
         .replace(" --preset full", "")
@@ -139,7 +146,7 @@ def in_smoke(place: Path, command: str) -> str:
     for number, word in enumerate(words):
         parts = word.split("/")
         if len(parts) >= 3 and parts[1] == "results" and words[number - 1] != "--out":
-            run = newest_run(place / parts[0] / "results")
+            run = SavedRun.open(None, place / parts[0] / "results").folder
             file = run / parts[3] if len(parts) > 3 else run
             words[number] = str(file if file.exists() else min(run.glob("adapter.*.safetensors")))
     return shlex.join(words)

@@ -1,0 +1,206 @@
+"""The output layer of an ELM, its hidden layer, and its file."""
+
+
+@parametrize_with_checks(
+    [
+        ELMClassifier(n_hidden=50),
+        ELMClassifier(weights="binary", penalty="ridge", n_hidden=100),
+        ELMClassifier(penalty="lasso", alpha=1e-3, n_hidden=50),
+        ELMClassifier(penalty="elasticnet", alpha=1e-3, n_hidden=50, direct_links=True),
+        MLPClassifier(hidden=(32,), epochs=20, batch=16, learning_rate=1e-2),
+        StandardisedIntegers(),
+    ]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learn_estimator_checks(estimator, check):
+    check(estimator)
+
+
+def test_no_penalty_is_the_least_squares_solution():
+    X, y = problem()
+    model = ELMClassifier(40, fit_intercept=False, random_state=0).fit(X, y)
+    expected = np.linalg.lstsq(model.hidden(X), np.eye(3)[y], rcond=None)[0]
+    np.testing.assert_allclose(model.coef_, expected, atol=1e-8)
+    np.testing.assert_array_equal(model.intercept_, 0)
+
+
+def test_no_penalty_has_minimum_norm_when_there_are_more_units_than_rows():
+    X, y = problem(30)
+    model = ELMClassifier(80, fit_intercept=False, random_state=0).fit(X, y)
+    hidden = model.hidden(X)
+    expected = np.linalg.pinv(hidden) @ np.eye(3)[y]
+    np.testing.assert_allclose(hidden @ model.coef_, np.eye(3)[y], atol=1e-5)
+    np.testing.assert_allclose(model.coef_, expected, atol=1e-5)
+
+
+def test_float32_rows_with_an_ill_conditioned_hidden_layer_still_get_the_least_squares_fit():
+    X, y = problem(2000, dtype=np.float32)
+    model = ELMClassifier(60, weight_scale=0.05, fit_intercept=False, random_state=0).fit(X, y)
+    hidden = model.hidden(X).astype(np.float64)
+    best = np.linalg.lstsq(hidden, np.eye(3)[y], rcond=None)[0]
+    found, lowest = (np.square(hidden @ beta - np.eye(3)[y]).sum() for beta in (model.coef_, best))
+    assert lowest <= found <= 1.001 * lowest
+
+
+def test_ridge_tends_to_no_penalty_and_equals_scikit_learn():
+    X, y = problem()
+    bare = ELMClassifier(40, random_state=0).fit(X, y)
+    moments = bare.accumulate(X, y)
+    np.testing.assert_allclose(
+        bare.set_params(penalty="ridge", alpha=1e-9).solve(moments).coef_,
+        moments.minimum_norm(),
+        atol=1e-6,
+    )
+    hidden, target = bare.hidden(X), np.eye(3)[y]
+    for alpha in (0.01, 1.0, 100.0):
+        peer = Ridge(alpha).fit(hidden, target)
+        bare.set_params(alpha=alpha).solve(moments)
+        np.testing.assert_allclose(bare.coef_, peer.coef_.T, atol=1e-8)
+        np.testing.assert_allclose(bare.intercept_, peer.intercept_, atol=1e-8)
+    np.testing.assert_allclose(moments.ridge_path([0.5])[0], moments.ridge(0.5), atol=1e-9)
+
+
+@pytest.mark.parametrize("l1_ratio", [1.0, 0.5])
+def test_lasso_and_elastic_net_paths_equal_coordinate_descent(l1_ratio):
+    X, y = problem()
+    model = ELMClassifier(40, random_state=0)
+    moments = model.accumulate(X, y)
+    hidden, target = model.hidden(X), np.eye(3)[y]
+    top = moments.largest_alpha(l1_ratio)
+    alphas = top * np.array([1.001, 0.5, 0.1, 0.02])
+    path = moments.elastic_net_path(alphas, l1_ratio, tolerance=1e-6)
+    assert not path[0].any()
+    assert moments.elastic_net_path([0.9 * top], l1_ratio).any()
+    for alpha, beta in zip(alphas[1:], path[1:], strict=True):
+        peer = (
+            Lasso(alpha, tol=1e-9, max_iter=100_000)
+            if l1_ratio == 1
+            else ElasticNet(alpha, l1_ratio=l1_ratio, tol=1e-9, max_iter=100_000)
+        ).fit(hidden, target)
+        np.testing.assert_allclose(beta, peer.coef_.T, atol=2e-5)
+        np.testing.assert_array_equal(np.abs(beta) > 1e-4, np.abs(peer.coef_.T) > 1e-4)
+
+
+def test_elastic_net_solutions_meet_the_optimality_conditions_in_float32():
+    X, y = problem(3000, 20, dtype=np.float32)
+    moments = ELMClassifier(600, random_state=0, penalty="lasso").accumulate(X, y)
+    alpha = 0.1 * moments.largest_alpha()
+    beta = moments.elastic_net_path([alpha], 1.0)[0]
+    gradient = (moments.cross - moments.gram @ beta) / moments.n
+    assert np.abs(gradient[beta == 0]).max() <= 1.02 * alpha
+    np.testing.assert_allclose(gradient[beta != 0], alpha * np.sign(beta[beta != 0]), rtol=0.02)
+
+
+def test_moments_do_not_depend_on_the_blocks_and_survive_large_means():
+    rng = np.random.default_rng(0)
+    hidden = (100 + rng.standard_normal((5000, 8))).astype(np.float32)
+    target = rng.standard_normal((5000, 2))
+    exact = hidden.astype(np.float64) - hidden.astype(np.float64).mean(0)
+    for size in (5000, 333):
+        moments = Moments.accumulate(
+            (hidden[i : i + size].copy(), target[i : i + size]) for i in range(0, 5000, size)
+        )
+        np.testing.assert_allclose(moments.gram, exact.T @ exact, rtol=1e-3, atol=2)
+        np.testing.assert_allclose(moments.cross, exact.T @ (target - target.mean(0)), atol=0.05)
+        np.testing.assert_allclose(moments.hidden_mean, hidden.mean(0, dtype=np.float64), rtol=1e-6)
+
+
+def test_a_fit_does_not_depend_on_the_block_size():
+    X, y = problem(1000, dtype=np.float32)
+    scores_ = [
+        ELMClassifier(50, penalty="ridge", alpha=1.0, block_rows=rows, random_state=0)
+        .fit(X, y)
+        .decision_function(X)
+        for rows in (64, 5000)
+    ]
+    np.testing.assert_allclose(scores_[0], scores_[1], atol=1e-4)
+
+
+def test_calibration_finds_the_temperature_of_least_log_loss():
+    X, y = problem(600)
+    model = ELMClassifier(30, penalty="ridge", random_state=0).fit(X[:300], y[:300])
+
+    def loss(temperature: float) -> float:
+        return -np.log(
+            model.set_params(temperature=temperature).predict_proba(X[300:])[
+                np.arange(300), y[300:]
+            ]
+        ).mean()
+
+    best = model.calibrate(X[300:], y[300:]).temperature
+    assert 0.02 < best < 1
+    assert loss(best) <= min(loss(best * 0.8), loss(best * 1.25))
+
+
+def test_random_layers():
+    weight, bias = random_layer("binary", 50, 40, 3)
+    assert set(np.unique(weight)) == set(np.unique(bias)) == {-1.0, 1.0}
+    assert abs(weight.mean()) < 0.1
+    again = random_layer("binary", 50, 40, 3)[0]
+    np.testing.assert_array_equal(weight, again)
+    normal = random_layer("gaussian", 200, 200, 0)[0]
+    assert abs(normal.std() - 1) < 0.02
+    assert np.abs(normal - random_layer("gaussian", 200, 200, 1)[0]).max() > 0.1
+
+
+def test_pipeline_grid_search_and_cross_validation():
+    X, y = problem(200)
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), ELMClassifier(30, penalty="ridge", random_state=0)),
+        {"elmclassifier__alpha": [0.1, 10]},
+        cv=2,
+    )
+    assert search.fit(X, y).best_score_ > 0.5
+    assert cross_val_score(clone(search.best_estimator_), X, y, cv=3).mean() > 0.5
+    with pytest.raises(NotFittedError):
+        ELMClassifier().predict(X)
+    for bad in (
+        {"weights": "ternary"},
+        {"penalty": "l0"},
+        {"activation": "cos"},
+        {"n_hidden": 0},
+        {"alpha": -1.0},
+        {"l1_ratio": 0.0},
+    ):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            ELMClassifier(**bad).fit(X, y)
+
+@pytest.mark.parametrize("family", ["gaussian", "binary"])
+@pytest.mark.parametrize(
+    "name", ["integers", "one-hot", "look-up", "receptive fields", "decoded fields"]
+)
+def test_a_saved_elm_gives_the_same_scores_to_the_bit(views, tmp_path, family, name):
+    X, y, codebook = views
+    config = dataclasses.replace(Config(), field_maps=2, picture_maps=2, look_up_components=4)
+    features = representations(config, X.shape[1], codebook, family, 0)[name]
+    model = ELMClassifier(
+        60,
+        family,
+        penalty="ridge",
+        direct_links="fields" in name,
+        features=features,
+        random_state=4,
+    ).fit(X, y)
+    model.save(tmp_path / "m.npz")
+    back = ELMClassifier.load(tmp_path / "m.npz")
+    np.testing.assert_array_equal(model.decision_function(X), back.decision_function(X))
+    np.testing.assert_array_equal(model.predict_proba(X), back.predict_proba(X))
+    assert back.temperature == model.temperature
+
+
+def test_a_saved_elm_is_small_and_another_stream_of_numbers_is_noticed(tmp_path):
+    X, y = problem(500, 144, 7, np.float32)
+    for weights in ("gaussian", "binary"):
+        model = ELMClassifier(2000, weights, penalty="ridge", random_state=0).fit(X, y)
+        model.save(tmp_path / f"{weights}.npz")
+        assert (tmp_path / f"{weights}.npz").stat().st_size < 2**20
+    held = dict(np.load(tmp_path / "gaussian.npz", allow_pickle=False))
+    held["facts"] = np.array(str(held["facts"]).replace('"seed": 0', '"seed": 1'))
+    np.savez(tmp_path / "other.npz", **held)
+    with pytest.raises(InputError, match="numpy"):
+        ELMClassifier.load(tmp_path / "other.npz")
+    (tmp_path / "broken.npz").write_bytes(b"PK nothing")
+    with pytest.raises(InputError, match="not an ELM"):
+        ELMClassifier.load(tmp_path / "broken.npz")
+
+

@@ -1,0 +1,293 @@
+"""The real entry points: what they leave behind, the same after an interruption, and refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from assignment5 import ablate, evaluate, predict
+from assignment5.ablation import AblateConfig
+from assignment5.config import Config, EvaluateConfig, PredictConfig
+from assignment5.denoiser import load_denoiser
+from assignment5.train import main
+from common.cli import InputError
+from common.weights import read_model, save_model
+from tests.assignment5.helpers import CPU, write_flowers
+from tests.conftest import (
+    assert_refused,
+    assert_same_after_interruption,
+    call,
+    results,
+    run_main,
+)
+
+SMOKE = ("--preset", "smoke", "--source", "synthetic")
+FIGURES = (
+    "samples.png",
+    "steps.png",
+    "interpolation.png",
+    "trajectory.gif",
+    "kid_by_evaluations.png",
+    "learning_curves.png",
+    "nearest_training_image.png",
+    "report.pdf",
+)
+FILES = (
+    "run.json",
+    "metrics.csv",
+    "metrics.json",
+    "pictures.npz",
+    "distances.npz",
+    "features.safetensors",
+    "model.Transformer.safetensors",
+    "model.U-Net.safetensors",
+)
+METRICS = {
+    "kid",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "nearest_ratio",
+    "copies",
+    "noise_error",
+    "feature_accuracy",
+}
+
+
+def cut_in_half(path):
+    """Damages a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+# ------------------------------------------------------------------------------------------ train
+
+
+def test_a_run_leaves_everything_that_the_readme_promises(smoke5):
+    for name in (*FILES, *FIGURES):
+        assert (smoke5 / name).stat().st_size > 0, name
+    rows = results(smoke5)["rows"]
+    models = {row["model"] for row in rows}
+    assert models == {"Transformer", "U-Net", "training images", "Gaussian", "feature network"}
+    assert {row["metric"] for row in rows} == METRICS
+    assert all(math.isfinite(row["value"]) for row in rows)
+    assert "not photographs" in json.loads((smoke5 / "run.json").read_text())["data"]["notice"]
+
+
+def test_an_interrupted_and_resumed_run_has_the_same_metrics(smoke5, tmp_path):
+    assert_same_after_interruption(
+        smoke5, main, Config, SMOKE, "done-Transformer, tuned", tmp_path / "run"
+    )
+
+
+def test_a_process_that_is_not_the_first_only_helps_to_train(smoke5, tmp_path, monkeypatch):
+    from common.world import World
+
+    other = World(rank=1, size=1)  # finds every training finished
+    monkeypatch.setattr(World, "join", lambda device: other)
+    copy = tmp_path / "run"
+    shutil.copytree(smoke5, copy)
+    before = {file.name: file.stat().st_mtime_ns for file in copy.iterdir()}
+    assert run_main(main, Config, *SMOKE, "--out", copy) is None
+    assert {file.name: file.stat().st_mtime_ns for file in copy.iterdir()} == before
+
+
+def test_bad_input_of_train(tmp_path):
+    few = write_flowers(tmp_path / "few", 50)
+    words = ["--preset", "smoke", "--source", "folder", "--data", few]
+    assert_refused(main, Config, words, "50 images leave 5 to judge by", tmp_path)
+    three = write_flowers(tmp_path / "three", 3)
+    words = ["--preset", "smoke", "--source", "folder", "--data", three]
+    assert_refused(main, Config, words, "fewer than --batch 16", tmp_path)
+    assert_refused(main, Config, [*SMOKE, "--width", "50"], "multiple of 12", tmp_path)
+    assert_refused(main, Config, [*SMOKE, "--accumulate", "5"], "--batch 16 cannot", tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_in_one_line(tmp_path):
+    folder = tmp_path / "run"
+    words = ("--out", folder, "--lr", "1e30", "--warmup", "1", "--repeats", "3")
+    process = call("assignment5/train.py", *SMOKE, *words)
+    assert process.returncode == 2, process.stderr
+    assert "the loss is nan" in process.stderr.splitlines()[-1]
+    assert json.loads((folder / "run.json").read_text())["status"] == "failed"
+
+
+# ----------------------------------------------------------------------------------------- ablate
+
+
+def test_the_ablation_scores_its_rows_on_validation_and_writes_after_each(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    names = ("long skips", "noise, MAE; U-Net")
+    words = (*SMOKE, "--out", folder, "--samples", "6", "--seeds", "1", "--rows", *names)
+    train = ablate.train
+
+    def train_one(job, run, parts, device):
+        if job.name == names[1]:
+            raise KeyboardInterrupt
+        return train(job, run, parts, device)
+
+    monkeypatch.setattr(ablate, "train", train_one)
+    with pytest.raises(KeyboardInterrupt):
+        run_main(ablate.main, AblateConfig, *words)
+    variants = {row["variant"] for row in results(folder)["rows"]}
+    assert variants == {"long skips, DDIM"}
+    monkeypatch.undo()
+    rows = run_main(ablate.main, AblateConfig, *words, "--resume")["rows"]
+    assert {row["split"] for row in rows} == {"validation"}
+    assert {(row["model"], row["variant"]) for row in rows} == {
+        ("Transformer", "long skips, DDIM"),
+        ("U-Net", "noise, MAE; U-Net, DDIM"),
+    }
+
+
+# --------------------------------------------------------------------------------------- evaluate
+
+
+def test_evaluate_scores_new_images(smoke5, tmp_path):
+    new = write_flowers(tmp_path / "new", 12, seed=5)
+    out = tmp_path / "e.json"
+    size = ("--samples", 12, "--seeds", 2, "--steps", 2)
+    run_main(evaluate.main, EvaluateConfig, "--run", smoke5, "--data", new, *size, "--out", out)
+    rows = json.loads(out.read_text())["rows"]
+    assert {(row["model"], row["horizon"]) for row in rows} == {("Transformer", 2), ("U-Net", 2)}
+    assert "nearest_ratio" not in {row["metric"] for row in rows}
+    assert (tmp_path / "e.png").stat().st_size > 0
+
+
+def test_evaluate_scores_every_sampler_on_the_validation_part_and_draws_all_again(smoke5, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(smoke5, copy)
+    for name in FIGURES:
+        (copy / name).unlink()
+    samplers = ("--sampler", "ddim", "heun", "dpm++", "--steps", 2, 3)
+    words = ("--run", copy, "--part", "validation", *samplers, "--samples", 8, "--seeds", 2)
+    rows = run_main(evaluate.main, EvaluateConfig, *words)["rows"]
+    assert {row["split"] for row in rows} == {"validation"}
+    assert {(row["variant"], row["horizon"]) for row in rows if row["model"] == "U-Net"} == {
+        ("tuned, DDIM", 2),
+        ("tuned, DDIM", 3),
+        ("tuned, Heun", 3),
+        ("tuned, Heun", 5),
+        ("tuned, DPM-Solver++(2M)", 2),
+        ("tuned, DPM-Solver++(2M)", 3),
+    }
+    for name in (*FIGURES, "evaluation-validation.json", "evaluation-validation.png"):
+        assert (copy / name).stat().st_size > 0, name
+    with Image.open(copy / "trajectory.gif") as film:
+        assert film.n_frames > 5
+        film.seek(film.n_frames - 1)
+        assert film.info["duration"] > 1000  # the last frame stays
+
+
+def test_the_test_part_scored_again_gives_the_rows_of_the_run(smoke5, tmp_path):
+    out = tmp_path / "e.json"
+    words = ("--run", smoke5, "--samples", 24, "--seeds", 2, "--steps", 2, 3, "--out", out)
+    rows = run_main(evaluate.main, EvaluateConfig, *words)["rows"]
+
+    def keyed(table):
+        keys = ("model", "variant", "horizon", "metric")
+        return {tuple(row[key] for key in keys): row["value"] for row in table}
+
+    earlier = keyed(row for row in results(smoke5)["rows"] if row["split"] == "test")
+    again = keyed(rows)
+    assert len(again) == 28
+    # the feature network is stored in float16
+    assert all(earlier[key] == pytest.approx(value, abs=0.02) for key, value in again.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--steps 0", "--steps 0"),
+        ("--samples 5", "--samples 5"),
+        ("--seeds 0", "--seeds 0"),
+        ("--data nowhere", "does not exist"),
+        ("--out no/e.json", "the folder no does not exist"),
+        ("--run .", "holds no run.json"),
+        ("--data few", "few holds 5 images"),
+    ],
+)
+def test_bad_input_of_evaluate(smoke5, tmp_path, words, message):
+    write_flowers(tmp_path / "few", 5)
+    options = ["--run", smoke5, "--samples", "6", "--seeds", "1", "--steps", "1", *words.split()]
+    assert_refused(evaluate.main, EvaluateConfig, options, message, tmp_path)
+
+
+def test_damaged_files_of_a_run_are_refused_by_evaluate(smoke5, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(smoke5, broken)
+    cut_in_half(broken / "features.safetensors")
+    with pytest.raises(InputError, match=r"features.safetensors is not a whole model file"):
+        run_main(evaluate.main, EvaluateConfig, "--run", broken)
+    (broken / "pictures.npz").unlink()
+    with pytest.raises(InputError, match=r"holds no pictures.npz"):
+        run_main(evaluate.main, EvaluateConfig, "--run", broken)
+
+
+# ---------------------------------------------------------------------------------------- predict
+
+
+def test_predict_writes_the_same_images_for_the_same_seed(smoke5, tmp_path):
+    for name in ("a", "b"):
+        words = ("--run", smoke5, "--n", 3, "--steps", 2, "--out", tmp_path / name)
+        images = run_main(predict.main, PredictConfig, *words)
+        assert images.shape == (3, 16, 16, 3)
+    names = sorted(file.name for file in (tmp_path / "a").iterdir())
+    assert names == ["0000.png", "0001.png", "0002.png", "grid.png"]
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a" / "0000.png")), images[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--steps 0", "--steps 0: allowed are 1 and more"),
+        ("--steps -3", "--steps -3"),
+        ("--seed -1", "--seed -1"),
+        ("--eta 2", "--eta 2"),
+        ("--eta 1 --sampler heun", "deterministic"),
+        ("--n 0", "--n 0"),
+        ("--run .", "holds no run.json"),
+    ],
+)
+def test_bad_input_of_predict(smoke5, tmp_path, words, message):
+    options = ["--run", smoke5, "--out", "x", *words.split()]
+    assert_refused(predict.main, PredictConfig, options, message, tmp_path)
+
+
+def test_damaged_models_are_refused_by_predict(smoke5, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(smoke5, broken)
+    file = broken / "model.Transformer.safetensors"
+    cut_in_half(file)
+    with pytest.raises(InputError, match="not a whole model file"):
+        run_main(predict.main, PredictConfig, "--run", broken)
+    weights, about = read_model(smoke5 / file.name)
+    wider = {**about, "config": {**about["config"], "width": 96}}
+    save_model(file, weights, wider)
+    with pytest.raises(InputError, match="another shape"):
+        run_main(predict.main, PredictConfig, "--run", broken)
+    save_model(file, weights, {**about, "config": {"side": 16}})
+    with pytest.raises(InputError, match="is not a model of assignment 5: it lacks"):
+        run_main(predict.main, PredictConfig, "--run", broken)
+
+
+def test_a_model_file_that_carries_a_whole_config_is_read(smoke5, tmp_path):
+    """As the committed run's do."""
+    file = tmp_path / "model.safetensors"
+    weights, about = read_model(smoke5 / "model.U-Net.safetensors")
+    more = {**about["config"], "out": "somewhere", "epochs": 5}
+    save_model(file, weights, {**about, "config": more})
+    assert (
+        load_denoiser(file, CPU).config
+        == load_denoiser(smoke5 / "model.U-Net.safetensors", CPU).config
+    )
+    assert load_file(file).keys() == weights.keys()

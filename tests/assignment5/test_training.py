@@ -1,0 +1,189 @@
+"""Training is the same in one piece, in parts, over processes, and after an interruption."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from assignment5 import data
+from assignment5.denoiser import build
+from assignment5.diffusion import Diffusion
+from assignment5.feature_net import to_float
+from assignment5.memory import backward_in_parts, largest_part
+from assignment5.synthetic import draw_flowers
+from assignment5.train import learning_rate, update_average
+from common.cli import InputError, Interrupted
+from common.world import World
+from tests.assignment5.helpers import TINY, same_weights, train_tiny
+from tests.conftest import ROOT
+
+SHORT = dataclasses.replace(TINY, batch=10, side=8, patch=2)
+
+
+def test_a_step_is_a_function_of_its_number_and_a_pass_has_every_image_once():
+    one, again = data.draw(SHORT, 7, 25, "cpu"), data.draw(SHORT, 7, 25, "cpu")
+    assert torch.equal(one.rows, again.rows)
+    assert torch.equal(one.mirrored, again.mirrored)
+    assert torch.equal(one.times, again.times)
+    assert torch.equal(one.noises, again.noises)
+    assert not torch.equal(one.noises, data.draw(SHORT, 8, 25, "cpu").noises)
+    rows = np.concatenate([data.rows_of_step(0, step, 10, 25) for step in range(5)])
+    assert sorted(rows[:25]) == sorted(rows[25:]) == list(range(25))
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    config = dataclasses.replace(TINY, lr=1e-3, warmup=10, decay=True)
+    rates = [learning_rate(config, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(1e-4)
+    assert max(rates) == max(rates[8:11])
+    assert rates[50] == pytest.approx(5e-4)
+    assert rates[99] < 1e-6
+    constant = dataclasses.replace(config, warmup=0, decay=False)
+    assert {learning_rate(constant, step, 100) for step in range(100)} == {1e-3}
+
+
+def test_the_average_moves_towards_the_network():
+    model, average = (build(TINY.denoiser("U-Net")) for _ in range(2))
+    before = average.network.stem.weight.detach().clone()
+    update_average(average, model, 0.9)
+    wanted = 0.9 * before + 0.1 * model.network.stem.weight.detach()
+    assert torch.allclose(average.network.stem.weight, wanted, atol=1e-7)
+
+
+# ---------------------------------------------------------------------------- parts and processes
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5))
+@settings(max_examples=30)
+def test_processes_share_a_batch_without_gap_or_overlap(size, accumulate, part):
+    batch = size * accumulate * part
+    rows: list[int] = []
+    for rank in range(size):
+        for piece in World(rank, size).share(batch, accumulate):
+            rows += range(batch)[piece]
+    assert rows == list(range(batch))
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(InputError, match="--batch 10"):
+        World(0, 2).share(10, 3)
+
+
+def test_accumulated_parts_train_the_same_network(tmp_path):
+    whole = train_tiny(TINY, tmp_path / "whole").weights
+    parts = train_tiny(dataclasses.replace(TINY, accumulate=4), tmp_path / "parts").weights
+    assert all(torch.allclose(whole[name], parts[name], atol=2e-3) for name in whole)
+    assert whole["network.head.weight"].any()
+
+
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    """The script is this file: see `main` at its end."""
+    for processes in (1, 2):
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={processes}",
+            __file__,
+            str(tmp_path / str(processes)),
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        process = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, check=False, env=environment
+        )
+        assert process.returncode == 0, process.stderr
+    one, two = load_file(tmp_path / "1"), load_file(tmp_path / "2")
+    assert all(torch.allclose(one[name], two[name], rtol=1e-4, atol=1e-7) for name in one)
+    assert sum(float(value.abs().sum()) for value in one.values()) > 0
+
+
+def write_gradients(path):
+    """Writes the gradients of the first step of TINY, computed by this process and its peers."""
+    from safetensors.torch import save_file
+
+    world = World.join("cpu")
+    torch.manual_seed(0)
+    model = build(TINY.denoiser("Transformer"))
+    learner = torch.nn.parallel.DistributedDataParallel(model) if world.size > 1 else model
+    pixels = torch.from_numpy(draw_flowers(40, TINY.side, 0)[0])
+
+    def objective(draws):
+        images = to_float(pixels[draws.rows])
+        return learner(images, draws.noises, draws.times, "mse").mean() / 2
+
+    draws = data.draw(TINY, 0, 40, "cpu")
+    backward_in_parts(learner, objective, draws, world.share(TINY.batch, 2))
+    if world.rank == 0:
+        save_file({name: value.grad for name, value in model.named_parameters()}, path)
+    world.leave()
+
+
+# ----------------------------------------------------------------------------------------- memory
+
+
+def test_out_of_memory_says_which_part_would_fit(monkeypatch, tmp_path):
+    def forward(self, images, *_):
+        if len(images) > 4:
+            raise torch.OutOfMemoryError("full")
+        return self.network(images, torch.zeros(len(images))).mean((1, 2, 3))
+
+    monkeypatch.setattr(Diffusion, "forward", forward)
+    with pytest.raises(InputError, match=r"--batch 16.* for 16 images at once.*--accumulate 4"):
+        train_tiny(TINY, tmp_path / "whole")
+    halves = dataclasses.replace(TINY, accumulate=2)
+    with pytest.raises(InputError, match=r"--batch 16.* for 8 images at once.*--accumulate 4"):
+        train_tiny(halves, tmp_path / "halves")
+
+
+def test_a_memory_for_no_image_at_all_is_said():
+    def objective(draws):
+        raise torch.OutOfMemoryError("full")
+
+    draws = data.draw(TINY, 0, 40, "cpu")
+    assert largest_part(objective, draws, 1) == 0
+    with pytest.raises(InputError, match="not even one image fits"):
+        backward_in_parts(torch.nn.Identity(), objective, draws, [slice(0, 16)])
+
+
+# ----------------------------------------------------------------------------------- interruption
+
+
+def test_a_training_continues_from_its_checkpoint_as_if_unbroken(tmp_path, monkeypatch):
+    longer = dataclasses.replace(TINY, epochs=4)  # 20 steps
+    whole = train_tiny(longer, tmp_path / "whole").weights
+    draw = data.draw
+
+    def draw_and_interrupt(config, step, count, device):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return draw(config, step, count, device)
+
+    monkeypatch.setattr(data, "draw", draw_and_interrupt)
+    with pytest.raises(Interrupted):
+        train_tiny(longer, tmp_path / "cut")
+    monkeypatch.undo()
+    steps = []
+
+    def draw_and_note(config, step, count, device):
+        steps.append(step)
+        return draw(config, step, count, device)
+
+    monkeypatch.setattr(data, "draw", draw_and_note)
+    resumed = train_tiny(dataclasses.replace(longer, resume=True), tmp_path / "cut").weights
+    assert steps == list(range(10, 20))
+    assert same_weights(whole, resumed)
+
+
+if __name__ == "__main__":
+    write_gradients(sys.argv[1])
