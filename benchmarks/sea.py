@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from common.run import git_state, peak_mb, versions, write_json
 from common.weights import parameters
+from final_project.attention import rotary, rotate
 from final_project.rollout import rollout, teacher_forcing
-from final_project.sea import Temporal
-from final_project.streams import TemporalConfig, rotary, rotate
+from final_project.temporal import Temporal
+from final_project.temporal_config import TemporalConfig
 
 RESULT = Path(__file__).resolve().parent / "results" / "sea.json"
 WIDTH, HEADS, FRAMES, BATCH = 1024, 8, 399, 2
