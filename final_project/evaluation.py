@@ -23,8 +23,9 @@ from final_project.baselines.onestep import OneStep
 from final_project.baselines.pod import PODLinear
 from final_project.baselines.simple import ParameterInterpolation, Persistence
 from final_project.config import CONTROLS, FLOORS, MODELS, BaselineName, Config, OneStepRecipe
-from final_project.data import Flow, Split, triangulate
+from final_project.data import Flow, Split
 from final_project.fit import BLOWN_UP, TrainingFlow
+from final_project.mesh import triangulate
 from final_project.metrics import bootstrap, bootstrap_ratio, score, time_to_correlation
 from final_project.surrogate import decode, encode
 

@@ -23,9 +23,10 @@ from common.cli import InputError
 from common.machine import choose_device
 from common.run import SavedRun
 from final_project.checkpoint import load_networks
-from final_project.data import Flow, load_flow, triangulate, write_flow
+from final_project.data import Flow, load_flow, write_flow
 from final_project.export import write_vtk
 from final_project.figures import draw_rollout
+from final_project.mesh import triangulate
 
 HERE = Path(__file__).resolve().parent
 
