@@ -59,18 +59,16 @@ class CourseWindow:
         """The prices (H, S) that forecasts of a window are scored against."""
         return self.coming if window == "next" else self.seen[-self.horizon :]
 
-    def last(self, window: Window) -> np.ndarray:
-        """The last price (S,) before those of `truth`."""
-        return self.seen[-1] if window == "next" else self.seen[-self.horizon - 1]
+    def no_change(self, window: Window) -> np.ndarray:
+        """The last price before those of `truth`, repeated (H, S)."""
+        last = self.seen[-1] if window == "next" else self.seen[-self.horizon - 1]  # (S,)
+        return np.tile(last, (self.horizon, 1))
 
 
 def assigned_rows(course: CourseWindow) -> list[Row]:
     """The course's score, mean squared error in prices, of every forecast and of no change."""
     no_changes = [
-        CourseForecast(
-            "no change", "", window, np.tile(course.last(window), (course.horizon, 1)), 0
-        )
-        for window in WINDOWS
+        CourseForecast("no change", "", window, course.no_change(window), 0) for window in WINDOWS
     ]
     return [
         Row(

@@ -272,7 +272,7 @@ def single_cells(reference: Reference) -> list[Cell]:
 
 
 def pool(metric: str, values: np.ndarray) -> float:
-    """One value of a metric's values (...): geometric means of ratios, root mean squares of RMSE."""
+    """A metric's values (...) as one: geometric mean of ratios, root mean square of RMSE."""
     if metric in ("rmse", "rmse_usd"):
         return float(np.sqrt(np.mean(values**2)))
     if metric in ("rmsse", "crps_ratio"):

@@ -146,7 +146,7 @@ def baselines(windows: Windows, origins: np.ndarray, ridge: RidgeWindow | None) 
 
 
 def random_walk(windows: Windows, origins: np.ndarray, decay: float | None) -> np.ndarray:
-    """Quantiles (N, H, S, Q) of the random walk, its residuals scaled by volatility with `decay`."""
+    """Quantiles (N, H, S, Q) of the random walk, scaled by EWMA volatility with `decay`."""
     return rolling_quantiles(
         windows.prices.values,
         windows.prices.contiguous(),

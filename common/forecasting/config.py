@@ -40,21 +40,21 @@ class ForecastConfig(BaseConfig):
     """The options that the train.py of every forecasting assignment has."""
 
     source: Source = "auto"
-    """where the prices come from; auto: --data, the data folder, Yahoo or a simulation, the first that is there"""
+    """where the prices come from; auto: --data, else the data folder, else Yahoo, else simulated"""
     period: str = "max"
     """how much history to ask Yahoo for: 1mo, 3mo, 1y, ..., max (729 days of hourly prices)"""
     steps: int = 20_000
-    """length of the simulated history in hours (coins) or days (currencies)"""
+    """steps of the simulated history: hours for the coins, days for the currencies"""
     seed: int = 0
-    """random seed of the simulated prices and of the as-assigned networks; held-out networks have the seeds 0, 1, ..."""
+    """seed of simulated prices and as-assigned networks; the held-out networks have 0 to seeds - 1"""
     seeds: int = 5
     """held-out networks to train of each kind, one per seed"""
     test_steps: int = 8760
-    """length of the test part at the end of the history, in steps (at most a quarter of the history)"""
+    """steps of the test part at the end of the history (at most a quarter of the history)"""
     validation_steps: int = 4380
-    """length of the validation part before the test part, in steps (at most a quarter of the history)"""
+    """steps of the validation part before the test part (at most a quarter of the history)"""
     assigned_steps: int = 101
-    """length of the course's one window in steps, its last --horizon steps being the target"""
+    """steps of the course's one window, its last --horizon steps being the target"""
 
     def __post_init__(self) -> None:
         check_ranges(self, RANGES)
@@ -65,7 +65,7 @@ class EvaluateConfig(SavedRunConfig):
     """Backtest of saved forecasters and of every baseline."""
 
     data: PathOrNone = None
-    """prices to score on (csv, csv.gz, parquet; wide or long), at every origin with a whole context; default: the run's test part"""
+    """prices to score on (csv, csv.gz, parquet; wide or long; default: the run's own test part)"""
     out: PathOrNone = None
     """file for the scores (default: evaluation.json in the run folder)"""
 
@@ -75,7 +75,7 @@ class PredictConfig(SavedRunConfig):
     """Forecast of the next steps."""
 
     source: Source = "auto"
-    """where the latest prices come from: Yahoo now, the cached history, a file (--data) or a simulation"""
+    """where the latest prices come from: Yahoo, its cached history, a file (--data), a simulation"""
     data: PathOrNone = None
     """file with the latest prices (csv, csv.gz, parquet; wide or long)"""
     out: Path = Path("forecast.csv")

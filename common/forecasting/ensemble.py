@@ -133,7 +133,7 @@ class HeldOut:
 
 @dataclasses.dataclass(frozen=True)
 class GroupResult:
-    """The backtest of one group: its rows, the scores of its seeds and mean, and the mean itself."""
+    """A group's rows, the scores of its seeds and of its mean forecast, and that forecast."""
 
     rows: list[Row]
     scores: dict[ModelKey, Score]

@@ -81,7 +81,7 @@ class Ahead(NamedTuple):
 
 
 def fan(axes: Axes, known: Known, ahead: Ahead, s: int) -> None:
-    """Draws the known prices of series s, the intervals and the median of its forecast, the truth."""
+    """Draws the known prices of series s, its forecast's intervals and median, and the truth."""
     last = known.prices[-1:, s]
     times = np.concatenate([known.times[-1:], ahead.times])  # (H + 1,): joined to the last price
 
