@@ -46,7 +46,7 @@ class ForecastConfig(BaseConfig):
     steps: int = 20_000
     """steps of the simulated history: hours for the coins, days for the currencies"""
     seed: int = 0
-    """seed of simulated prices and as-assigned networks; the held-out networks have 0 to seeds - 1"""
+    """seed of simulated prices and as-assigned networks; held-out networks have 0 to seeds - 1"""
     seeds: int = 5
     """held-out networks to train of each kind, one per seed"""
     test_steps: int = 8760
@@ -75,7 +75,7 @@ class PredictConfig(SavedRunConfig):
     """Forecast of the next steps."""
 
     source: Source = "auto"
-    """where the latest prices come from: Yahoo, its cached history, a file (--data), a simulation"""
+    """where the latest prices come from: Yahoo, its cache, a file (--data) or a simulation"""
     data: PathOrNone = None
     """file with the latest prices (csv, csv.gz, parquet; wide or long)"""
     out: Path = Path("forecast.csv")

@@ -26,7 +26,7 @@ DAY = np.timedelta64(1, "D")
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """Origins (row numbers, ascending) of each part; the first `train_end` rows may be fitted on."""
+    """Origins (ascending row numbers) of each part; the first `train_end` rows may be fitted on."""
 
     train: np.ndarray
     validation: np.ndarray
