@@ -26,7 +26,7 @@ from final_project.config import CONTROLS, FLOORS, MODELS, BaselineName, Config,
 from final_project.data import Flow, Split
 from final_project.fit import BLOWN_UP, TrainingFlow
 from final_project.mesh import triangulate
-from final_project.metrics import bootstrap, bootstrap_ratio, score, time_to_correlation
+from final_project.metrics import Domain, bootstrap, bootstrap_ratio, score, time_to_correlation
 from final_project.surrogate import decode, encode
 
 PARTS = ("interpolation", "gap", "extrapolation")  # of the test trajectories
@@ -156,17 +156,15 @@ class Judge:
 
         One trajectory at a time.
         """
+        domain = Domain(
+            self.flow.field_names,
+            self.flow.coordinates,
+            self.triangles,
+            self.grid.to_grid,
+            self.grid.aspect,
+        )
         single = [
-            score(
-                predicted[n : n + 1],
-                truth[n : n + 1],
-                first[n : n + 1],
-                self.flow.field_names,
-                self.flow.coordinates,
-                self.triangles,
-                self.grid.to_grid,
-                self.grid.aspect,
-            )
+            score(predicted[n : n + 1], truth[n : n + 1], first[n : n + 1], domain)
             for n in range(len(truth))
         ]
         return {

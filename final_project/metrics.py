@@ -1,11 +1,16 @@
-"""Scores of a rollout against the truth, numpy in float64: of each trajectory, time and field; nothing is averaged before the caller asks.
+"""Scores of a rollout against the truth, in float64: one per trajectory, time and field.
 
-Time index i of an array is horizon i + 1 of a rollout: the given frame itself is not scored.
-Shape letters: N trajectories, T frames, P nodes, F fields, M triangles, R rows and C columns of a regular grid.
+Nothing is averaged here. Time index i of an array is horizon i + 1 of a rollout: the given frame
+itself is not scored. Every function of a prediction and a truth raises InputError where their
+shapes differ.
+
+Shape letters: N trajectories, T frames, P nodes, F fields, M triangles, B bands of wavenumbers,
+R rows and C columns of a regular grid, D bootstrap draws.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,32 +21,54 @@ import scipy.sparse
 from common.cli import InputError
 
 EPS = 1e-8  # the official code's, in physical units
-BANDS = (
-    4.0,
-    12.0,
-)  # cycles per height where the low band ends and the high one begins; PDEBench's wavenumbers
+# Cycles per height where the low band ends and the high one begins: PDEBench's wavenumbers.
+BANDS = (4.0, 12.0)
+BAND_NAMES = ("low", "middle", "high")
+CORRELATED = 0.8  # a rollout counts as correlated with the truth from here on
+DRAWS = 2000  # of a bootstrap
+LEAST_SAMPLES = 8  # of a signal whose frequency is estimated
+
+ToGrid = Callable[[np.ndarray], np.ndarray]  # (..., P, F) -> (..., F, R, C)
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """Where fields live: nodes (P, 2), triangles (M, 3), and the regular grid for spectra.
+
+    to_grid : (..., P, F) -> (..., F, R, C), as `baselines.grid.Grid.to_grid`.
+    aspect : width / height of that grid.
+    """
+
+    field_names: Sequence[str]
+    coordinates: np.ndarray
+    triangles: np.ndarray
+    to_grid: ToGrid
+    aspect: float
 
 
 def _pair(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64. Raises InputError unless both are (N, T, P, F)."""
-    prediction, truth = np.asarray(prediction, np.float64), np.asarray(truth, np.float64)
+    prediction = np.asarray(prediction, np.float64)
+    truth = np.asarray(truth, np.float64)
     if prediction.shape != truth.shape or truth.ndim != 4:
         raise InputError(
-            f"prediction {prediction.shape} and truth {truth.shape}: one shape (trajectory, time, node, field) is needed"
+            f"prediction {prediction.shape} and truth {truth.shape}: "
+            "one shape (trajectory, time, node, field) is needed"
         )
     return prediction, truth
 
 
-# ------------------------------------------------------------------------------------------------------ error of fields
+# ----------------------------------------------------------------------------- error of fields
 
 
 def squared_relative_l2(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Squared error over squared truth, both summed over nodes: (N, T, P, F) twice -> (N, T, F).
 
-    The metric of SEA's code (Esmati et al. 2024): 1e-2 is a relative L2 error of 10 %. Raises InputError for unequal shapes, as all here do.
+    The metric of SEA's code (Esmati et al. 2024): 1e-2 is a relative L2 error of 10 %.
     """
     prediction, truth = _pair(prediction, truth)
-    return ((prediction - truth) ** 2).sum(2) / ((truth**2).sum(2) + EPS)
+    error = ((prediction - truth) ** 2).sum(2)  # (N, T, F)
+    return error / ((truth**2).sum(2) + EPS)
 
 
 def relative_l2(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -50,21 +77,28 @@ def relative_l2(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def vrmse(prediction: np.ndarray, truth: np.ndarray, pooled: bool = False) -> np.ndarray:
-    """RMSE over the truth's standard deviation, both over nodes: (N, T, P, F) twice -> (N, T, F); predicting the mean scores 1.
+    """RMSE over the truth's standard deviation, both over nodes: (N, T, P, F) twice -> (N, T, F).
 
-    The Well (Ohana et al. 2024). `pooled` takes the variance's mean over the trajectory's times, which is safe where a flow starts from rest.
+    Predicting the mean scores 1 (The Well, Ohana et al. 2024). `pooled` takes the variance's mean
+    over the trajectory's times, which is safe where a flow starts from rest.
     """
     prediction, truth = _pair(prediction, truth)
-    variance = truth.var(2)
+    variance = truth.var(2)  # (N, T, F)
     if pooled:
-        variance = variance.mean(1, keepdims=True)
-    return np.sqrt(((prediction - truth) ** 2).mean(2) / (variance + EPS))
+        variance = variance.mean(1, keepdims=True)  # (N, 1, F)
+    error = ((prediction - truth) ** 2).mean(2)
+    return np.sqrt(error / (variance + EPS))
 
 
 def pooled_nrmse(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """RMSE over nodes, over the truth's RMS over all nodes and times of the trajectory: (N, T, P, F) twice -> (N, T, F)."""
+    """RMSE over nodes, over the truth's RMS over nodes and times.
+
+    (N, T, P, F) twice -> (N, T, F).
+    """
     prediction, truth = _pair(prediction, truth)
-    return np.sqrt(((prediction - truth) ** 2).mean(2) / ((truth**2).mean((1, 2))[:, None] + EPS))
+    error = ((prediction - truth) ** 2).mean(2)  # (N, T, F)
+    power = (truth**2).mean((1, 2))[:, None]  # (N, 1, F)
+    return np.sqrt(error / (power + EPS))
 
 
 def correlation(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -72,167 +106,189 @@ def correlation(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     Where the truth or the prediction is the same at every node: 1 if both are, else 0.
     """
-    deviations, norms, flat = [], [], []
-    for field in _pair(prediction, truth):
-        deviations.append(field - field.mean(2, keepdims=True))
-        norms.append(np.sqrt((deviations[-1] ** 2).sum(2)))
-        flat.append(norms[-1] <= 1e-12 * np.sqrt((field**2).sum(2)))  # below lies rounding
-    either = flat[0] | flat[1]
-    return np.where(
-        either,
-        flat[0] & flat[1],
-        (deviations[0] * deviations[1]).sum(2) / np.where(either, 1, norms[0] * norms[1]),
-    )
+    prediction, truth = _pair(prediction, truth)
+    one, norm_of_one, one_is_flat = _deviation(prediction)
+    other, norm_of_other, other_is_flat = _deviation(truth)
+    either = one_is_flat | other_is_flat
+    both = one_is_flat & other_is_flat
+    divisor = np.where(either, 1, norm_of_one * norm_of_other)
+    return np.where(either, both, (one * other).sum(2) / divisor)
+
+
+def _deviation(field: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Deviations (N, T, P, F) from the mean over nodes, their norms (N, T, F), and which are 0."""
+    deviation = field - field.mean(2, keepdims=True)
+    norm = np.sqrt((deviation**2).sum(2))
+    rounding = 1e-12 * np.sqrt((field**2).sum(2))
+    return deviation, norm, norm <= rounding
 
 
 def time_to_correlation(
-    correlations: np.ndarray, threshold: float = 0.8, dt: float = 1.0
+    correlations: np.ndarray, threshold: float = CORRELATED, dt: float = 1.0
 ) -> np.ndarray:
-    """How long a rollout keeps a correlation of at least `threshold`: (N, T, F) -> (N, F) in the unit of dt; T dt where it never falls below.
+    """How long a rollout stays above a correlation: (N, T, F) -> (N, F), in the unit of dt.
 
-    A correlation that is not a number has fallen below.
+    T dt where it never falls below `threshold`; a correlation that is not a number has fallen.
     """
-    lost = ~(np.asarray(correlations) >= threshold)
+    lost = ~(np.asarray(correlations) >= threshold)  # (N, T, F)
     return dt * np.where(lost.any(1), lost.argmax(1), lost.shape[1])
 
 
-# ------------------------------------------------------------------------------------------------------------- spectra
+# -------------------------------------------------------------------------------------- spectra
 
 
 def band_energy(grids: np.ndarray, aspect: float, edges: Sequence[float] = BANDS) -> np.ndarray:
-    """Energy of fields (..., R, C) in bands of wavenumber: (..., len(edges) + 1); its sum is the field's squared norm (Parseval).
+    """Energy of fields (..., R, C) in bands of wavenumber: (..., B) with B = len(edges) + 1.
 
-    Cosine transform (orthonormal DCT-II: no periodicity needed). Mode (i, j) has i / 2 cycles per height along y, j / (2 aspect) along x,
-    with aspect = width / height of the grid; a band holds edges[b - 1] <= |k| < edges[b].
+    The sum over bands is the field's squared norm (Parseval). By the orthonormal cosine transform
+    DCT-II, which needs no periodicity: mode (i, j) has i / 2 cycles per height along y and
+    j / (2 aspect) along x, with aspect = width / height. Band b holds edges[b-1] <= |k| < edges[b].
     """
     energy = scipy.fft.dctn(np.asarray(grids, np.float64), axes=(-2, -1), norm="ortho") ** 2
     rows, columns = energy.shape[-2:]
-    band = np.digitize(
-        np.hypot(np.arange(rows)[:, None] / 2, np.arange(columns) / (2 * aspect)), edges
-    )  # (R, C)
+    along_y = np.arange(rows)[:, None] / 2
+    along_x = np.arange(columns) / (2 * aspect)
+    band = np.digitize(np.hypot(along_y, along_x), edges)  # (R, C)
     return np.stack([energy[..., band == b].sum(-1) for b in range(len(edges) + 1)], -1)
 
 
 def spectral_bands(
     prediction: np.ndarray,
     truth: np.ndarray,
-    to_grid: Callable[[np.ndarray], np.ndarray],
+    to_grid: ToGrid,
     aspect: float,
     edges: Sequence[float] = BANDS,
 ) -> np.ndarray:
-    """Energy of the error over that of the truth in the low, middle and high band: (N, T, P, F) twice -> (N, T, F, 3); 1 is a band lost.
+    """Energy of the error over that of the truth per band: (N, T, P, F) twice -> (N, T, F, B).
 
-    `to_grid` takes (..., P, F) to (..., F, R, C), as `baselines.Grid.to_grid` does. The truth's energy is its mean over the trajectory's times.
+    1 is a band lost. The truth's energy is its mean over the trajectory's times. Grid arguments as
+    in `Domain`.
     """
     prediction, truth = _pair(prediction, truth)
-    found = []
-    for guess, true in zip(
-        prediction, truth, strict=True
-    ):  # one trajectory at a time: grids are large
-        error, energy = (
-            band_energy(to_grid(field), aspect, edges) for field in (guess - true, true)
-        )  # (T, F, 3)
-        found.append(error / (energy.mean(0) + EPS))
-    return np.stack(found)
+    ratios = []
+    for guess, true in zip(prediction, truth, strict=True):  # one at a time: grids are large
+        error = band_energy(to_grid(guess - true), aspect, edges)  # (T, F, B)
+        energy = band_energy(to_grid(true), aspect, edges)
+        ratios.append(error / (energy.mean(0) + EPS))
+    return np.stack(ratios)
 
 
 def probe_spectrum(signal: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies (T // 2 + 1,) in 1 / dt's unit and power density (..., T // 2 + 1) of a signal (..., T): mean removed, Hann window."""
-    return scipy.signal.periodogram(
-        np.asarray(signal, np.float64), 1 / dt, "hann", detrend="constant"
-    )
+    """Frequencies (T // 2 + 1,) in 1 / dt's unit and power density of a signal (..., T).
+
+    The mean is removed; Hann window.
+    """
+    signal = np.asarray(signal, np.float64)
+    return scipy.signal.periodogram(signal, 1 / dt, "hann", detrend="constant")
 
 
 def dominant_frequency(signal: np.ndarray, dt: float) -> np.ndarray:
-    """Frequency of a signal's (..., T) strongest oscillation, (...): the peak of the parabola through the three highest log powers.
+    """Frequency (...) of the strongest oscillation of a signal (..., T), 0 where it is constant.
 
-    0 for a signal that is constant to rounding. Raises InputError below 8 samples.
+    The peak of the parabola through the three highest log powers. Raises InputError below
+    LEAST_SAMPLES samples.
     """
     signal = np.asarray(signal, np.float64)
-    if signal.shape[-1] < 8:
+    if signal.shape[-1] < LEAST_SAMPLES:
         raise InputError(
-            f"a probe with {signal.shape[-1]} samples: at least 8 are needed for a spectrum"
+            f"a probe with {signal.shape[-1]} samples: "
+            f"at least {LEAST_SAMPLES} are needed for a spectrum"
         )
     frequencies, power = probe_spectrum(signal, dt)
     log = np.log(power + np.finfo(float).tiny)
-    peak = power[..., 1:-1].argmax(-1, keepdims=True) + 1
-    low, middle, high = (
-        np.take_along_axis(log, peak + offset, -1)[..., 0] for offset in (-1, 0, 1)
-    )
+    peak = power[..., 1:-1].argmax(-1, keepdims=True) + 1  # (..., 1)
+    low = np.take_along_axis(log, peak - 1, -1)[..., 0]
+    middle = np.take_along_axis(log, peak, -1)[..., 0]
+    high = np.take_along_axis(log, peak + 1, -1)[..., 0]
+
     curvature = low - 2 * middle + high
-    shift = np.clip((low - high) / (2 * np.where(curvature < 0, curvature, -np.inf)), -0.5, 0.5)
+    downward = np.where(curvature < 0, curvature, -np.inf)  # else no shift
+    shift = np.clip((low - high) / (2 * downward), -0.5, 0.5)
     constant = signal.std(-1) <= 1e-12 * np.abs(signal).max(-1)
     return np.where(constant, 0.0, (peak[..., 0] + shift) * frequencies[1])
 
 
-# ------------------------------------------------------------------------------------------------------------- physics
+# -------------------------------------------------------------------------------------- physics
 
 
 def gradients(
     coordinates: np.ndarray, triangles: np.ndarray
 ) -> tuple[scipy.sparse.csr_array, scipy.sparse.csr_array, np.ndarray]:
-    """d/dx and d/dy of the piecewise linear (P1) function as matrices (M, P), and the triangles' areas (M,).
+    """d/dx and d/dy of the piecewise linear (P1) function as matrices (M, P), and areas (M,).
 
     Raises InputError where there is no triangle or one has no area.
     """
     corners = np.asarray(coordinates, np.float64)[triangles]  # (M, 3, 2)
-    edges = np.roll(corners, -2, 1) - np.roll(corners, -1, 1)  # the edge opposite each corner
-    double = (
-        edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
-    )  # twice the signed area
-    if not len(double) or np.any(np.abs(double) < 1e-14 * np.ptp(coordinates, 0).prod()):
+    edges = np.roll(corners, -2, 1) - np.roll(corners, -1, 1)  # opposite each corner
+    first = edges[:, 0]
+    second = edges[:, 1]
+    double = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]  # twice the signed area
+    smallest = 1e-14 * np.ptp(coordinates, 0).prod()
+    if not len(double) or np.any(np.abs(double) < smallest):
         raise InputError(
             f"{len(double)} triangles: at least one is needed, and each must have an area"
         )
-    rows, shape = np.repeat(np.arange(len(triangles)), 3), (len(triangles), len(coordinates))
-    x, y = (
-        scipy.sparse.csr_array(
-            ((sign * edges[..., axis] / double[:, None]).ravel(), (rows, triangles.ravel())), shape
-        )
-        for axis, sign in ((1, -1), (0, 1))
-    )
+
+    rows = np.repeat(np.arange(len(triangles)), 3)
+    entries = (rows, np.ravel(triangles))
+    shape = (len(triangles), len(coordinates))
+    x_slopes = -edges[..., 1] / double[:, None]  # (M, 3), of each corner's hat function
+    y_slopes = edges[..., 0] / double[:, None]
+    x = scipy.sparse.csr_array((x_slopes.ravel(), entries), shape)
+    y = scipy.sparse.csr_array((y_slopes.ravel(), entries), shape)
     return x, y, np.abs(double) / 2
 
 
 def node_weights(coordinates: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Area of the mesh that belongs to each node, (P,): a third of every triangle around it (lumped mass); sums to the mesh's area."""
-    areas = gradients(coordinates, triangles)[2]
-    return np.bincount(np.asarray(triangles).ravel(), np.repeat(areas / 3, 3), len(coordinates))
+    """Area of the mesh that belongs to each node, (P,): a third of every triangle around it.
+
+    The lumped mass; sums to the mesh's area.
+    """
+    _, _, areas = gradients(coordinates, triangles)
+    thirds = np.repeat(areas / 3, 3)
+    return np.bincount(np.asarray(triangles).ravel(), thirds, len(coordinates))
 
 
 def velocity_gradient(
     velocity: np.ndarray, coordinates: np.ndarray, triangles: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(RMS of du/dx + dv/dy, RMS of the whole velocity gradient), weighted by area: (..., P, 2) -> (...) each, in 1 / time."""
+    """RMS of du/dx + dv/dy and RMS of the whole velocity gradient: (..., P, 2) -> (...) each.
+
+    Weighted by area, in 1 / time.
+    """
     velocity = np.asarray(velocity, np.float64)
     x, y, areas = gradients(coordinates, triangles)
     flat = np.moveaxis(velocity, -2, 0).reshape(len(coordinates), -1)  # (P, ... 2)
-    dx, dy = (
-        (matrix @ flat).reshape(len(areas), *velocity.shape[:-2], 2) for matrix in (x, y)
-    )  # (M, ..., 2)
+    shape = (len(areas), *velocity.shape[:-2], 2)
+    dx = (x @ flat).reshape(shape)  # (M, ..., 2)
+    dy = (y @ flat).reshape(shape)
     share = areas / areas.sum()
-    parts = (dx[..., 0] + dy[..., 1]) ** 2, (dx**2 + dy**2).sum(-1)
-    divergent, whole = (np.sqrt(np.tensordot(share, part, 1)) for part in parts)
-    return divergent, whole
+    divergent = (dx[..., 0] + dy[..., 1]) ** 2  # (M, ...)
+    whole = (dx**2 + dy**2).sum(-1)
+    return np.sqrt(np.tensordot(share, divergent, 1)), np.sqrt(np.tensordot(share, whole, 1))
 
 
 def divergence(
     prediction: np.ndarray, truth: np.ndarray, coordinates: np.ndarray, triangles: np.ndarray
 ) -> np.ndarray:
-    """RMS divergence of predicted velocities over the RMS velocity gradient of the true ones: (N, T, P, 2) twice -> (N, T).
+    """RMS divergence of predicted velocities over the RMS velocity gradient of the true ones.
 
-    P1 gradients, exact for linear fields; the truth's gradient is pooled over the trajectory's times. `divergence(truth, truth, ...)` is
-    the floor that sampling on the nodes sets.
+    (N, T, P, 2) twice -> (N, T). P1 gradients, exact for linear fields; the truth's gradient is
+    pooled over the trajectory's times. `divergence(truth, truth, ...)` is the lower bound that
+    sampling on the nodes sets.
     """
     prediction, truth = _pair(prediction, truth)
-    scale = np.sqrt(
-        (velocity_gradient(truth, coordinates, triangles)[1] ** 2).mean(1, keepdims=True)
-    )  # (N, 1)
-    return velocity_gradient(prediction, coordinates, triangles)[0] / (scale + EPS)
+    _, true_gradient = velocity_gradient(truth, coordinates, triangles)  # (N, T)
+    scale = np.sqrt((true_gradient**2).mean(1, keepdims=True))  # (N, 1)
+    divergent, _ = velocity_gradient(prediction, coordinates, triangles)
+    return divergent / (scale + EPS)
 
 
 def mass_drift(alpha: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Change of a volume fraction's integral since time 0 over the integral at time 0: (N, T, P) and node weights (P,) -> (N, T), signed."""
+    """Signed change of a volume fraction's integral since time 0, relative to that at time 0.
+
+    (N, T, P) and node weights (P,) -> (N, T).
+    """
     mass = np.asarray(alpha, np.float64) @ np.asarray(weights, np.float64)  # (N, T)
     return (mass - mass[:, :1]) / (mass[:, :1] + EPS)
 
@@ -240,60 +296,84 @@ def mass_drift(alpha: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def bounds_violation(alpha: np.ndarray, low: float = 0.0, high: float = 1.0) -> np.ndarray:
     """How far the worst node lies outside [low, high]: (N, T, P) -> (N, T), 0 where none does."""
     alpha = np.asarray(alpha, np.float64)
-    return np.maximum(np.maximum(low - alpha.min(-1), alpha.max(-1) - high), 0.0)
+    below = low - alpha.min(-1)
+    above = alpha.max(-1) - high
+    return np.maximum(np.maximum(below, above), 0.0)
 
 
-# ------------------------------------------------------------------------------------------------------------- collect
+# ----------------------------------------------------------------------------------- all scores
 
 
-@np.errstate(
-    over="ignore", invalid="ignore"
-)  # a rollout that blew up scores inf or nan, and says so there
+@np.errstate(over="ignore", invalid="ignore")  # a rollout that blew up scores inf or nan
 def score(
-    prediction: np.ndarray,
-    truth: np.ndarray,
-    first: np.ndarray,
-    field_names: Sequence[str],
-    coordinates: np.ndarray,
-    triangles: np.ndarray,
-    to_grid: Callable[[np.ndarray], np.ndarray],
-    aspect: float,
+    prediction: np.ndarray, truth: np.ndarray, first: np.ndarray, domain: Domain
 ) -> dict[str, np.ndarray]:
-    """All scores of rollouts (N, T, P, F) from the given frames `first` (N, P, F): {metric: (N, T, F)}, or (N, T) for one of the whole flow.
+    """All scores of rollouts (N, T, P, F) from the given frames `first` (N, P, F), by metric.
 
-    divergence where fields u and v are there, mass_drift and bounds_violation where alpha is. Grid arguments as in `spectral_bands`.
+    (N, T, F) each, or (N, T) for the metrics of the whole flow: divergence where the fields u and v
+    exist, mass_drift and bounds_violation where alpha does.
     """
     prediction, truth = _pair(prediction, truth)
-    bands = spectral_bands(prediction, truth, to_grid, aspect)
-    found = {
+    scores = {
         "squared_relative_l2": squared_relative_l2(prediction, truth),
         "relative_l2": relative_l2(prediction, truth),
         "vrmse": vrmse(prediction, truth),
         "vrmse_pooled": vrmse(prediction, truth, pooled=True),
         "pooled_nrmse": pooled_nrmse(prediction, truth),
         "correlation": correlation(prediction, truth),
-        **{f"spectral_{name}": bands[..., b] for b, name in enumerate(("low", "middle", "high"))},
     }
-    if {"u", "v"} <= set(field_names):
-        velocity = [list(field_names).index(name) for name in "uv"]
-        found["divergence"] = divergence(
-            prediction[..., velocity], truth[..., velocity], coordinates, triangles
+    bands = spectral_bands(prediction, truth, domain.to_grid, domain.aspect)  # (N, T, F, 3)
+    for number, name in enumerate(BAND_NAMES):
+        scores[f"spectral_{name}"] = bands[..., number]
+
+    names = list(domain.field_names)
+    if {"u", "v"} <= set(names):
+        velocity = [names.index("u"), names.index("v")]
+        scores["divergence"] = divergence(
+            prediction[..., velocity], truth[..., velocity], domain.coordinates, domain.triangles
         )
-    if "alpha" in field_names:
-        alpha = list(field_names).index("alpha")
-        whole = np.concatenate(
-            [np.asarray(first)[:, None, :, alpha], prediction[..., alpha]], 1
-        )  # (N, T + 1, P)
-        found["mass_drift"] = mass_drift(whole, node_weights(coordinates, triangles))[:, 1:]
-        found["bounds_violation"] = bounds_violation(prediction[..., alpha])
-    return found
+    if "alpha" in names:
+        number = names.index("alpha")
+        alpha = prediction[..., number]  # (N, T, P)
+        given = np.asarray(first)[:, None, :, number]  # (N, 1, P)
+        weights = node_weights(domain.coordinates, domain.triangles)
+        scores["mass_drift"] = mass_drift(np.concatenate([given, alpha], 1), weights)[:, 1:]
+        scores["bounds_violation"] = bounds_violation(alpha)
+    return scores
 
 
-# ------------------------------------------------------------------------------------------------------------ intervals
+# ------------------------------------------------------------------------------------ intervals
+
+
+def bootstrap(values: np.ndarray, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval (Efron 1979) of the mean of values (N,), one per trajectory.
+
+    Raises InputError for none.
+    """
+    return _interval(_means(np.asarray(values, np.float64), draws, seed))
+
+
+def bootstrap_ratio(
+    a: np.ndarray, b: np.ndarray, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of mean(a) / mean(b), with trajectories (N,) resampled jointly.
+
+    What is hard for both cancels. Raises InputError for unequal lengths.
+    """
+    a = np.asarray(a, np.float64)
+    b = np.asarray(b, np.float64)
+    if a.shape != b.shape or a.ndim != 1:
+        raise InputError(
+            f"a paired bootstrap of {a.shape} and {b.shape} values: "
+            "one value per trajectory of each is needed"
+        )
+    means = _means(np.stack([a, b], 1), draws, seed)  # (D, 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _interval(means[:, 0] / means[:, 1])
 
 
 def _means(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Means over resampled rows: (N, ...) -> (draws, ...)."""
+    """Means over resampled rows: (N, ...) -> (D, ...)."""
     if not len(values):
         raise InputError("a bootstrap over 0 trajectories: at least one value is needed")
     rows = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
@@ -304,22 +384,3 @@ def _interval(statistic: np.ndarray) -> tuple[float, float]:
     """The 2.5 % and 97.5 % points, each one of the draws: an infinite score stays infinite."""
     low, high = np.quantile(statistic, (0.025, 0.975), method="inverted_cdf")
     return float(low), float(high)
-
-
-def bootstrap(values: np.ndarray, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean of one value a trajectory (N,). Raises InputError for none (Efron 1979)."""
-    return _interval(_means(np.asarray(values, np.float64), draws, seed))
-
-
-def bootstrap_ratio(
-    a: np.ndarray, b: np.ndarray, draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of mean(a) / mean(b), trajectories (N,) resampled jointly: what both find hard cancels. Raises InputError for unequal lengths."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.shape != b.shape or a.ndim != 1:
-        raise InputError(
-            f"a paired bootstrap of {a.shape} and {b.shape} values: one value a trajectory of each is needed"
-        )
-    means = _means(np.stack([a, b], 1), draws, seed)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return _interval(means[:, 0] / means[:, 1])

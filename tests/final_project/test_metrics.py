@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from common.cli import InputError
 from final_project import metrics
-from final_project.baselines import Grid
+from final_project.baselines.grid import Grid
 from tests.final_project.helpers import mesh, scattered
 
 
@@ -248,9 +250,8 @@ def test_score_collects_everything_and_is_perfect_for_the_truth():
     grid = Grid(nodes, triangles, 6, 16)
     flow = np.random.default_rng(4).uniform(size=(2, 5, 96, 4))
     first, truth = flow[:, 0], flow[:, 1:]
-    found = metrics.score(
-        truth, truth, first, ("u", "v", "alpha", "p"), nodes, triangles, grid.to_grid, grid.aspect
-    )
+    domain = metrics.Domain(("u", "v", "alpha", "p"), nodes, triangles, grid.to_grid, grid.aspect)
+    found = metrics.score(truth, truth, first, domain)
     whole = {"divergence", "mass_drift", "bounds_violation"}
     assert {name: part.shape for name, part in found.items()} == {
         name: (2, 4) if name in whole else (2, 4, 4) for name in found
@@ -263,27 +264,10 @@ def test_score_collects_everything_and_is_perfect_for_the_truth():
     assert found["divergence"] == pytest.approx(
         metrics.divergence(truth[..., :2], truth[..., :2], nodes, triangles)
     )
-    alone = metrics.score(
-        truth[..., 3:],
-        truth[..., 3:],
-        first[..., 3:],
-        ("p",),
-        nodes,
-        triangles,
-        grid.to_grid,
-        grid.aspect,
-    )
+    pressure = dataclasses.replace(domain, field_names=("p",))
+    alone = metrics.score(truth[..., 3:], truth[..., 3:], first[..., 3:], pressure)
     assert set(found) - set(alone) == whole
-    blown = metrics.score(
-        np.full_like(truth, np.inf),
-        truth,
-        first,
-        ("u", "v", "alpha", "p"),
-        nodes,
-        triangles,
-        grid.to_grid,
-        grid.aspect,
-    )
+    blown = metrics.score(np.full_like(truth, np.inf), truth, first, domain)
     assert np.isinf(blown["squared_relative_l2"]).all()
 
 
