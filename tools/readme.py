@@ -137,6 +137,10 @@ def table(words: str) -> str:
     for row in rows:
         found.setdefault((row["model"], row["variant"]), {})[row[across]] = row
 
+    if "rows" in options:
+        named = labels(options["rows"])
+        found = {key: found[key] for key in named}
+
     # Columns: one per metric, or one per horizon of one metric.
     if across == "metric":
         columns: list[Any] = names
@@ -148,7 +152,6 @@ def table(words: str) -> str:
 
     # Rows: those that are named, or all of them with the best first.
     if "rows" in options:
-        named = labels(options["rows"])
         chosen_rows = [([label], found[key]) for key, label in named.items()]
         heads = ["model"]
     else:
