@@ -1,27 +1,100 @@
-"""Every number that affects a result of assignment 1, with its default."""
+"""Every number that affects a result of assignment 1: published recipes, options, presets."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Literal
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
 
-from common.cli import BaseConfig
+from common.cli import BaseConfig, InputError, PathOrNone, SavedRunConfig, check_ranges
+
+# ------------------------------------------------------------------------------------ recipes
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
+class Course:
+    """What the course's notebook fixed."""
+
+    test_share: float = 0.2
+    split_seed: int = 42
+    mlp_lr: float = 1e-3
+    mlp_epochs: int = 12
+    mlp_batch: int = 500
+    weight_scale: float = 1.0
+    l1_ratio: float = 0.5
+    alphas: dict[str, float] = field(
+        default_factory=lambda: {"ridge": 0.01, "lasso": 0.01, "elasticnet": 0.1}
+    )
+
+
+@dataclass(frozen=True)
+class VQTraining:
+    """How the VQ-VAE is trained, apart from the options."""
+
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 1e-4
+    warmup_steps: int = 100  # over which the learning rate rises
+    clip: float = 1.0  # largest norm of the gradient
+    mirrored: float = 0.5  # share of batches that are flipped left to right
+    log_every: int = 50
+
+
+@dataclass(frozen=True)
+class AlphaGrids:
+    """Strengths of the penalties that validation chooses from, as powers of ten.
+
+    Those of lasso and elastic net are relative to the least alpha at which every weight is zero.
+    """
+
+    ridge: tuple[float, float] = (5, -2)
+    relative: tuple[float, float] = (0, -2.5)
+    wide_ridge: tuple[float, float] = (4.5, 2)
+    wide_points: int = 6
+    l1_ratio: float = 0.5  # of the elastic net
+
+
+COURSE = Course()
+VQ_TRAINING = VQTraining()
+ALPHA_GRIDS = AlphaGrids()
+
+PICTURE_STRIDE = 2  # of the receptive fields on the decoded picture
+LABEL_SMOOTHING = 0.1  # of the held-out MLPs
+LINEAR_ITERATIONS = 200  # of the linear baseline's solver
+RESAMPLES = 2000  # of the test faces, for the interval of an accuracy
+INTERVAL = (2.5, 97.5)  # per cent
+EXAMPLES = 64  # drawn faces among which one of each expression is shown
+EXAMPLES_SEED = 12345
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where the networks are trained, and in which arithmetic."""
+
+    device: str
+    precision: str  # "float32" | "bfloat16"
+
+
+# ------------------------------------------------------------------------------------ options
+
+
+@dataclass(frozen=True)
 class Config(BaseConfig):
     """Assignment 1: ELM, binary-weight ELM and MLP on VQ-VAE codes of faces."""
 
+    # data
     source: Literal["auto", "fer2013", "codemaps", "synthetic"] = "auto"
-    """where the faces come from; auto: --data, else the data folder, else the built-in synthetic sample"""
+    """where the faces come from; auto: --data, else the data folder, else the built-in sample"""
     seed: int = 0
-    """of the split, the VQ-VAE and the synthetic faces; the ELMs use 0 .. seeds-1"""
+    """seed of the split, the VQ-VAE and the synthetic faces; the ELMs use 0 .. seeds-1"""
     seeds: int = 10
     """how many random hidden layers every ELM is drawn with"""
     synthetic_faces: int = 6000
     """how many faces the built-in sample has"""
     validation: float = 0.1
     """share of the training part that all choices are made on"""
+
+    # VQ-VAE
     codes: int = 256
     """size m of the VQ-VAE's codebook"""
     code_dim: int = 128
@@ -37,16 +110,19 @@ class Config(BaseConfig):
     vq_lr: float = 1e-3
     """peak learning rate of the VQ-VAE (AdamW, cosine to zero)"""
     vq_warmup: int = 300
-    """steps as a plain autoencoder before k-means places the codes"""
+    """steps of the VQ-VAE as a plain autoencoder before k-means places the codes"""
     commitment: float = 0.25
-    """weight of the commitment term (van den Oord et al., eq. 3)"""
+    """weight of the VQ-VAE's commitment term (van den Oord et al., eq. 3)"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """arithmetic of the VQ-VAE's and MLP's training; auto: bfloat16 where the processor has it"""
+    """arithmetic of the networks' training; auto: bfloat16 where the processor has it"""
 
+    # as assigned
     course_mlp: tuple[int, ...] = (640, 1650, 3000, 500)
     """hidden layers of the course's MLP"""
     course_units: tuple[int, int] = (1500, 2000)
     """hidden units of the course's ELM and binary ELM"""
+
+    # held out: ELMs
     units: int = 2000
     """hidden units of the held-out ELMs on integers, one-hot and look-up"""
     look_up_components: int = 16
@@ -56,38 +132,47 @@ class Config(BaseConfig):
     field_sizes: tuple[int, ...] = (3, 5, 7)
     """sides of the receptive fields on the 12 x 12 looked-up codes"""
     field_maps: int = 32
-    """random maps of each size there"""
+    """random maps of each side of the receptive fields on the looked-up codes"""
     picture_sizes: tuple[int, ...] = (9, 15)
     """sides of the receptive fields on the 48 x 48 decoded picture"""
     picture_maps: int = 32
-    """random maps of each size there"""
+    """random maps of each side of the receptive fields on the decoded picture"""
     wide: tuple[int, int, int] = (50, 100, 1500)
-    """maps on codes, maps on the picture and hidden units of the widest ELMs, which have the ridge penalty only"""
+    """maps on codes, maps on the picture and hidden units of the widest ELMs (ridge only)"""
     alphas: int = 30
     """points of a path of penalties"""
+
+    # held out: baselines and networks
     linear_c: float = 0.01
     """inverse penalty of the linear baseline (scikit-learn's C)"""
     mlp_hidden: tuple[int, ...] = (512, 256)
     """hidden layers of the held-out MLPs"""
     mlp_lr: float = 2e-3
-    """their peak learning rate (AdamW, one cycle)"""
+    """peak learning rate of the held-out MLPs (AdamW, one cycle)"""
     mlp_epochs: int = 8
-    """their passes over the training part"""
+    """passes of the held-out MLPs over the training part"""
     mlp_batch: int = 512
-    """faces in a batch"""
+    """faces in a batch of the held-out MLPs"""
     mlp_dropout: float = 0.5
-    """share of hidden units left out in training"""
+    """share of the held-out MLPs' hidden units left out in training"""
     mlp_weight_decay: float = 0.2
-    """AdamW's weight decay"""
+    """AdamW's weight decay of the held-out MLPs"""
     mlp_alpha: float = 1e-4
-    """strength of the MLP's output penalties (per weight, added to the cross-entropy)"""
+    """strength of the held-out MLPs' output penalties (per weight, added to the cross-entropy)"""
     cnn_width: int = 64
     """channels of the CNN's first stage"""
     cnn_epochs: int = 10
-    """its passes over the training part"""
+    """passes of the CNN over the training part"""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, dict.fromkeys(COUNTS, (1, math.inf)))
+        check_ranges(self, dict.fromkeys(NOT_NEGATIVE, (0, math.inf)))
+        check_ranges(
+            self, {"codes": (2, 256), "validation": (0.001, 0.9), "mlp_dropout": (0, 0.99)}
+        )
 
     @classmethod
-    def presets(cls) -> dict[str, dict[str, Any]]:
+    def presets(cls) -> dict[str, dict[str, object]]:
         return {
             "smoke": {
                 "synthetic_faces": 700,
@@ -112,7 +197,6 @@ class Config(BaseConfig):
             },
             "default": {
                 "seeds": 3,
-                "course_units": (1500, 2000),
                 "units": 1000,
                 "field_maps": 16,
                 "picture_maps": 16,
@@ -127,3 +211,84 @@ class Config(BaseConfig):
                 "mlp_epochs": 15,
             },
         }
+
+
+COUNTS = (
+    "seeds",
+    "synthetic_faces",
+    "code_dim",
+    "vq_width",
+    "vq_fine_width",
+    "vq_epochs",
+    "vq_batch",
+    "course_mlp",
+    "course_units",
+    "units",
+    "look_up_components",
+    "field_units",
+    "field_sizes",
+    "field_maps",
+    "picture_sizes",
+    "picture_maps",
+    "wide",
+    "alphas",
+    "mlp_hidden",
+    "mlp_epochs",
+    "mlp_batch",
+    "cnn_width",
+    "cnn_epochs",
+)
+NOT_NEGATIVE = (
+    "seed",
+    "vq_lr",
+    "vq_warmup",
+    "commitment",
+    "linear_c",
+    "mlp_lr",
+    "mlp_weight_decay",
+    "mlp_alpha",
+)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(SavedRunConfig):
+    """Re-scores a finished run of assignment 1."""
+
+    data: PathOrNone = None
+    """labelled faces that the run has not seen: FER csv, npz or folder; rows marked Training are
+    left out when there are others (default: the run's own test part)"""
+    out: PathOrNone = None
+    """json file for the scores (default: evaluation-<data>.json in the run folder)"""
+
+
+@dataclass(frozen=True)
+class PredictConfig(SavedRunConfig):
+    """Probabilities of the seven expressions for face images without labels."""
+
+    data: PathOrNone = None
+    """an image, a folder of images, an npz (images) or a FER csv"""
+    out: PathOrNone = None
+    """csv file for the probabilities, with the figure beside it (default: predictions.csv in the
+    run folder)"""
+    shown: int = 8
+    """faces in the figure"""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, {"shown": (1, math.inf)})
+
+    def check(self) -> None:
+        """Raises InputError without faces, or as SavedRunConfig."""
+        if self.data is None:
+            raise InputError("--data None: an image, a folder, an npz or a csv of faces is needed")
+        super().check()
+
+
+@dataclass(frozen=True)
+class EncodeConfig(SavedRunConfig):
+    """Encodes labelled faces with the saved VQ-VAE of a run."""
+
+    out_is_folder: ClassVar[bool] = True
+    data: PathOrNone = None
+    """labelled faces: FER csv, npz or folder (default: the data of the run)"""
+    out: Path = Path("codemaps")
+    """folder that the code maps are written into"""

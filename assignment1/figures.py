@@ -6,233 +6,286 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from sklearn.metrics import confusion_matrix
 
-from common.figures import MARKERS, colours, figure, heat_map, learning_curve, read_run
+from assignment1.readers import CLASSES
+from assignment1.representations import REPRESENTATIONS
+from assignment1.selection import (
+    FAMILIES,
+    PENALTIES,
+    PENALTY_LABELS,
+    Variant,
+    path_key,
+    prediction_key,
+)
+from common.figures import (
+    MARKERS,
+    PALETTE,
+    Option,
+    colours,
+    figure,
+    heat_map,
+    learning_curve,
+    read_run,
+)
+from common.files import JsonObject
 
-CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-FAMILIES = ("ELM", "binary ELM", "MLP")
-PENALTIES = ("no penalty", "ridge", "lasso", "elastic net")
+BLUE, VERMILION, GREEN = PALETTE[:3]
+HATCHES = dict(zip(FAMILIES, ("", "//", ".."), strict=True))
+BASELINES = {"CNN": "--", "linear": "-.", "largest class": ":"}  # with their line styles
 
 
 def draw_figures(folder: Path) -> None:
     """Draws every figure of a finished run into its folder."""
     record, table = read_run(folder)
     curves = pd.read_csv(folder / "metrics.csv")
-    test = table[(table.protocol == "held-out") & (table.split == "test")]
-    _learning(folder, record, curves)
-    _accuracy(folder, record, test)
-    _grid(folder, record, test)
-    _paths(folder, record)
-    _confusion(folder, record)
+    test = table[
+        (table.protocol == "held-out") & (table.split == "test") & (table.metric == "accuracy")
+    ]
+    draw_learning(folder, record, curves)
+    draw_accuracy(folder, record, test)
+    draw_grid(folder, record, test)
+    draw_paths(folder, record)
+    draw_confusion(folder, record)
     if (folder / "reconstructions.npz").exists():
-        _reconstructions(folder, record)
+        draw_reconstructions(folder, record)
 
 
-def _learning(folder: Path, record: dict, curves: pd.DataFrame) -> None:
-    names = sorted(set(curves.name))
-    with figure(folder / "learning_curves.png", record, (9.0, 3.0), 1, 3) as (
-        _,
-        (left, middle, right),
-    ):
-        if "vq_psnr" in names:
-            learning_curve(
-                left, curves, "train", "vq_reconstruction", color="#0072B2", label="reconstruction"
-            )
-            learning_curve(
-                left,
-                curves,
-                "train",
-                "vq_commitment",
-                color="#D55E00",
-                label="commitment",
-                linestyle="--",
-            )
-            left.set(
-                title="VQ-VAE, training part",
-                xlabel="step",
-                ylabel="mean squared error (standardised pixels)",
-                yscale="log",
-            )
-            left.legend()
-            learning_curve(
-                middle, curves, "validation", "vq_psnr", color="#009E73", marker="o", markersize=3
-            )
-            middle.set(
-                title="VQ-VAE, validation part", xlabel="step", ylabel="PSNR (dB), mean over faces"
-            )
-        for name, colour, marker in (
-            ("MLPClassifier_loss", "#0072B2", "o"),
-            ("CNNClassifier_loss", "#D55E00", "s"),
-        ):
-            part = curves[curves.name == name]
-            mean = part.groupby("epoch").value.mean()
-            if len(mean):
-                right.plot(
-                    mean.index,
-                    mean,
-                    color=colour,
-                    marker=marker,
-                    markersize=3,
-                    label=f"{name[:3]}, mean of {part.groupby('epoch').size().max()} fits",
-                )
-        right.set(
-            title="networks on codes, training part",
-            xlabel="epoch",
-            ylabel="cross-entropy (nats) + penalty",
-        )
-        right.legend()
+# ----------------------------------------------------------------------------------- training
 
 
-def _baseline(test: pd.DataFrame, model: str) -> float:
-    part = test[(test.model == model) & (test.metric == "accuracy")]
-    return float(part.value.iloc[0]) if len(part) else np.nan
+def draw_learning(folder: Path, record: JsonObject, curves: pd.DataFrame) -> None:
+    """Losses of the VQ-VAE, its reconstructions on validation, and losses of the networks."""
+    path = folder / "learning_curves.png"
+    with figure(path, record, (9.0, 3.0), 1, 3) as (_, (left, middle, right)):
+        if (curves.name == "vq_psnr").any():
+            vq_losses(left, curves)
+            style = {"color": GREEN, "marker": "o", "markersize": 3}
+            learning_curve(middle, curves, "validation", "vq_psnr", **style)
+            middle.set_title("VQ-VAE, validation part")
+            middle.set(xlabel="step", ylabel="PSNR (dB), mean over faces")
+        network_losses(right, curves)
 
 
-def _accuracy(folder: Path, record: dict, test: pd.DataFrame) -> None:
-    part = test[(test.metric == "accuracy") & test.model.isin(FAMILIES)]
-    names = list(dict.fromkeys(variant.rsplit(", ", 1)[0] for variant in part.variant))
-    colour = colours(FAMILIES)
-    with figure(folder / "accuracy_by_representation.png", record, (7.5, 3.6)) as (_, axes):
+def vq_losses(axes: Axes, curves: pd.DataFrame) -> None:
+    """The two terms of the VQ-VAE's loss against the step."""
+    learning_curve(axes, curves, "train", "vq_reconstruction", color=BLUE, label="reconstruction")
+    dashed = {"color": VERMILION, "label": "commitment", "linestyle": "--"}
+    learning_curve(axes, curves, "train", "vq_commitment", **dashed)
+    axes.set_title("VQ-VAE, training part")
+    axes.set(xlabel="step", ylabel="mean squared error (standardised pixels)", yscale="log")
+    axes.legend()
+
+
+def network_losses(axes: Axes, curves: pd.DataFrame) -> None:
+    """The mean loss over all fits of a kind of network against the epoch."""
+    for kind, colour, marker in (("MLP", BLUE, "o"), ("CNN", VERMILION, "s")):
+        part = curves[curves.name == f"{kind}Classifier_loss"]
+        if part.empty:
+            continue
+        epochs = part.groupby("epoch")
+        mean = epochs.value.mean()
+        label = f"{kind}, mean of {epochs.size().max()} fits"
+        axes.plot(mean.index, mean, color=colour, marker=marker, markersize=3, label=label)
+    axes.set_title("networks on codes, training part")
+    axes.set(xlabel="epoch", ylabel="cross-entropy (nats) + penalty")
+    axes.legend()
+
+
+# ----------------------------------------------------------------------------------- accuracy
+
+
+def shown_representations(test: pd.DataFrame) -> list[str]:
+    """The representations that the run tried, in the order of the tables."""
+    labels = set(test.variant)
+    return [name for name in REPRESENTATIONS if Variant(name, "ridge").label in labels]
+
+
+def draw_accuracy(folder: Path, record: JsonObject, test: pd.DataFrame) -> None:
+    """Test accuracy under the ridge penalty by representation and family, with the baselines."""
+    names = shown_representations(test)
+    highest = test[test.model.isin((*FAMILIES, "CNN"))].value.max()
+    path = folder / "accuracy_by_representation.png"
+    with figure(path, record, (7.5, 3.6)) as (_, axes):
         for number, family in enumerate(FAMILIES):
-            found = []
-            for name in names:
-                row = part[(part.model == family) & (part.variant == f"{name}, ridge")].iloc[0]
-                found.append((row.value, row["std"] or 0.0))
-            values, deviations = np.array(found, dtype=float).T
-            places = np.arange(len(names)) + 0.26 * (number - 1)
-            seeds = int(part[part.model == family].n_seeds.max())
-            axes.bar(
-                places,
-                values,
-                0.24,
-                yerr=np.nan_to_num(deviations),
-                color=colour[family],
-                hatch=("", "//", "..")[number],
-                edgecolor="white",
-                capsize=2,
-                label=f"{family} ({seeds} seed{'s' if seeds > 1 else ''})",
-            )
-            for place, value, top in zip(
-                places, values, values + np.nan_to_num(deviations), strict=True
-            ):
-                axes.text(place, top + 0.01, f"{value:.3f}", ha="center", fontsize=6.5)
-        for model, style in (("CNN", "--"), ("linear", "-."), ("largest class", ":")):
-            axes.axhline(
-                _baseline(test, model),
-                color="#444444",
-                linestyle=style,
-                linewidth=1,
-                label=f"{model}: {_baseline(test, model):.3f}",
-            )
+            accuracy_bars(axes, test[test.model == family], names, family, number)
+        for model, style in BASELINES.items():
+            rows = test[test.model == model]
+            if rows.empty:
+                continue
+            value = float(rows.value.iloc[0])
+            label = f"{model}: {value:.3f}"
+            axes.axhline(value, color="#444444", linestyle=style, linewidth=1, label=label)
         axes.set_xticks(range(len(names)), names)
-        axes.set(
-            ylabel="test accuracy, ridge penalty",
-            title="What a code map is shown as decides how well an untrained hidden layer does",
+        axes.set_ylabel("test accuracy, ridge penalty")
+        axes.set_title(
+            "What a code map is shown as decides how well an untrained hidden layer does"
         )
         axes.legend(ncol=2, loc="upper left")
-        axes.set_ylim(0, 1.45 * max(part.value.max(), np.nan_to_num(_baseline(test, "CNN"))))
+        axes.set_ylim(0, 1.45 * highest)
 
 
-def _grid(folder: Path, record: dict, test: pd.DataFrame) -> None:
-    part = test[(test.metric == "accuracy") & test.model.isin(FAMILIES)]
-    names = list(dict.fromkeys(variant.rsplit(", ", 1)[0] for variant in part.variant))
+def accuracy_bars(
+    axes: Axes, rows: pd.DataFrame, names: list[str], family: str, number: int
+) -> None:
+    """One bar per representation of a family, the number-th of three groups of bars."""
+    ridge = rows.set_index("variant").loc[[Variant(name, "ridge").label for name in names]]
+    values = ridge["value"].to_numpy(float)
+    deviations = np.nan_to_num(ridge["std"].to_numpy(float))
+    seeds = int(rows.n_seeds.max())
+    positions = np.arange(len(names)) + 0.26 * (number - 1)
+    axes.bar(
+        positions,
+        values,
+        0.24,
+        yerr=deviations,
+        color=colours(FAMILIES)[family],
+        hatch=HATCHES[family],
+        edgecolor="white",
+        capsize=2,
+        label=f"{family} ({seeds} seed{'s' if seeds > 1 else ''})",
+    )
+    for position, value, top in zip(positions, values, values + deviations, strict=True):
+        axes.text(position, top + 0.01, f"{value:.3f}", ha="center", fontsize=6.5)
+
+
+def draw_grid(folder: Path, record: JsonObject, test: pd.DataFrame) -> None:
+    """Test accuracy of every representation and penalty, one panel per family."""
+    part = test[test.model.isin(FAMILIES)]
+    names = shown_representations(test)
+    penalties = [PENALTY_LABELS[penalty] for penalty in PENALTIES]
     limits = (float(part.value.min()), float(part.value.max()))
-    with figure(folder / "accuracy_grid.png", record, (9.5, 2.9), 1, 3, sharey=True) as (
-        picture,
-        axes,
-    ):
-        for place, family in zip(axes, FAMILIES, strict=True):
-            lookup = part[part.model == family].set_index("variant").value
-            values = np.array(
-                [
-                    [lookup.get(f"{name}, {penalty}", np.nan) for penalty in PENALTIES]
-                    for name in names
-                ]
-            )
-            image = heat_map(place, values, names, list(PENALTIES), "{:.3f}", limits=limits)
-            place.set_title(family)
+    path = folder / "accuracy_grid.png"
+    with figure(path, record, (9.5, 2.9), 1, 3, sharey=True) as (picture, axes):
+        for panel, family in zip(axes, FAMILIES, strict=True):
+            accuracy = part[part.model == family].set_index("variant").value
+            values = np.full((len(names), len(penalties)), np.nan)
+            for row, name in enumerate(names):
+                for column, penalty in enumerate(PENALTIES):
+                    values[row, column] = accuracy.get(Variant(name, penalty).label, np.nan)
+            image = heat_map(panel, values, names, penalties, "{:.3f}", limits=limits)
+            panel.set_title(family)
         picture.colorbar(image, ax=axes, label="test accuracy, mean over seeds")
 
 
-def _paths(folder: Path, record: dict) -> None:
-    held = np.load(folder / "paths.npz", allow_pickle=False)
-    cells = list(dict.fromkeys(name.split(" | ")[0] for name in held.files))
-    names = [cell.split(", ")[1] for cell in cells if cell.startswith("ELM, ")]
-    colour = colours(names)
-    with figure(folder / "penalty_paths.png", record, (9.0, 5.2), 2, 3) as (_, axes):
-        for column, penalty in enumerate(("ridge", "lasso", "elastic net")):
+# ------------------------------------------------------------------------------------- choices
+
+
+def draw_paths(folder: Path, record: JsonObject) -> None:
+    """Validation accuracy and share of units in use along the penalty paths of the Gaussian ELM."""
+    path = folder / "penalty_paths.png"
+    penalties = [penalty for penalty in PENALTIES if penalty is not None]
+    with (
+        np.load(folder / "paths.npz", allow_pickle=False) as arrays,
+        figure(path, record, (9.0, 5.2), 2, 3) as (_, axes),
+    ):
+        names = [
+            name
+            for name in REPRESENTATIONS
+            if path_key("ELM", Variant(name, "ridge"), "alphas") in arrays
+        ]
+        colour = colours(names)
+        for column, penalty in enumerate(penalties):
+            accuracy, share = axes[:, column]
             for number, name in enumerate(names):
-                if f"ELM, {name} | {penalty} | alphas" not in held:
+                variant = Variant(name, penalty)
+                if path_key("ELM", variant, "alphas") not in arrays:
                     continue
-                read = {
-                    what: held[f"ELM, {name} | {penalty} | {what}"]
-                    for what in ("alphas", "accuracy", "share_used")
-                }
-                style = {
+                alphas = arrays[path_key("ELM", variant, "alphas")]
+                style: dict[str, Option] = {
                     "color": colour[name],
                     "label": name,
                     "marker": MARKERS[number],
                     "markersize": 3,
                     "markevery": 4,
                 }
-                axes[0, column].plot(read["alphas"], read["accuracy"], **style)
-                axes[1, column].plot(read["alphas"], read["share_used"], **style)
-            for row, label in ((0, "validation accuracy"), (1, "share of units in use")):
-                axes[row, column].set(
-                    xscale="log",
-                    xlabel=f"strength α of the {penalty} penalty",
-                    ylabel=label if column == 0 else "",
-                )
-            axes[0, column].set_title(penalty)
-            axes[1, column].set_ylim(-0.02, 1.05)
+                accuracy.plot(alphas, arrays[path_key("ELM", variant, "accuracy")], **style)
+                share.plot(alphas, arrays[path_key("ELM", variant, "share_used")], **style)
+            label = PENALTY_LABELS[penalty]
+            accuracy.set_title(label)
+            for panel in (accuracy, share):
+                panel.set(xscale="log", xlabel=f"strength α of the {label} penalty")
+            share.set_ylim(-0.02, 1.05)
+        axes[0, 0].set_ylabel("validation accuracy")
+        axes[1, 0].set_ylabel("share of units in use")
         axes[1, 0].legend()
 
 
-def _confusion(folder: Path, record: dict) -> None:
-    held = np.load(folder / "predictions.npz", allow_pickle=False)
-    labels, best = held["labels"], record["notes"]["best_on_validation"]
-    shown = [name for name in ("ELM", "binary ELM", "MLP", "CNN") if name in best]
-    classes = np.unique(labels)
-    with figure(
-        folder / "confusion.png", record, (3.0 * len(shown) + 0.6, 3.5), 1, len(shown), sharey=True
-    ) as (picture, axes):
-        for place, name in zip(np.atleast_1d(axes), shown, strict=True):
-            predictions = held[f"{name} | {best[name]['variant']}"]
+def draw_confusion(folder: Path, record: JsonObject) -> None:
+    """Shares of predictions by labelled class, for each model's choice on validation."""
+    chosen = record["notes"]["best_on_validation"]
+    shown = [name for name in (*FAMILIES, "CNN") if name in chosen]
+    path = folder / "confusion.png"
+    size = (3.0 * len(shown) + 0.6, 3.5)
+    with (
+        np.load(folder / "predictions.npz", allow_pickle=False) as arrays,
+        figure(path, record, size, 1, len(shown), sharey=True, squeeze=False) as (picture, axes),
+    ):
+        labels = arrays["labels"]
+        classes = np.unique(labels)
+        names = [CLASSES[number] for number in classes]
+        for panel, model in zip(axes[0], shown, strict=True):
+            variant = chosen[model]["variant"]
+            predictions = arrays[prediction_key(model, variant)]  # (S, n)
             counts = sum(confusion_matrix(labels, row, labels=classes) for row in predictions)
-            image = heat_map(
-                place,
-                counts / counts.sum(1, keepdims=True),
-                [CLASSES[c] for c in classes],
-                [CLASSES[c] for c in classes],
-                limits=(0, 1),
-            )
-            place.set(title=f"{name}: {best[name]['variant']}", xlabel="predicted")
-            place.title.set_fontsize(8)
-        np.atleast_1d(axes)[0].set_ylabel("labelled")
+            shares = counts / counts.sum(1, keepdims=True)
+            image = heat_map(panel, shares, names, names, limits=(0, 1))
+            panel.set_title(f"{model}: {variant}", fontsize=8)
+            panel.set_xlabel("predicted")
+        axes[0, 0].set_ylabel("labelled")
         picture.colorbar(image, ax=axes, label="share of the labelled class")
 
 
-def _reconstructions(folder: Path, record: dict) -> None:
-    held = np.load(folder / "reconstructions.npz", allow_pickle=False)
-    with figure(folder / "codes.png", record, (8.6, 4.2), 3, len(held["images"])) as (_, axes):
-        for column in range(len(held["images"])):
-            for row, (name, options) in enumerate(
-                (
-                    ("images", {"cmap": "gray", "vmin": 0, "vmax": 255}),
-                    (
-                        "codemaps",
-                        {"cmap": "viridis", "vmin": 0, "vmax": 255, "interpolation": "nearest"},
-                    ),
-                    ("reconstructions", {"cmap": "gray", "vmin": 0, "vmax": 255}),
-                )
-            ):
-                axes[row, column].imshow(held[name][column], **options)
-                axes[row, column].set_xticks([])
-                axes[row, column].set_yticks([])
-                axes[row, column].grid(False)
-                if column == 0:
-                    axes[row, column].set_ylabel(
-                        ("drawn face\n48 × 48", "code indices\n12 × 12", "decoded\n48 × 48")[row]
-                    )
-            axes[0, column].set_title(CLASSES[column], fontsize=8)
+# --------------------------------------------------------------------------------------- faces
+
+
+def draw_reconstructions(folder: Path, record: JsonObject) -> None:
+    """Drawn faces, their codes, and what the codes decode to."""
+    grey = {"cmap": "gray", "vmin": 0, "vmax": 255}
+    coded = {"cmap": "viridis", "vmin": 0, "vmax": 255, "interpolation": "nearest"}
+    kinds = (
+        ("images", "drawn face\n48 × 48", grey),
+        ("codemaps", "code indices\n12 × 12", coded),
+        ("reconstructions", "decoded\n48 × 48", grey),
+    )
+    with np.load(folder / "reconstructions.npz", allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name, _, _ in kinds}
+    count = len(arrays["images"])
+    with figure(folder / "codes.png", record, (8.6, 4.2), 3, count) as (_, axes):
+        for line, (name, label, style) in zip(axes, kinds, strict=True):
+            for panel, image in zip(line, arrays[name], strict=True):
+                panel.imshow(image, **style)
+                panel.set(xticks=[], yticks=[])
+                panel.grid(False)
+            line[0].set_ylabel(label)
+        for panel, expression in zip(axes[0], CLASSES, strict=False):
+            panel.set_title(expression, fontsize=8)
+
+
+def draw_probabilities(
+    path: Path, folder: Path, images: np.ndarray, names: list[str], table: pd.DataFrame
+) -> None:
+    """The first faces uint8 (n, 48, 48) beside bars of their probabilities, one colour per model.
+
+    `table` is that of predict.py, `names` are those of all faces in it.
+    """
+    record, _ = read_run(folder)
+    columns = [name for name in table if name.startswith("p_")]
+    classes = [name.removeprefix("p_") for name in columns]
+    colour = colours(table.model.unique())
+    size = (6.5, 1.5 * len(images) + 0.6)
+    options = {"squeeze": False, "width_ratios": (1, 3.2)}
+    with figure(path, record, size, len(images), 2, **options) as (_, axes):
+        for (left, right), image, name in zip(axes, images, names, strict=False):
+            left.imshow(image, cmap="gray", vmin=0, vmax=255)
+            left.set(xticks=[], yticks=[])
+            left.set_title(name[-28:], fontsize=7)
+            of_face = table[table.face == name]
+            for number, (model, rows) in enumerate(of_face.groupby("model", sort=False)):
+                positions = np.arange(len(columns)) + 0.27 * (number - 1)
+                values = rows[columns].to_numpy()[0]
+                right.bar(positions, values, 0.25, color=colour[model], label=model)
+            right.set_xticks(range(len(columns)), classes)
+            right.set(ylim=(0, 1), ylabel="probability")
+        axes[0, 1].legend(ncol=3)

@@ -1,167 +1,398 @@
-"""Assignment 1: extreme learning machines and MLPs on 12 x 12 VQ-VAE codes of faces, with four output penalties."""
+"""Assignment 1: extreme learning machines and MLPs on 12 x 12 VQ-VAE codes of faces.
+
+A VQ-VAE (van den Oord et al. 2017) turns a 48 x 48 face into 144 code indices. ELMs (Huang et al.
+2006) with Gaussian and binary hidden weights and MLPs classify seven expressions from them, with
+four penalties on the output weights, from six representations of a code map.
+
+    python assignment1/train.py --preset smoke --source synthetic    under a minute
+    python assignment1/train.py                                      about ten minutes, two cores
+    python assignment1/train.py --preset full --source fer2013       hours, two cores
+
+Score to expect of the full run on FER-2013 (held out, test accuracy of what validation chose):
+ELM 0.50, binary ELM 0.50, MLP 0.52; README.md has the baselines and the ceiling.
+"""
 
 from __future__ import annotations
 
-import sys
+from assignment1.config import Config
+from common.cli import entry, read_options
+
+if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
+    OPTIONS = read_options(Config)
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
-from assignment1 import data
-from assignment1.config import Config
-from assignment1.figures import draw_figures
-from assignment1.protocols import (
-    METRICS_INFO,
-    as_assigned,
-    held_out,
-    print_table,
-    save_arrays,
+from assignment1.artifacts import (
+    VQVAE_FILE,
+    save_examples,
+    save_fingerprints,
     save_models,
-    vqvae_rows,
+    save_predictions,
 )
-from assignment1.vqvae import VQVAE, code_views, psnr
-from common.cli import entry, parse
-from common.report import compile_report
-from common.run import Run, choose_device, progress, tensors
+from assignment1.assigned import as_assigned
+from assignment1.audit import audit, held_out_split
+from assignment1.config import ALPHA_GRIDS, LINEAR_ITERATIONS, VQ_TRAINING, Compute
+from assignment1.data import Faces, Split, load
+from assignment1.evaluation import METRICS_INFO, held_out_rows, print_chosen, vqvae_rows
+from assignment1.figures import draw_figures
+from assignment1.mlp import Epoch
+from assignment1.moments import Alphas
+from assignment1.representations import (
+    LOOK_UP,
+    ONE_HOT,
+    alpha_grid,
+    new_cnn,
+    new_elm,
+    new_mlp,
+    representations,
+)
+from assignment1.selection import (
+    ELM_FAMILIES,
+    Candidate,
+    ElmFit,
+    ModelFit,
+    Selection,
+    Variant,
+    alphas_note,
+    best_on_validation,
+    chosen_note,
+    elm_candidates,
+    path_arrays,
+    selections_of,
+)
+from assignment1.views import Dataset, code_views
+from assignment1.vqvae import VQVAE, psnr
+from common.files import StateDict, tensors, write_arrays
+from common.machine import choose_device
+from common.results import Results
+from common.run import Run, progress
 
 HERE = Path(__file__).resolve().parent
 
 
+# -------------------------------------------------------------------------------- the VQ-VAE
+
+
+def new_vqvae(config: Config) -> VQVAE:
+    """An untrained VQ-VAE of the configured size."""
+    return VQVAE(config.codes, config.code_dim, config.vq_width, config.vq_fine_width)
+
+
 def train_vqvae(
-    config: Config, run: Run, train: np.ndarray, validation: np.ndarray, device: str, precision: str
-) -> dict[str, Any]:
-    """Trains on faces uint8 (N, 48, 48); returns the weights. Every random draw is a function of (seed, step), so a resumed run is the same run."""
+    config: Config, run: Run, train: np.ndarray, validation: np.ndarray, compute: Compute
+) -> StateDict:
+    """Trains on faces uint8 (N, 48, 48) and returns the weights.
+
+    Every random draw is a function of seed and step, so a resumed run is the same run.
+    """
     torch.manual_seed(config.seed)
-    model = VQVAE(config.codes, config.code_dim, config.vq_width, config.vq_fine_width)
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    model = new_vqvae(config)
+    model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.mean.fill_(train.mean() / 255)
     model.std.fill_(train.std() / 255)
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=config.vq_lr, betas=(0.9, 0.99), weight_decay=1e-4
+        model.parameters(),
+        lr=config.vq_lr,
+        betas=VQ_TRAINING.betas,
+        weight_decay=VQ_TRAINING.weight_decay,
     )
-    autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
+    autocast = torch.autocast(
+        compute.device, torch.bfloat16, enabled=compute.precision == "bfloat16"
+    )
     per_epoch = max(len(train) // config.vq_batch, 1)
-    total, step = config.vq_epochs * per_epoch, 0
+    total = config.vq_epochs * per_epoch
+    step = 0
 
     def save() -> None:
-        run.save(
-            "vqvae",
-            {"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()},
-        )
+        state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
+        run.save("vqvae", {"step": step, **state})
 
-    if kept := run.load("vqvae"):
-        step = kept["step"]
-        model.load_state_dict(tensors(kept["model"]))
-        optimiser.load_state_dict(tensors(kept["optimiser"]))
-    with run.stoppable(save) as stop_here:
+    # resume
+    saved = run.load("vqvae")
+    if saved is not None:
+        step = saved["step"]
+        model.load_state_dict(tensors(saved["model"]))
+        optimiser.load_state_dict(tensors(saved["optimiser"]))
+
+    with run.stoppable(save) as check:
         for now in progress(range(step, total), "VQ-VAE"):
-            epoch, place = divmod(now, per_epoch)
+            epoch, number = divmod(now, per_epoch)
             rng = np.random.default_rng((config.seed, now))
-            order = np.random.default_rng((config.seed, epoch, 1)).permutation(len(train))
-            batch = train[order[place * config.vq_batch : (place + 1) * config.vq_batch]]
-            if rng.random() < 0.5:
+            batch = train[batch_indices(config, len(train), epoch, number)]
+            if rng.random() < VQ_TRAINING.mirrored:
                 batch = batch[:, :, ::-1]
-            pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(device)[:, None] / 255
-            reconstruction, commitment = model.losses(
-                pixels, rng, now >= config.vq_warmup, autocast
-            )
+            pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(compute.device)
+            pixels = pixels[:, None] / 255  # (B, 1, H, W)
+
+            # reconstruction and commitment, equation 3; the codebook moves by averages
+            quantise = now >= config.vq_warmup
+            reconstruction, commitment = model.losses(pixels, rng, quantise, autocast)
             loss = reconstruction + config.commitment * commitment
             optimiser.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), VQ_TRAINING.clip)
             for group in optimiser.param_groups:
-                group["lr"] = (
-                    config.vq_lr * min(1, (now + 1) / 100) * (1 + np.cos(np.pi * now / total)) / 2
-                )
+                group["lr"] = vq_learning_rate(config, now, total)
             optimiser.step()
+
             step = now + 1
-            if step % 50 == 0 or step in (1, total):
-                run.log(
-                    step,
-                    epoch,
-                    "train",
-                    vq_reconstruction=reconstruction.item(),
-                    vq_commitment=commitment.item(),
-                )
+            if step % VQ_TRAINING.log_every == 0 or step in (1, total):
+                losses = {"vq_reconstruction": reconstruction, "vq_commitment": commitment}
+                run.log(step, epoch, "train", **{name: x.item() for name, x in losses.items()})
             if step % per_epoch == 0:
-                codemaps = model.eval().encode(validation)
-                quality = psnr(validation, model.decode(codemaps)).mean()
-                run.log(
-                    step,
-                    epoch + 1,
-                    "validation",
-                    vq_psnr=quality,
-                    vq_codes_used=len(np.unique(codemaps)),
-                )
-                model.train()
+                log_reconstruction(run, model, validation, step, epoch + 1)
                 save()
-            stop_here(step, loss.item())
+            check(step, loss.item())
     return model.state_dict()
 
 
-def main(config: Config) -> dict[str, Any]:
-    # data: checked and audited before anything is written
-    faces = data.load(config.source, config.data, config.synthetic_faces, config.seed)
-    groups, unfit, counts = data.audit(faces)
-    split = data.held_out_split(faces, groups, unfit, config.seed, config.validation)
-    folder = config.out or HERE / "results" / f"{faces.source}-{config.preset}"
-    device, bfloat16 = choose_device(config.device)
-    precision = (
-        {True: "bfloat16", False: "float32"}[bfloat16]
-        if config.precision == "auto"
-        else config.precision
+def batch_indices(config: Config, rows: int, epoch: int, number: int) -> np.ndarray:
+    """The rows of a batch in the epoch's random order."""
+    order = np.random.default_rng((config.seed, epoch, 1)).permutation(rows)
+    return order[number * config.vq_batch : (number + 1) * config.vq_batch]
+
+
+def vq_learning_rate(config: Config, step: int, total: int) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    warm_up = min(1, (step + 1) / VQ_TRAINING.warmup_steps)
+    return config.vq_lr * warm_up * (1 + np.cos(np.pi * step / total)) / 2
+
+
+def log_reconstruction(run: Run, model: VQVAE, faces: np.ndarray, step: int, epoch: int) -> None:
+    """Logs the PSNR of faces uint8 (N, 48, 48) and how many codes they use."""
+    codemaps = model.eval().encode(faces)
+    quality = psnr(faces, model.decode(codemaps)).mean()
+    used = len(np.unique(codemaps))
+    run.log(step, epoch, "validation", vq_psnr=quality, vq_codes_used=used)
+    model.train()
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Code maps uint8 (N, 12, 12), and the VQ-VAE and codebook (m, d) that they are of."""
+
+    maps: np.ndarray
+    vqvae: VQVAE | None
+    codebook: np.ndarray | None
+
+
+def encode_faces(config: Config, run: Run, faces: Faces, split: Split, compute: Compute) -> Codes:
+    """Codes from a VQ-VAE that is trained on the training part alone, or the user's own codes."""
+    if faces.images is None:
+        return Codes(faces.given, None, faces.codebook)
+    train = faces.images[split.train]
+    validation = faces.images[split.validation]
+    weights = run.memo("vqvae", train_vqvae, config, run, train, validation, compute)
+    vqvae = new_vqvae(config).to(compute.device)
+    vqvae.load_state_dict(tensors(weights))
+    vqvae.eval().save(run.folder / VQVAE_FILE)
+    maps = run.memo("codemaps", vqvae.encode, faces.images)
+    return Codes(maps, vqvae, vqvae.codebook.vectors.cpu().numpy())
+
+
+# ---------------------------------------------------------------------------------- the ELMs
+
+
+def fit_elm(
+    config: Config,
+    data: Dataset,
+    family: str,
+    name: str,
+    seed: int,
+    chosen: Sequence[float] | None,
+) -> ElmFit:
+    """One random hidden layer under every penalty of a representation.
+
+    The alphas are `chosen` already, one per penalty, or are chosen on validation here.
+    """
+    weights = ELM_FAMILIES[family]
+    table = representations(config, data.views.layout, data.codebook, weights, seed)
+    representation = table[name]
+
+    # a random hidden layer; its second moments are all that the output layer needs
+    start = time.perf_counter()
+    elm = new_elm(representation, family, seed)
+    moments = elm.accumulate(*data.rows(data.split.train))
+    eigen = None if representation.cholesky else moments.eigen()
+    X, y = data.rows(data.split.validation)
+    hidden_validation = elm.hidden(X)  # (n, L)
+    hidden_test = elm.hidden(data.rows(data.split.test)[0])  # (n, L)
+    fit = ElmFit(seconds=time.perf_counter() - start)
+
+    for number, penalty in enumerate(representation.penalties):
+        # output weights along a path of penalties
+        alphas: Alphas
+        if chosen is None:
+            alphas = alpha_grid(representation, penalty, moments, config.alphas)
+        else:
+            alphas = [chosen[number]]
+        if representation.cholesky:
+            betas = np.stack([moments.ridge(alpha) for alpha in alphas])  # (A, L, k)
+        else:
+            betas = moments.path(penalty, alphas, ALPHA_GRIDS.l1_ratio, eigen)  # (A, L, k)
+
+        # alpha: the highest accuracy on validation
+        predictions = [elm.set_output(moments, b).predict_hidden(hidden_validation) for b in betas]
+        accuracy = np.array([(prediction == y).mean() for prediction in predictions])  # (A,)
+        best = int(accuracy.argmax())
+        share_used = (betas != 0).any(2).mean(1)  # (A,)
+
+        # the chosen output layer on test
+        elm.set_output(moments, betas[best])
+        fit.alphas.append(float(alphas[best]))
+        fit.paths.append(
+            {"alphas": np.asarray(alphas), "accuracy": accuracy, "share_used": share_used}
+        )
+        fit.validation.append(predictions[best])
+        fit.test.append(elm.predict_hidden(hidden_test))
+        fit.params.append(elm.coef_.size + elm.intercept_.size)
+    return fit
+
+
+def held_out_elms(
+    config: Config, run: Run, data: Dataset
+) -> tuple[list[Candidate], dict[str, np.ndarray]]:
+    """Every ELM family, representation, penalty and seed, and the arrays of the penalty paths."""
+    candidates = []
+    paths: dict[str, np.ndarray] = {}
+    for family, weights in ELM_FAMILIES.items():
+        table = representations(config, data.views.layout, data.codebook, weights)
+        for name, representation in table.items():
+            # the first seed chooses the alphas for all
+            fits: list[ElmFit] = []
+            for seed in progress(range(config.seeds), f"{family}, {name}"):
+                alphas = fits[0].alphas if fits else None
+                part = f"elm-{family}-{name}-{seed}"
+                fits.append(run.memo(part, fit_elm, config, data, family, name, seed, alphas))
+
+            penalties = representation.penalties
+            candidates += elm_candidates(family, name, penalties, fits)
+            paths |= path_arrays(family, name, penalties, fits[0])
+            run.note(**{f"alphas: {family}, {name}": alphas_note(penalties, fits[0])})
+    return candidates, paths
+
+
+# ---------------------------------------------------------------- what they are compared with
+
+
+class Classifier(Protocol):
+    """A scikit-learn classifier."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> object: ...
+
+    def predict(self, X: np.ndarray) -> np.ndarray: ...
+
+
+def fit_model(run: Run, data: Dataset, model: Classifier) -> ModelFit:
+    """Trains a network or baseline and predicts validation and test; logs a network's losses."""
+    start = time.perf_counter()
+    model.fit(*data.rows(data.split.train))
+    history: list[Epoch] = getattr(model, "history_", [])
+    for epoch in history:
+        loss = {f"{type(model).__name__}_loss": epoch["loss"]}
+        run.log(epoch["epoch"], epoch["epoch"], "train", **loss)
+    return ModelFit(
+        validation=model.predict(data.rows(data.split.validation)[0]),
+        test=model.predict(data.rows(data.split.test)[0]),
+        params=getattr(model, "parameters_", None),
+        seconds=time.perf_counter() - start,
     )
 
+
+def held_out_mlps(config: Config, run: Run, data: Dataset, compute: Compute) -> list[Candidate]:
+    """An MLP for every representation and penalty."""
+    candidates = []
+    table = representations(config, data.views.layout, data.codebook)
+    for name, representation in table.items():
+        for penalty in representation.penalties:
+            model = new_mlp(config, representation, penalty, compute)
+            fit = run.memo(f"mlp-{name}-{penalty}", fit_model, run, data, model)
+            selection = Selection("MLP", Variant(name, penalty), config.mlp_alpha)
+            candidates.append(Candidate.single("MLP", selection.variant.label, fit, selection))
+    return candidates
+
+
+def baselines(config: Config, run: Run, data: Dataset, compute: Compute) -> list[Candidate]:
+    """The largest class, a linear model on one-hot codes, and the CNN as the ceiling."""
+    layout = data.views.layout
+    one_hot = representations(config, layout, data.codebook)[ONE_HOT].features
+    regression = LogisticRegression(C=config.linear_c, max_iter=LINEAR_ITERATIONS)
+    models: list[tuple[str, str, Classifier]] = [
+        ("largest class", "none", DummyClassifier()),
+        ("linear", Variant(ONE_HOT, "ridge").label, make_pipeline(one_hot, regression)),
+    ]
+    if data.codebook is not None:
+        models.append(("CNN", LOOK_UP, new_cnn(config, layout, data.codebook, compute)))
+    candidates = []
+    for name, label, model in models:
+        fit = run.memo(f"baseline-{name}", fit_model, run, data, model)
+        candidates.append(Candidate.single(name, label, fit))
+    return candidates
+
+
+# --------------------------------------------------------------------------------------- main
+
+
+def main(config: Config) -> Results:
+    # data: checked and audited before anything is written
+    faces = load(config.source, config.data, config.synthetic_faces, config.seed)
+    audited = audit(faces)
+    split = held_out_split(faces, audited, config.seed, config.validation)
+    compute = choose_compute(config)
+    folder = config.out or HERE / "results" / f"{faces.source}-{config.preset}"
+
     with Run(config, folder, __file__, faces.source, faces.provenance) as run:
-        run.note(
-            audit=counts,
-            split={name: len(part) for name, part in vars(split).items()},
-            device=device,
-            precision=precision,
-        )
-        if notice := faces.provenance.get("notice"):
-            print(f"notice: {notice}", file=sys.stderr)
+        sizes = {name: len(part) for name, part in vars(split).items()}
+        run.note(audit=audited.counts, split=sizes, **vars(compute))
 
-        # codes: a VQ-VAE trained on the training part only (or the user's own code maps)
-        table, vqvae, codemaps, codebook = [], None, faces.given, faces.codebook
-        if faces.images is not None:
-            vqvae = VQVAE(config.codes, config.code_dim, config.vq_width, config.vq_fine_width).to(
-                device
-            )
-            state = run.memo(
-                "vqvae",
-                lambda: train_vqvae(
-                    config,
-                    run,
-                    faces.given[split.train],
-                    faces.given[split.validation],
-                    device,
-                    precision,
-                ),
-            )
-            vqvae.load_state_dict(tensors(state))
-            vqvae.eval().save(folder / "vqvae.safetensors")
-            codemaps = run.memo("codemaps", lambda: {"maps": vqvae.encode(faces.given)})["maps"]
-            codebook = vqvae.codebook.vectors.cpu().numpy()
-            table += vqvae_rows(vqvae, faces, split, codemaps)
-        X = run.memo("views", lambda: {"X": code_views(codemaps, vqvae)})["X"]
+        # codes: a VQ-VAE trained on the training part only, or the user's own code maps
+        codes = encode_faces(config, run, faces, split, compute)
+        views = run.memo("views", code_views, codes.maps, codes.vqvae)
+        data = Dataset(views, faces.truth, split, codes.codebook)
+        rows = vqvae_rows(codes.vqvae, faces, split, codes.maps) if codes.vqvae else []
 
-        # models: as the course had them, then with every choice made on validation
-        table += as_assigned(config, run, X, faces, precision)
-        found = held_out(config, run, X, faces, split, codebook, precision, device)
-        table += found["rows"]
+        # as assigned: the course's models on the course's split
+        rows += as_assigned(config, run, data, compute)
 
-        # record: the final models, the metrics, and what figures and report are made from
-        save_models(config, run, X, faces, split, codebook, found["best"], precision, device)
-        save_arrays(folder, faces, split, vqvae, found)
-        results = run.finish(table, METRICS_INFO)
-        draw_figures(folder)
-        compile_report(folder, HERE / "report.typ", folder / "report.pdf")
-    print_table(results, folder)
+        # held out: every choice on validation, every model scored on test
+        candidates, paths = held_out_elms(config, run, data)
+        candidates += held_out_mlps(config, run, data, compute)
+        candidates += baselines(config, run, data, compute)
+        labels = data.labels[split.validation]
+        chosen = best_on_validation(candidates, labels)
+        run.note(best_on_validation=chosen_note(chosen, labels))
+        rows += held_out_rows(candidates, data)
+
+        # record: the chosen models, the metrics, and what figures and report are made from
+        save_models(config, run, data, selections_of(chosen), compute)
+        save_predictions(folder, data, candidates)
+        write_arrays(folder / "paths.npz", **paths)
+        if codes.vqvae is not None:
+            save_examples(folder, codes.vqvae)
+            save_fingerprints(folder, faces, data)
+        results = run.finish(rows, METRICS_INFO, draw_figures, HERE / "report.typ")
+    print_chosen(results, chosen, folder)
     return results
 
 
+def choose_compute(config: Config) -> Compute:
+    """The device and the arithmetic of the options."""
+    device = choose_device(config.device)
+    precision = config.precision
+    if precision == "auto":
+        precision = "bfloat16" if device.bfloat16 else "float32"
+    return Compute(device.name, precision)
+
+
 if __name__ == "__main__":
-    entry(lambda: main(parse(Config)))
+    entry(main, OPTIONS)

@@ -1,7 +1,10 @@
-"""VQ-VAE with an EMA codebook: 48 x 48 grey faces <-> 12 x 12 code indices (van den Oord et al. 2017, arXiv 1711.00937).
+"""VQ-VAE with an EMA codebook: 48 x 48 grey faces <-> 12 x 12 code indices.
 
-Shape letters: B batch, H W image side, h w = H/4 W/4 code side, d code dimension, m codebook size, P = B h w vectors.
-Pixels are floats in [0, 1]; inside the networks they are standardised by the training part's mean and deviation.
+van den Oord et al. 2017, "Neural discrete representation learning", arXiv 1711.00937.
+
+Shape letters: N images, B batch, H W image side, h w = H/4 W/4 code side, d code dimension,
+m codebook size, P = B h w vectors. Pixels are floats in [0, 1]; inside the networks they are
+standardised by the training part's mean and deviation.
 """
 
 from __future__ import annotations
@@ -17,11 +20,18 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from common.cli import InputError
-from common.run import atomic_path, progress
+from common.files import atomic_path
+from common.run import progress
+from common.weights import count_parameters
+
+IMAGES_AT_ONCE = 256
 
 
 class ResidualBlock(nn.Module):
-    """x + W2 relu(W1 relu(x)), 3 x 3 convolutions; W2 starts at zero, so a deep stack starts as the identity."""
+    """x + W2 relu(W1 relu(x)), 3 x 3 convolutions.
+
+    W2 starts at zero, so a deep stack starts as the identity.
+    """
 
     def __init__(self, width: int):
         super().__init__()
@@ -34,10 +44,11 @@ class ResidualBlock(nn.Module):
 
 
 class Codebook(nn.Module):
-    """m vectors of d numbers, moved by exponential averages of the vectors they stand for (paper, appendix A.1, eq. 6-8).
+    """m vectors of d numbers, moved by exponential averages of the vectors they stand for.
 
-    N_i <- gamma N_i + (1 - gamma) n_i,  s_i <- gamma s_i + (1 - gamma) sum_j z_ij,  e_i = s_i / N_i.
-    A code whose average count N_i falls below `dead_below` starts again at a vector of the batch.
+    N_i <- gamma N_i + (1 - gamma) n_i,  s_i <- gamma s_i + (1 - gamma) sum_j z_ij,  e_i = s_i / N_i
+    (paper, appendix A.1, eq. 6-8). A code whose average count N_i falls below `dead_below` starts
+    again at a vector of the batch.
     """
 
     vectors: Tensor
@@ -46,13 +57,14 @@ class Codebook(nn.Module):
 
     def __init__(self, m: int, d: int, decay: float = 0.99, dead_below: float = 0.5):
         super().__init__()
-        self.decay, self.dead_below = decay, dead_below
+        self.decay = decay
+        self.dead_below = dead_below
         self.register_buffer("vectors", torch.zeros(m, d))
         self.register_buffer("counts", torch.zeros(m))
         self.register_buffer("sums", torch.zeros(m, d))
 
     def nearest(self, z: Tensor) -> Tensor:
-        """Index of the closest code (Euclidean) of each row of z (P, d): int64 (P,) (paper, eq. 1)."""
+        """Index of the closest code (Euclidean) of each row of z (P, d): int64 (P,) (eq. 1)."""
         return (self.vectors.square().sum(1) - 2 * z @ self.vectors.T).argmin(1)
 
     @torch.no_grad()
@@ -73,24 +85,31 @@ class Codebook(nn.Module):
         counts, sums = self._gather(z, indices)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
+
         dead = self.counts < self.dead_below
-        if number := int(dead.sum()):
+        number = int(dead.sum())
+        if number:
             expected = len(z) / len(self.vectors)
             self.counts[dead] = expected
             self.sums[dead] = expected * z[self._draw(len(z), number, rng)]
         self.vectors.copy_(self.sums / self.counts[:, None])
 
     def _gather(self, z: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.bincount(indices, minlength=len(self.vectors)).to(z.dtype), torch.zeros_like(
-            self.sums
-        ).index_add_(0, indices, z)
+        """How many rows of z each code stands for (m,), and their sums (m, d)."""
+        counts = torch.bincount(indices, minlength=len(self.vectors)).to(z.dtype)
+        sums = torch.zeros_like(self.sums).index_add_(0, indices, z)
+        return counts, sums
 
-    def _draw(self, n: int, number: int, rng: np.random.Generator) -> Tensor:
-        return torch.from_numpy(rng.integers(n, size=number)).to(self.vectors.device)
+    def _draw(self, rows: int, number: int, rng: np.random.Generator) -> Tensor:
+        """`number` random row indices, with replacement."""
+        return torch.from_numpy(rng.integers(rows, size=number)).to(self.vectors.device)
 
 
 class VQVAE(nn.Module):
-    """Convolutional encoder and decoder around a codebook; sub-pixel resampling keeps most of the work at 12 x 12."""
+    """Convolutional encoder and decoder around a codebook.
+
+    Sub-pixel resampling keeps most of the work at 12 x 12.
+    """
 
     mean: Tensor
     std: Tensor
@@ -138,58 +157,68 @@ class VQVAE(nn.Module):
             nn.PixelShuffle(2),  # (B, 1, H, W)
         )
 
+    @property
+    def parameters_and_codes(self) -> int:
+        """How many numbers were learned: by gradient descent, and the codebook."""
+        return count_parameters(self) + self.codebook.vectors.numel()
+
     def losses(
         self, pixels: Tensor, rng: np.random.Generator, quantise: bool, autocast: torch.autocast
     ) -> tuple[Tensor, Tensor]:
-        """Reconstruction and commitment terms of a batch (B, 1, H, W), both means (paper, eq. 3); moves the codebook.
+        """Reconstruction and commitment terms of a batch (B, 1, H, W), both means (eq. 3).
 
-        With quantise=False the codes are skipped: a short warm-up as a plain autoencoder gives k-means something to start from.
+        Moves the codebook. With quantise=False the codes are skipped: a short warm-up as a plain
+        autoencoder gives k-means something to start from.
         """
         x = (pixels - self.mean) / self.std
         with autocast:
-            z = self.encoder(x)
-        z, (_, _, h, w) = rearrange(z.float(), "b d h w -> (b h w) d"), z.shape
-        q, commitment = z, z.new_zeros(())
+            z = self.encoder(x)  # (B, d, h, w)
+        h, w = z.shape[2:]
+        z = rearrange(z.float(), "b d h w -> (b h w) d")  # (P, d)
+
+        q = z
+        commitment = z.new_zeros(())
         if quantise:
             if not self.codebook.counts.any():
                 self.codebook.start(z.detach(), rng)
-            indices = self.codebook.nearest(z.detach())
-            nearest = self.codebook.vectors[indices]
+            indices = self.codebook.nearest(z.detach())  # (P,)
+            nearest = self.codebook.vectors[indices]  # (P, d)
             commitment = F.mse_loss(z, nearest)
             q = z + (nearest - z).detach()  # straight-through gradient
             self.codebook.update(z.detach(), indices, rng)
+
         with autocast:
-            y = self.decoder(rearrange(q, "(b h w) d -> b d h w", h=h, w=w))
+            y = self.decoder(rearrange(q, "(b h w) d -> b d h w", h=h, w=w))  # (B, 1, H, W)
         return F.mse_loss(y.float(), x), commitment
 
     @torch.no_grad()
-    def encode(self, images: np.ndarray, batch: int = 256) -> np.ndarray:
-        """Faces uint8 (N, H, W) -> code indices uint8 (N, h, w), in float32 whatever the training precision was."""
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Faces uint8 (N, H, W) -> code indices uint8 (N, h, w).
+
+        In float32, whatever the training precision was.
+        """
         maps = []
-        for start in progress(range(0, len(images), batch), "encoding"):
-            block = torch.from_numpy(np.ascontiguousarray(images[start : start + batch])).to(
-                self.mean.device
-            )
-            z = self.encoder((block[:, None] / 255 - self.mean) / self.std)  # (B, d, h, w)
+        for start in progress(range(0, len(images), IMAGES_AT_ONCE), "encoding"):
+            block = np.ascontiguousarray(images[start : start + IMAGES_AT_ONCE])
+            pixels = torch.from_numpy(block).to(self.mean.device)[:, None] / 255  # (B, 1, H, W)
+            z = self.encoder((pixels - self.mean) / self.std)  # (B, d, h, w)
             h, w = z.shape[2:]
-            indices = self.codebook.nearest(rearrange(z, "b d h w -> (b h w) d"))
-            maps.append(
-                rearrange(indices, "(b h w) -> b h w", h=h, w=w).to(torch.uint8).cpu().numpy()
-            )
+            indices = self.codebook.nearest(rearrange(z, "b d h w -> (b h w) d"))  # (P,)
+            indices = rearrange(indices, "(b h w) -> b h w", h=h, w=w)
+            maps.append(indices.to(torch.uint8).cpu().numpy())
         return np.concatenate(maps)
 
     @torch.no_grad()
-    def decode(self, codemaps: np.ndarray, batch: int = 256) -> np.ndarray:
+    def decode(self, codemaps: np.ndarray) -> np.ndarray:
         """Code indices uint8 (N, h, w) -> faces float32 (N, H, W) in [0, 1]."""
         images = []
-        for start in progress(range(0, len(codemaps), batch), "decoding"):
-            indices = torch.from_numpy(codemaps[start : start + batch].astype(np.int64)).to(
-                self.mean.device
-            )
-            y = self.decoder(
-                rearrange(self.codebook.vectors[indices], "b h w d -> b d h w")
-            )  # (B, 1, H, W)
-            images.append((y * self.std + self.mean).clamp(0, 1)[:, 0].cpu().numpy())
+        for start in progress(range(0, len(codemaps), IMAGES_AT_ONCE), "decoding"):
+            block = codemaps[start : start + IMAGES_AT_ONCE].astype(np.int64)
+            indices = torch.from_numpy(block).to(self.mean.device)
+            vectors = self.codebook.vectors[indices]  # (B, h, w, d)
+            y = self.decoder(rearrange(vectors, "b h w d -> b d h w"))  # (B, 1, H, W)
+            pixels = (y * self.std + self.mean).clamp(0, 1)
+            images.append(pixels[:, 0].cpu().numpy())
         return np.concatenate(images)
 
     def save(self, path: Path) -> None:
@@ -197,42 +226,29 @@ class VQVAE(nn.Module):
         tensors = {
             name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()
         }
+        metadata = {name: str(size) for name, size in self.sizes.items()}
         with atomic_path(path) as temporary:
-            temporary.write_bytes(
-                save(tensors, metadata={name: str(size) for name, size in self.sizes.items()})
-            )
+            temporary.write_bytes(save(tensors, metadata=metadata))
 
 
 def load_vqvae(path: Path, device: str = "cpu") -> VQVAE:
-    """Reads what VQVAE.save wrote. Raises InputError when the file is missing or is something else."""
+    """Reads what VQVAE.save wrote. Raises InputError when it is missing or something else."""
     try:
         with safe_open(path, framework="pt", device=device) as file:
-            model = VQVAE(**{name: int(size) for name, size in (file.metadata() or {}).items()}).to(
-                device
-            )
-            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a dict)
+            sizes = {name: int(size) for name, size in (file.metadata() or {}).items()}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        model = VQVAE(**sizes).to(device)
+        model.load_state_dict(weights)
     except Exception as error:
         raise InputError(f"{path}: not a VQ-VAE that assignment1 saved ({error})") from None
     return model.eval()
 
 
 def psnr(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio of each image in dB, 10 log10(1 / MSE), for uint8 (N, H, W) against floats in [0, 1]."""
-    error = (images / np.float32(255) - reconstructions).reshape(len(images), -1)
-    return -10 * np.log10(np.maximum(np.square(error, dtype=np.float64).mean(1), 1e-10))
+    """Peak signal-to-noise ratio of each image in dB, 10 log10(1 / MSE).
 
-
-def code_views(codemaps: np.ndarray, vqvae: VQVAE | None) -> np.ndarray:
-    """What the models see of each face, all of it made from its code map alone: uint8 (N, h w + h w + H W).
-
-    The indices, the indices of the mirror image (decoded, flipped left to right, encoded again), and the decoded picture.
-    Without a VQ-VAE only the indices, (N, h w).
+    Images are uint8 (N, H, W), reconstructions floats in [0, 1].
     """
-    flat = codemaps.reshape(len(codemaps), -1)
-    if vqvae is None:
-        return flat
-    pictures = np.round(255 * vqvae.decode(codemaps)).astype(np.uint8)  # (N, H, W)
-    mirror = vqvae.encode(pictures[:, :, ::-1])
-    return np.concatenate(
-        [flat, mirror.reshape(len(flat), -1), pictures.reshape(len(flat), -1)], axis=1
-    )
+    error = (images / np.float32(255) - reconstructions).reshape(len(images), -1)
+    mse = np.square(error, dtype=np.float64).mean(1)  # (N,)
+    return -10 * np.log10(np.maximum(mse, 1e-10))

@@ -1,4 +1,21 @@
-"""data"""
+"""The built-in faces, the audit and the split, and every bad file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import RidgeClassifier
+
+from assignment1.audit import audit, fingerprints, held_out_split
+from assignment1.data import Faces, load, load_codemaps, load_images
+from assignment1.readers import CLASSES, read_image
+from assignment1.synthetic import draw_faces
+from common.cli import InputError
 
 
 def test_synthetic_faces_are_deterministic_and_neither_trivial_nor_hopeless():
@@ -11,8 +28,7 @@ def test_synthetic_faces_are_deterministic_and_neither_trivial_nor_hopeless():
     assert 0.5 < linear.score(X[5000:] - X[:5000].mean(0), labels[5000:]) < 0.85
 
 
-
-def planted() -> data.Faces:
+def planted() -> Faces:
     faces, labels = draw_faces(400, 1)
     faces[1] = faces[0]  # an exact twin
     labels[1] = labels[0]
@@ -22,17 +38,19 @@ def planted() -> data.Faces:
     labels[350] = labels[10]
     faces[5] = 128
     part = np.where(np.arange(400) >= 300, "test", "train")
-    return data.Faces("fer2013", faces, None, None, labels, part, {})
+    return Faces("fer2013", faces, None, None, labels, part, {})
 
 
 def test_audit_finds_what_was_planted():
     faces = planted()
-    groups, unfit, counts = data.audit(faces)
+    audited = audit(faces)
+    groups = audited.groups
+    counts = audited.counts
     assert groups[0] == groups[1]
     assert groups[2] == groups[3]
     assert groups[10] == groups[350]
     assert len(np.unique(groups)) == 397
-    assert set(np.flatnonzero(unfit)) == {2, 3, 5}
+    assert set(np.flatnonzero(audited.unfit)) == {2, 3, 5}
     assert counts["exact_duplicates"] == 2
     assert counts["near_duplicates"] == 1
     assert counts["groups_with_conflicting_labels"] == 1
@@ -43,9 +61,10 @@ def test_audit_finds_what_was_planted():
 
 def test_no_group_stands_on_two_sides_and_the_test_part_is_whole():
     faces = planted()
-    groups, unfit, _ = data.audit(faces)
+    audited = audit(faces)
+    groups = audited.groups
     for seed in range(5):
-        split = data.held_out_split(faces, groups, unfit, seed, 0.2)
+        split = held_out_split(faces, audited, seed, 0.2)
         parts = [set(groups[part]) for part in (split.train, split.validation, split.test)]
         assert not parts[0] & parts[1]
         assert not parts[0] & parts[2]
@@ -53,21 +72,19 @@ def test_no_group_stands_on_two_sides_and_the_test_part_is_whole():
         np.testing.assert_array_equal(split.test, np.arange(300, 400))
         assert 10 not in split.train
         assert 10 not in split.validation
-        assert not unfit[np.concatenate([split.train, split.validation])].any()
+        assert not audited.unfit[np.concatenate([split.train, split.validation])].any()
         assert 40 < len(split.validation) < 80
 
 
 def test_the_split_does_not_look_at_test_labels_or_pixels():
     faces = planted()
-    groups, unfit, _ = data.audit(faces)
-    before = data.held_out_split(faces, groups, unfit, 0, 0.2)
+    audited = audit(faces)
+    before = held_out_split(faces, audited, 0, 0.2)
     labels = faces.labels.copy()
     labels[300:] = (labels[300:] + 3) % 7
-    after = data.held_out_split(dataclasses.replace(faces, labels=labels), groups, unfit, 0, 0.2)
+    after = held_out_split(dataclasses.replace(faces, labels=labels), audited, 0, 0.2)
     np.testing.assert_array_equal(before.train, after.train)
     np.testing.assert_array_equal(before.validation, after.validation)
-
-
 
 
 def write_csv(path: Path, emotion="3", pixels=None, usage="Training", rows: int = 3) -> Path:
@@ -80,8 +97,6 @@ def write_csv(path: Path, emotion="3", pixels=None, usage="Training", rows: int 
 
 
 def test_good_csv_npz_and_folder_agree(tmp_path):
-    from PIL import Image
-
     faces, labels = draw_faces(12, 0)
     rows = [
         f"{label},{' '.join(map(str, face.ravel()))},{'PublicTest' if i % 4 == 3 else 'Training'}"
@@ -91,31 +106,31 @@ def test_good_csv_npz_and_folder_agree(tmp_path):
     usage = np.where(np.arange(12) % 4 == 3, "PublicTest", "Training")
     np.savez(tmp_path / "f.npz", images=faces, labels=labels, usage=usage)
     for i, (face, label) in enumerate(zip(faces, labels, strict=True)):
-        place = tmp_path / "tree" / ("test" if i % 4 == 3 else "train") / data.CLASSES[label]
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(face).save(place / f"{i:02d}.png")
-    loaded = [data.load("fer2013", tmp_path / name) for name in ("fer2013.csv", "f.npz", "tree")]
-    for found in loaded:
-        order = np.argsort(data.fingerprints(found.images))
-        expected = np.argsort(data.fingerprints(faces))
-        np.testing.assert_array_equal(found.images[order], faces[expected])
-        np.testing.assert_array_equal(found.labels[order], labels[expected])
+        folder = tmp_path / "tree" / ("test" if i % 4 == 3 else "train") / CLASSES[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(face).save(folder / f"{i:02d}.png")
+    loaded = [load("fer2013", tmp_path / name) for name in ("fer2013.csv", "f.npz", "tree")]
+    for given in loaded:
+        order = np.argsort(fingerprints(given.images))
+        expected = np.argsort(fingerprints(faces))
+        np.testing.assert_array_equal(given.images[order], faces[expected])
+        np.testing.assert_array_equal(given.labels[order], labels[expected])
         np.testing.assert_array_equal(
-            (found.part == "test")[order], (usage == "PublicTest")[expected]
+            (given.part == "test")[order], (usage == "PublicTest")[expected]
         )
 
 
 def bad_inputs(tmp_path: Path) -> dict[str, tuple[str, Path, str]]:
     """name -> (source, path, words of the message)."""
     faces, labels = draw_faces(8, 0)
-    maps = RNG.integers(256, size=(8, 12, 12))
+    maps = np.random.default_rng(0).integers(256, size=(8, 12, 12))
 
     def codemaps(name: str, **changes: np.ndarray) -> Path:
-        place = tmp_path / name
-        place.mkdir()
+        folder = tmp_path / name
+        folder.mkdir()
         for key, array in ({"codemaps": maps, "labels": labels} | changes).items():
-            np.save(place / f"{key}.npy", array, allow_pickle=array.dtype == object)
-        return place
+            np.save(folder / f"{key}.npy", array, allow_pickle=array.dtype == object)
+        return folder
 
     def npz(name: str, **arrays: np.ndarray) -> Path:
         np.savez(tmp_path / name, **arrays)
@@ -176,7 +191,7 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[str, Path, str]]:
         "labels of another length": (
             "fer2013",
             npz("length.npz", images=faces, labels=labels[:3]),
-            "one label an image",
+            "one label per image",
         ),
         "no labels": ("fer2013", npz("none.npz", images=faces), "labels are needed"),
         "pickled objects": (
@@ -226,22 +241,35 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[str, Path, str]]:
 def test_every_bad_input_is_one_clear_line(tmp_path):
     for name, (source, path, words) in bad_inputs(tmp_path).items():
         with pytest.raises(InputError) as caught:
-            data.load(source, path)
+            load(source, path)
         message = " ".join(str(caught.value).split())
         assert words in message, f"{name}: {message}"
         assert path.name.split("/")[-1] in message, f"{name}: {message}"
 
 
+def test_every_part_that_encode_writes_is_read_back(tmp_path):
+    faces, labels = draw_faces(60, 3)
+    usage = np.array(["Training", "PublicTest", "PrivateTest"])[np.arange(60) % 3]
+    np.savez(tmp_path / "faces.npz", images=faces, labels=labels, usage=usage)
+    part = load_images(tmp_path / "faces.npz", labelled=True).part
+    for name, array in (
+        ("codemaps", np.zeros((60, 12, 12), np.int64)),
+        ("labels", labels),
+        ("usage", part),
+    ):
+        np.save(tmp_path / f"{name}.npy", array)
+    np.testing.assert_array_equal(load_codemaps(tmp_path).part, part)
+    assert set(part) == {"train", "test", "private"}
+
+
 def test_a_source_that_is_asked_for_never_falls_back(tmp_path, monkeypatch):
     monkeypatch.setenv("ADL_DATA_DIR", str(tmp_path))
     with pytest.raises(InputError, match="fer2013"):
-        data.load("fer2013", None)
-    assert data.load("auto", None, 50).source == "synthetic"
+        load("fer2013", None)
+    assert load("auto", None, 50).source == "synthetic"
 
 
 def test_any_image_is_read(tmp_path):
-    from PIL import Image
-
     base = Image.fromarray(draw_faces(1, 0)[0][0]).resize((300, 200))
     for name, mode in (
         ("rgb.png", "RGB"),
@@ -251,25 +279,25 @@ def test_any_image_is_read(tmp_path):
         ("deep.png", "I;16"),
         ("bit.png", "1"),
     ):
-        image = (
-            Image.fromarray(np.asarray(base, np.uint16) * 200)
-            if mode == "I;16"
-            else base.convert(mode)
-        )
+        image = Image.fromarray(np.asarray(base, np.uint16) * 200)
+        if mode != "I;16":
+            image = base.convert(mode)
         image.save(tmp_path / name)
-        found = data.read_image(tmp_path / name)
-        assert found.shape == (48, 48)
-        assert found.dtype == np.uint8
-        assert found.std() > 5, name
+        pixels = read_image(tmp_path / name)
+        assert pixels.shape == (48, 48)
+        assert pixels.dtype == np.uint8
+        assert pixels.std() > 5, name
 
 
 @pytest.mark.realdata
 @pytest.mark.skipif(not os.environ.get("ADL_DATA_DIR"), reason="ADL_DATA_DIR names no data folder")
 def test_audit_of_fer2013():
-    faces = data.load("fer2013", None)
-    groups, unfit, counts = data.audit(faces)
+    faces = load("fer2013", None)
+    audited = audit(faces)
+    groups = audited.groups
+    counts = audited.counts
     assert counts["groups_with_conflicting_labels_exact"] == 43
     assert counts["constant_images"] == 12
-    split = data.held_out_split(faces, groups, unfit, 0)
+    split = held_out_split(faces, audited, 0)
     assert len(split.test) == 3589
     assert not set(groups[split.train]) & set(groups[split.test])

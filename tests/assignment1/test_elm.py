@@ -1,5 +1,30 @@
 """The output layer of an ELM, its hidden layer, and its file."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import ElasticNet, Lasso, Ridge
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from assignment1.config import Config
+from assignment1.elm import ELMClassifier, random_layer
+from assignment1.features import StandardisedIntegers
+from assignment1.mlp import MLPClassifier
+from assignment1.moments import Moments
+from assignment1.representations import new_elm, representations
+from assignment1.selection import ELM_FAMILIES
+from assignment1.views import Dataset
+from common.cli import InputError
+from tests.assignment1.samples import clouds
+
 
 @parametrize_with_checks(
     [
@@ -17,7 +42,7 @@ def test_scikit_learn_estimator_checks(estimator, check):
 
 
 def test_no_penalty_is_the_least_squares_solution():
-    X, y = problem()
+    X, y = clouds()
     model = ELMClassifier(40, fit_intercept=False, random_state=0).fit(X, y)
     expected = np.linalg.lstsq(model.hidden(X), np.eye(3)[y], rcond=None)[0]
     np.testing.assert_allclose(model.coef_, expected, atol=1e-8)
@@ -25,7 +50,7 @@ def test_no_penalty_is_the_least_squares_solution():
 
 
 def test_no_penalty_has_minimum_norm_when_there_are_more_units_than_rows():
-    X, y = problem(30)
+    X, y = clouds(30)
     model = ELMClassifier(80, fit_intercept=False, random_state=0).fit(X, y)
     hidden = model.hidden(X)
     expected = np.linalg.pinv(hidden) @ np.eye(3)[y]
@@ -34,16 +59,17 @@ def test_no_penalty_has_minimum_norm_when_there_are_more_units_than_rows():
 
 
 def test_float32_rows_with_an_ill_conditioned_hidden_layer_still_get_the_least_squares_fit():
-    X, y = problem(2000, dtype=np.float32)
+    X, y = clouds(2000, dtype=np.float32)
     model = ELMClassifier(60, weight_scale=0.05, fit_intercept=False, random_state=0).fit(X, y)
     hidden = model.hidden(X).astype(np.float64)
     best = np.linalg.lstsq(hidden, np.eye(3)[y], rcond=None)[0]
-    found, lowest = (np.square(hidden @ beta - np.eye(3)[y]).sum() for beta in (model.coef_, best))
-    assert lowest <= found <= 1.001 * lowest
+    error = np.square(hidden @ model.coef_ - np.eye(3)[y]).sum()
+    lowest = np.square(hidden @ best - np.eye(3)[y]).sum()
+    assert lowest <= error <= 1.001 * lowest
 
 
 def test_ridge_tends_to_no_penalty_and_equals_scikit_learn():
-    X, y = problem()
+    X, y = clouds()
     bare = ELMClassifier(40, random_state=0).fit(X, y)
     moments = bare.accumulate(X, y)
     np.testing.assert_allclose(
@@ -51,7 +77,8 @@ def test_ridge_tends_to_no_penalty_and_equals_scikit_learn():
         moments.minimum_norm(),
         atol=1e-6,
     )
-    hidden, target = bare.hidden(X), np.eye(3)[y]
+    hidden = bare.hidden(X)
+    target = np.eye(3)[y]
     for alpha in (0.01, 1.0, 100.0):
         peer = Ridge(alpha).fit(hidden, target)
         bare.set_params(alpha=alpha).solve(moments)
@@ -62,27 +89,28 @@ def test_ridge_tends_to_no_penalty_and_equals_scikit_learn():
 
 @pytest.mark.parametrize("l1_ratio", [1.0, 0.5])
 def test_lasso_and_elastic_net_paths_equal_coordinate_descent(l1_ratio):
-    X, y = problem()
+    X, y = clouds()
     model = ELMClassifier(40, random_state=0)
     moments = model.accumulate(X, y)
-    hidden, target = model.hidden(X), np.eye(3)[y]
+    hidden = model.hidden(X)
+    target = np.eye(3)[y]
     top = moments.largest_alpha(l1_ratio)
     alphas = top * np.array([1.001, 0.5, 0.1, 0.02])
     path = moments.elastic_net_path(alphas, l1_ratio, tolerance=1e-6)
     assert not path[0].any()
     assert moments.elastic_net_path([0.9 * top], l1_ratio).any()
     for alpha, beta in zip(alphas[1:], path[1:], strict=True):
-        peer = (
-            Lasso(alpha, tol=1e-9, max_iter=100_000)
-            if l1_ratio == 1
-            else ElasticNet(alpha, l1_ratio=l1_ratio, tol=1e-9, max_iter=100_000)
-        ).fit(hidden, target)
+        options = {"tol": 1e-9, "max_iter": 100_000}
+        peer = ElasticNet(alpha, l1_ratio=l1_ratio, **options)
+        if l1_ratio == 1:
+            peer = Lasso(alpha, **options)
+        peer.fit(hidden, target)
         np.testing.assert_allclose(beta, peer.coef_.T, atol=2e-5)
         np.testing.assert_array_equal(np.abs(beta) > 1e-4, np.abs(peer.coef_.T) > 1e-4)
 
 
 def test_elastic_net_solutions_meet_the_optimality_conditions_in_float32():
-    X, y = problem(3000, 20, dtype=np.float32)
+    X, y = clouds(3000, 20, dtype=np.float32)
     moments = ELMClassifier(600, random_state=0, penalty="lasso").accumulate(X, y)
     alpha = 0.1 * moments.largest_alpha()
     beta = moments.elastic_net_path([alpha], 1.0)[0]
@@ -106,26 +134,20 @@ def test_moments_do_not_depend_on_the_blocks_and_survive_large_means():
 
 
 def test_a_fit_does_not_depend_on_the_block_size():
-    X, y = problem(1000, dtype=np.float32)
-    scores_ = [
-        ELMClassifier(50, penalty="ridge", alpha=1.0, block_rows=rows, random_state=0)
-        .fit(X, y)
-        .decision_function(X)
-        for rows in (64, 5000)
-    ]
-    np.testing.assert_allclose(scores_[0], scores_[1], atol=1e-4)
+    X, y = clouds(1000, dtype=np.float32)
+    model = ELMClassifier(50, penalty="ridge", alpha=1.0, random_state=0)
+    small_blocks = model.set_params(block_rows=64).fit(X, y).decision_function(X)
+    one_block = model.set_params(block_rows=5000).fit(X, y).decision_function(X)
+    np.testing.assert_allclose(small_blocks, one_block, atol=1e-4)
 
 
 def test_calibration_finds_the_temperature_of_least_log_loss():
-    X, y = problem(600)
+    X, y = clouds(600)
     model = ELMClassifier(30, penalty="ridge", random_state=0).fit(X[:300], y[:300])
 
     def loss(temperature: float) -> float:
-        return -np.log(
-            model.set_params(temperature=temperature).predict_proba(X[300:])[
-                np.arange(300), y[300:]
-            ]
-        ).mean()
+        probability = model.set_params(temperature=temperature).predict_proba(X[300:])
+        return -np.log(probability[np.arange(300), y[300:]]).mean()
 
     best = model.calibrate(X[300:], y[300:]).temperature
     assert 0.02 < best < 1
@@ -144,7 +166,7 @@ def test_random_layers():
 
 
 def test_pipeline_grid_search_and_cross_validation():
-    X, y = problem(200)
+    X, y = clouds(200)
     search = GridSearchCV(
         make_pipeline(StandardScaler(), ELMClassifier(30, penalty="ridge", random_state=0)),
         {"elmclassifier__alpha": [0.1, 10]},
@@ -165,42 +187,37 @@ def test_pipeline_grid_search_and_cross_validation():
         with pytest.raises(ValueError, match=next(iter(bad))):
             ELMClassifier(**bad).fit(X, y)
 
-@pytest.mark.parametrize("family", ["gaussian", "binary"])
+
+@pytest.mark.parametrize("family", list(ELM_FAMILIES))
 @pytest.mark.parametrize(
     "name", ["integers", "one-hot", "look-up", "receptive fields", "decoded fields"]
 )
-def test_a_saved_elm_gives_the_same_scores_to_the_bit(views, tmp_path, family, name):
-    X, y, codebook = views
-    config = dataclasses.replace(Config(), field_maps=2, picture_maps=2, look_up_components=4)
-    features = representations(config, X.shape[1], codebook, family, 0)[name]
-    model = ELMClassifier(
-        60,
-        family,
-        penalty="ridge",
-        direct_links="fields" in name,
-        features=features,
-        random_state=4,
-    ).fit(X, y)
-    model.save(tmp_path / "m.npz")
-    back = ELMClassifier.load(tmp_path / "m.npz")
-    np.testing.assert_array_equal(model.decision_function(X), back.decision_function(X))
-    np.testing.assert_array_equal(model.predict_proba(X), back.predict_proba(X))
-    assert back.temperature == model.temperature
+def test_a_saved_elm_gives_the_same_scores_to_the_bit(
+    data: Dataset, small: Config, tmp_path: Path, family: str, name: str
+):
+    weights = ELM_FAMILIES[family]
+    table = representations(small, data.views.layout, data.codebook, weights, seed=0)
+    model = new_elm(table[name], family, seed=4).set_params(penalty="ridge")
+    X = data.views.matrix
+    model.fit(X, data.labels).save(tmp_path / "m.npz")
+    loaded = ELMClassifier.load(tmp_path / "m.npz")
+    np.testing.assert_array_equal(model.decision_function(X), loaded.decision_function(X))
+    np.testing.assert_array_equal(model.predict_proba(X), loaded.predict_proba(X))
+    assert loaded.temperature == model.temperature
 
 
 def test_a_saved_elm_is_small_and_another_stream_of_numbers_is_noticed(tmp_path):
-    X, y = problem(500, 144, 7, np.float32)
+    X, y = clouds(500, 144, 7, np.float32)
     for weights in ("gaussian", "binary"):
         model = ELMClassifier(2000, weights, penalty="ridge", random_state=0).fit(X, y)
         model.save(tmp_path / f"{weights}.npz")
         assert (tmp_path / f"{weights}.npz").stat().st_size < 2**20
-    held = dict(np.load(tmp_path / "gaussian.npz", allow_pickle=False))
-    held["facts"] = np.array(str(held["facts"]).replace('"seed": 0', '"seed": 1'))
-    np.savez(tmp_path / "other.npz", **held)
+    with np.load(tmp_path / "gaussian.npz", allow_pickle=False) as archive:
+        arrays = dict(archive)
+    arrays["facts"] = np.array(str(arrays["facts"]).replace('"seed": 0', '"seed": 1'))
+    np.savez(tmp_path / "other.npz", **arrays)
     with pytest.raises(InputError, match="numpy"):
         ELMClassifier.load(tmp_path / "other.npz")
     (tmp_path / "broken.npz").write_bytes(b"PK nothing")
     with pytest.raises(InputError, match="not an ELM"):
         ELMClassifier.load(tmp_path / "broken.npz")
-
-

@@ -1,62 +1,76 @@
 """Networks on code maps."""
-@pytest.mark.parametrize("name", ["one-hot", "look-up", "decoded fields", "CNN"])
-def test_saved_networks(views, tmp_path, name):
-    X, y, codebook = views
-    config = dataclasses.replace(Config(), field_maps=2, picture_maps=2, look_up_components=4)
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from assignment1.config import Compute, Config
+from assignment1.mlp import MLPClassifier
+from assignment1.representations import new_cnn, new_mlp, representations
+from assignment1.views import Dataset
+from common.cli import InputError
+from common.weights import count_parameters
+from tests.assignment1.samples import clouds
+
+CPU = Compute("cpu", "float32")
+
+
+def network(name: str, data: Dataset, config: Config) -> MLPClassifier:
+    """A held-out network by the name of what it sees, or the CNN."""
+    layout = data.views.layout
     if name == "CNN":
-        model = CNNClassifier(
-            codebook,
-            (4,),
-            epochs=1,
-            mirror=True,
-            features=SideBySide([(RawCodes(), 0, 288)]),
-            random_state=0,
-        )
-    else:
-        model = MLPClassifier(
-            (8,),
-            epochs=2,
-            features=representations(config, X.shape[1], codebook)[name],
-            random_state=0,
-        )
-    model.fit(X, y).save(tmp_path / "m.safetensors")
-    back = MLPClassifier.load(tmp_path / "m.safetensors")
-    assert type(back) is type(model)
-    np.testing.assert_allclose(
-        back.predict_proba(X), model.predict_proba(X), atol=5e-3
-    )  # float16 weights
-    again = clone(model).fit(X, y)
+        return new_cnn(config, layout, data.codebook, CPU).set_params(hidden=(4,), epochs=1)
+    representation = representations(config, layout, data.codebook)[name]
+    return new_mlp(config, representation, "ridge", CPU)
+
+
+@pytest.mark.parametrize("name", ["one-hot", "look-up", "decoded fields", "CNN"])
+def test_a_saved_network_predicts_the_same_and_a_clone_trains_the_same(
+    data: Dataset, small: Config, tmp_path: Path, name: str
+):
+    model = network(name, data, small)
+    X = data.views.matrix
+    model.fit(X, data.labels).save(tmp_path / "m.safetensors")
+    loaded = MLPClassifier.load(tmp_path / "m.safetensors")
+    assert type(loaded) is type(model)
+    float16 = {"atol": 5e-3}  # of the weights
+    np.testing.assert_allclose(loaded.predict_proba(X), model.predict_proba(X), **float16)
+    again = clone(model).fit(X, data.labels)
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+def test_another_file_is_refused():
     with pytest.raises(InputError, match="not a network"):
         MLPClassifier.load(Path(__file__))
 
 
+def test_the_mirror_image_gets_the_same_probabilities(data: Dataset, small: Config):
+    model = network("look-up", data, small).fit(data.views.matrix, data.labels)
+    swapped = np.hstack([data.views.mirror, data.views.codes, data.views.pictures])
+    probability = model.predict_proba(data.views.matrix)
+    np.testing.assert_allclose(model.predict_proba(swapped), probability, atol=1e-6)
+
+
 def test_the_courses_mlp_has_its_number_of_parameters():
-    network = MLPClassifier(Config().course_mlp, epochs=1)
-    network.sparse_ = False
-    expected = sum(
-        a * b + b for a, b in ((144, 640), (640, 1650), (1650, 3000), (3000, 500), (500, 7))
-    )
-    assert (
-        sum(parameter.numel() for parameter in network._build(144, 7).parameters())
-        == expected
-        == 7_607_457
-    )
+    model = MLPClassifier(Config().course_mlp, epochs=1)
+    model.sparse_ = False
+    sizes = (144, 640, 1650, 3000, 500, 7)
+    expected = sum(a * b + b for a, b in itertools.pairwise(sizes))
+    assert count_parameters(model._build(144, 7)) == expected == 7_607_457
 
 
 def test_mlp_penalties_shrink_the_output_weights():
-    X, y = problem()
+    X, y = clouds()
+    model = MLPClassifier(
+        (16,), epochs=20, batch=32, learning_rate=1e-2, alpha=0.05, random_state=0
+    )
     size = {}
     for penalty in (None, "ridge", "lasso", "elasticnet"):
-        model = MLPClassifier(
-            (16,),
-            epochs=20,
-            batch=32,
-            learning_rate=1e-2,
-            penalty=penalty,
-            alpha=0.05,
-            random_state=0,
-        ).fit(X, y)
+        model.set_params(penalty=penalty).fit(X, y)
         size[penalty] = float(model.network_[-1].weight.detach().abs().sum())
     assert max(size["ridge"], size["lasso"], size["elasticnet"]) < size[None]
-

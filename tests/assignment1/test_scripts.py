@@ -1,19 +1,51 @@
-"""The real entry points as a user calls them: train, evaluate, predict, encode, kill -9 and --resume, bad input."""
+"""The real entry points: train, evaluate, predict, encode, an interruption, and bad input."""
 
 from __future__ import annotations
 
-import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from assignment1.data import CLASSES, load_codemaps, load_images
-from assignment1.elm import ELMClassifier
+from assignment1 import encode, evaluate, predict, train
+from assignment1.artifacts import FINGERPRINTS_FILE, load_models
+from assignment1.config import Config, EncodeConfig, EvaluateConfig, PredictConfig
+from assignment1.readers import CLASSES
+from assignment1.selection import prediction_key
 from assignment1.synthetic import draw_faces
-from tests.conftest import assert_refused, assert_same_after_kill_9, call
+from assignment1.views import code_views
+from common.cli import InputError
+from common.files import read_json
+from tests.conftest import (
+    ROOT,
+    assert_refused,
+    assert_same_after_interruption,
+    call,
+    run_main,
+)
+
+SMOKE = ("--preset", "smoke", "--source", "synthetic")
+SCRIPTS = {
+    "train": (train.main, Config),
+    "evaluate": (evaluate.main, EvaluateConfig),
+    "predict": (predict.main, PredictConfig),
+    "encode": (encode.main, EncodeConfig),
+}
+
+
+def rows_of(folder: Path) -> pd.DataFrame:
+    """The rows of metrics.json."""
+    return pd.DataFrame(read_json(folder / "metrics.json")["rows"])
+
+
+@pytest.fixture
+def copied(smoke1: Path, tmp_path: Path) -> Path:
+    """The smoke run as a finished run of its own, which a script may draw into."""
+    ignored = shutil.ignore_patterns(".lock", "checkpoints")
+    return Path(shutil.copytree(smoke1, tmp_path / "copied", ignore=ignored))
 
 
 def test_a_run_leaves_everything_that_the_readme_promises(smoke1):
@@ -38,11 +70,11 @@ def test_a_run_leaves_everything_that_the_readme_promises(smoke1):
         assert (smoke1 / name).stat().st_size > 0, name
     assert not list(smoke1.glob(".*.tmp*"))
     assert (smoke1 / "report.pdf").read_bytes()[:5] == b"%PDF-"
-    record = json.loads((smoke1 / "run.json").read_text())
+    record = read_json(smoke1 / "run.json")
     assert record["status"] == "finished"
     assert "not real data" in record["data"]["notice"]
     assert record["notes"]["audit"]["rows"] == 700
-    table = pd.DataFrame(json.loads((smoke1 / "metrics.json").read_text())["rows"])
+    table = rows_of(smoke1)
     assert table.value.notna().all()
     assert set(table.protocol) == {"as-assigned", "held-out"}
     assigned = table[
@@ -55,11 +87,8 @@ def test_a_run_leaves_everything_that_the_readme_promises(smoke1):
         (table.protocol == "held-out") & (table.split == "test") & (table.metric == "accuracy")
     ]
     grid = held_out[held_out.model.isin(["ELM", "binary ELM", "MLP"])]
-    assert grid.groupby("model").size().to_dict() == {
-        "ELM": 21,
-        "binary ELM": 21,
-        "MLP": 21,
-    }  # 5 representations x 4 penalties + wide ridge
+    # 5 representations x 4 penalties, and the wide one with the ridge penalty
+    assert grid.groupby("model").size().to_dict() == {"ELM": 21, "binary ELM": 21, "MLP": 21}
     assert (grid[grid.model != "MLP"].n_seeds == 2).all()
     assert {"largest class", "linear", "CNN"} <= set(held_out.model)
     curves = pd.read_csv(smoke1 / "metrics.csv")
@@ -68,132 +97,110 @@ def test_a_run_leaves_everything_that_the_readme_promises(smoke1):
 
 
 def test_every_accuracy_comes_from_the_stored_predictions(smoke1):
-    rows = pd.DataFrame(json.loads((smoke1 / "metrics.json").read_text())["rows"])
-    held = np.load(smoke1 / "predictions.npz", allow_pickle=False)
+    rows = rows_of(smoke1)
     part = rows[
         (rows.protocol == "held-out")
         & (rows.split == "test")
         & (rows.metric == "accuracy")
         & (rows.model != "VQ-VAE")
     ]
-    for row in part.itertuples():
-        assert (
-            abs((held[f"{row.model} | {row.variant}"] == held["labels"]).mean() - row.value) < 1e-12
-        )
+    with np.load(smoke1 / "predictions.npz", allow_pickle=False) as arrays:
+        for row in part.itertuples():
+            right = arrays[prediction_key(row.model, row.variant)] == arrays["labels"]
+            assert abs(right.mean() - row.value) < 1e-12
 
 
-def test_kill_9_in_training_and_resume_gives_the_same_metrics(smoke1, tmp_path):
-    assert_same_after_kill_9(smoke1, "assignment1", "synthetic", tmp_path, "vqvae.safetensors")
-    assert ELMClassifier.load(tmp_path / "run" / "model.ELM.npz").seed_ == 0
+def test_the_table_shows_what_validation_chose(smoke1):
+    chosen = read_json(smoke1 / "run.json")["notes"]["best_on_validation"]
+    rows = rows_of(smoke1)
+    validation = rows[
+        (rows.protocol == "held-out") & (rows.split == "validation") & (rows.metric == "accuracy")
+    ]
+    for model, choice in chosen.items():
+        accuracy = validation[validation.model == model].set_index("variant").value
+        assert accuracy[choice["variant"]] == accuracy.max()
+        assert abs(choice["accuracy"] - accuracy.max()) < 1e-12
 
 
-def test_evaluate_scores_new_faces_and_leaves_out_those_it_was_trained_on(smoke1, tmp_path):
+@pytest.mark.parametrize("part", ["vqvae", "done-elm-ELM-look-up-0", "done-mlp-one-hot-ridge"])
+def test_an_interrupted_and_resumed_run_has_the_same_metrics(smoke1, tmp_path, part):
+    folder = tmp_path / "run"
+    assert_same_after_interruption(smoke1, train.main, Config, SMOKE, part, folder)
+    assert load_models(folder).classifiers["ELM"].seed_ == 0
+
+
+def test_evaluate_scores_new_faces_and_leaves_out_those_it_was_trained_on(copied, tmp_path):
     fresh, labels = draw_faces(40, 99)
     seen, seen_labels = draw_faces(700, 0)
-    held = np.load(smoke1 / "training_faces.npz", allow_pickle=False)["fingerprints"]
-    np.savez(
-        tmp_path / "new.npz",
-        images=np.concatenate([fresh, seen]),
-        labels=np.concatenate([labels, seen_labels]),
-    )
-    done = call(
-        "assignment1/evaluate.py",
-        "--run",
-        smoke1,
-        "--data",
-        tmp_path / "new.npz",
-        "--out",
-        tmp_path / "scores.json",
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "scores.json").read_text())
-    assert found["run"]["faces"] == 740
-    assert found["run"]["seen_in_training"] == len(np.unique(held))
-    assert {row["variant"] for row in found["rows"]} == {"all faces", "unseen faces"}
+    with np.load(copied / FINGERPRINTS_FILE, allow_pickle=False) as archive:
+        known = len(np.unique(archive["fingerprints"]))
+    images = np.concatenate([fresh, seen])
+    np.savez(tmp_path / "new.npz", images=images, labels=np.concatenate([labels, seen_labels]))
+    out = tmp_path / "scores.json"
+    words = ("--run", copied, "--data", tmp_path / "new.npz", "--out", out)
+    run_main(evaluate.main, EvaluateConfig, *words)
+    scores = read_json(out)
+    assert scores["run"]["faces"] == 740
+    assert scores["run"]["seen_in_training"] == known
+    assert {row["variant"] for row in scores["rows"]} == {"all faces", "unseen faces"}
 
 
-def test_evaluate_without_data_repeats_the_runs_own_score(smoke1, tmp_path):
-    done = call("assignment1/evaluate.py", "--run", smoke1, "--out", tmp_path / "scores.json")
-    assert done.returncode == 0, done.stderr
-    again = {
-        (row["model"], row["metric"]): row["value"]
-        for row in json.loads((tmp_path / "scores.json").read_text())["rows"]
-    }
-    best = json.loads((smoke1 / "run.json").read_text())["notes"]["best_on_validation"]["ELM"][
-        "variant"
-    ]
-    held = np.load(smoke1 / "predictions.npz", allow_pickle=False)
-    assert (
-        abs(again["ELM", "accuracy"] - (held[f"ELM | {best}"][0] == held["labels"]).mean()) < 0.03
-    )  # the first seed, fitted again
+def test_evaluate_without_data_repeats_the_runs_own_score(copied, tmp_path):
+    out = tmp_path / "scores.json"
+    run_main(evaluate.main, EvaluateConfig, "--run", copied, "--out", out)
+    again = {(row["model"], row["metric"]): row["value"] for row in read_json(out)["rows"]}
+    variant = read_json(copied / "run.json")["notes"]["best_on_validation"]["ELM"]["variant"]
+    with np.load(copied / "predictions.npz", allow_pickle=False) as archive:
+        first_seed = archive[prediction_key("ELM", variant)][0]
+        accuracy = (first_seed == archive["labels"]).mean()
+    assert abs(again["ELM", "accuracy"] - accuracy) < 0.03  # the first seed, fitted again
 
 
 def test_predict_takes_one_image_or_a_folder(smoke1, tmp_path):
     for number, face in enumerate(draw_faces(3, 5)[0]):
-        Image.fromarray(face).resize((200, 150)).convert("RGB").save(tmp_path / f"face{number}.png")
-    done = call(
-        "assignment1/predict.py", "--run", smoke1, "--data", tmp_path, "--out", tmp_path / "out.csv"
-    )
+        image = Image.fromarray(face).resize((200, 150)).convert("RGB")
+        image.save(tmp_path / f"face{number}.png")
+    words = ("--run", smoke1, "--data", tmp_path, "--out", tmp_path / "out.csv")
+    done = call("assignment1/predict.py", *words)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "out.csv")
     assert set(table.face) == {"face0.png", "face1.png", "face2.png"}
     np.testing.assert_allclose(table[[f"p_{name}" for name in CLASSES]].sum(axis=1), 1, atol=2e-3)
     assert (tmp_path / "out-probabilities.png").stat().st_size > 0
-    done = call(
-        "assignment1/predict.py",
-        "--run",
-        smoke1,
-        "--data",
-        tmp_path / "face0.png",
-        "--out",
-        tmp_path / "face0.csv",
-    )
-    assert done.returncode == 0, done.stderr
+
+    # one image: the face itself is not overwritten by its figure
+    one = tmp_path / "face0.png"
+    words = ("--run", smoke1, "--data", one, "--out", tmp_path / "face0.csv")
+    run_main(predict.main, PredictConfig, *words)
     assert len(pd.read_csv(tmp_path / "face0.csv")) == 3
-    with Image.open(tmp_path / "face0.png") as face:
-        assert face.size == (200, 150)  # the face itself is not overwritten
+    with Image.open(one) as face:
+        assert face.size == (200, 150)
 
 
 def test_encode_writes_the_courses_format_and_train_reads_it(smoke1, tmp_path):
-    done = call("assignment1/encode.py", "--run", smoke1, "--out", tmp_path / "codes")
-    assert done.returncode == 0, done.stderr
-    maps, labels, codebook = (
-        np.load(tmp_path / "codes" / f"{name}.npy", allow_pickle=False)
-        for name in ("codemaps", "labels", "codebook")
-    )
-    assert (maps.shape, labels.shape, codebook.shape) == ((700, 12, 12), (700, 7), (256, 128))
-    assert (labels.sum(1) == 1).all()
-    done = call(
-        "assignment1/train.py",
-        "--preset",
-        "smoke",
-        "--source",
-        "codemaps",
-        "--data",
-        tmp_path / "codes",
-        "--out",
-        tmp_path / "run",
-    )
-    assert done.returncode == 0, done.stderr
-    table = pd.DataFrame(json.loads((tmp_path / "run" / "metrics.json").read_text())["rows"])
-    assert any("receptive fields" in variant for variant in table.variant)
-    done = call("assignment1/predict.py", "--run", tmp_path / "run", "--data", tmp_path / "codes")
-    assert done.returncode == 2
+    codes = tmp_path / "codes"
+    arrays = run_main(encode.main, EncodeConfig, "--run", smoke1, "--out", codes)
+    shapes = {name: arrays[name].shape for name in ("codemaps", "labels", "codebook")}
+    assert shapes == {"codemaps": (700, 12, 12), "labels": (700, 7), "codebook": (256, 128)}
+    assert (arrays["labels"].sum(1) == 1).all()
+
+    run = tmp_path / "run"
+    words = ("--preset", "smoke", "--source", "codemaps", "--data", codes, "--out", run)
+    run_main(train.main, Config, *words, "--seeds", 1)
+    assert rows_of(run).variant.str.contains("receptive fields").any()
+    face = tmp_path / "face.png"
+    Image.fromarray(draw_faces(1, 5)[0][0]).save(face)
+    with pytest.raises(InputError, match="no VQ-VAE"):
+        run_main(predict.main, PredictConfig, "--run", run, "--data", face)
 
 
-def test_every_part_that_encode_writes_is_read_back(tmp_path):
-    faces, labels = draw_faces(60, 3)
-    usage = np.array(["Training", "PublicTest", "PrivateTest"])[np.arange(60) % 3]
-    np.savez(tmp_path / "faces.npz", images=faces, labels=labels, usage=usage)
-    part = load_images(tmp_path / "faces.npz", labelled=True).part
-    for name, array in (
-        ("codemaps", np.zeros((60, 12, 12), np.int64)),
-        ("labels", labels),
-        ("usage", part),
-    ):
-        np.save(tmp_path / f"{name}.npy", array)
-    np.testing.assert_array_equal(load_codemaps(tmp_path).part, part)
-    assert set(part) == {"train", "test", "private"}
+def test_the_committed_models_can_be_read():
+    models = load_models(ROOT / "assignment1/results/fer2013-full")
+    assert models.vqvae is not None
+    faces, _ = draw_faces(4, 0)
+    X = code_views(models.vqvae.encode(faces), models.vqvae).matrix
+    for classifier in models.classifiers.values():
+        np.testing.assert_allclose(classifier.predict_proba(X).sum(1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +208,9 @@ def test_every_part_that_encode_writes_is_read_back(tmp_path):
     [
         ("train", ["--source", "fer2013", "--data", "nowhere.csv"], "nowhere.csv"),
         ("train", ["--preset", "gigantic"], "gigantic"),
+        ("train", ["--vq-epochs", "-1"], "--vq-epochs -1"),
+        ("train", ["--field-sizes", "3", "0"], "--field-sizes 0"),
+        ("train", ["--validation", "1.5"], "--validation 1.5"),
         ("train", ["--source", "fer2013", "--data", "one_class.npz"], "classes"),
         (
             "train",
@@ -210,35 +220,28 @@ def test_every_part_that_encode_writes_is_read_back(tmp_path):
         ("evaluate", ["--run", "nowhere"], "nowhere"),
         ("evaluate", ["--data", "nowhere.csv"], "nowhere.csv"),
         ("encode", ["--data", "nowhere.npz"], "nowhere.npz"),
+        ("predict", [], "--data"),
         ("predict", ["--data", "nowhere.png"], "nowhere.png"),
         ("predict", ["--run", "nowhere", "--data", "one_class.npz"], "nowhere"),
         ("encode", ["--run", "nowhere"], "nowhere"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, script, words, message):
+def test_a_users_mistake_is_one_line_and_changes_nothing(tmp_path, script, words, message):
     (tmp_path / "file").write_text("not a folder")
     np.savez(tmp_path / "one_class.npz", images=draw_faces(4, 0)[0], labels=np.zeros(4, int))
-    assert_refused(f"assignment1/{script}.py", words, message, tmp_path)
+    main, config = SCRIPTS[script]
+    assert_refused(main, config, words, message, tmp_path)
 
 
-def test_a_finished_run_is_kept(smoke1, tmp_path):
-    shutil.copytree(smoke1, tmp_path / "run", ignore=shutil.ignore_patterns(".lock"))
-    before = {
-        path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()
-    }
-    done = call(
-        "assignment1/train.py",
-        "--preset",
-        "smoke",
-        "--source",
-        "synthetic",
-        "--out",
-        tmp_path / "run",
-    )
+def test_a_refusal_is_exit_code_2_and_one_line():
+    done = call("assignment1/train.py", "--seeds", 0)
     assert done.returncode == 2
-    assert "finished run" in done.stderr
-    assert {
-        path.name: path.read_bytes()
-        for path in (tmp_path / "run").iterdir()
-        if path.is_file() and path.name != ".lock"
-    } == before
+    assert done.stderr.splitlines() == ["error: --seeds 0: allowed are 1 and more"]
+
+
+def test_a_finished_run_is_kept(smoke1):
+    before = {path.name: path.read_bytes() for path in smoke1.iterdir() if path.is_file()}
+    with pytest.raises(InputError, match="finished run"):
+        run_main(train.main, Config, *SMOKE, "--out", smoke1)
+    after = {path.name: path.read_bytes() for path in smoke1.iterdir() if path.is_file()}
+    assert after == before

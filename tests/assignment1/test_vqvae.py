@@ -1,4 +1,17 @@
-"""The VQ-VAE."""
+"""The VQ-VAE and the views that it makes of a code map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from assignment1.synthetic import draw_faces
+from assignment1.views import code_views
+from assignment1.vqvae import VQVAE, Codebook, load_vqvae, psnr
+from common.cli import InputError
 
 
 def test_codebook_nearest_and_moving_average_by_hand():
@@ -51,11 +64,11 @@ def test_vqvae_round_trip_and_views(tmp_path):
     back = load_vqvae(tmp_path / "v.safetensors")
     np.testing.assert_array_equal(back.encode(faces), maps)
     np.testing.assert_array_equal(back.decode(maps), model.decode(maps))
-    X = code_views(maps, model)
+
+    # the views are a function of the code map alone
+    X = code_views(maps, model).matrix
     assert X.shape == (5, 144 + 144 + 2304)
-    np.testing.assert_array_equal(
-        X, code_views(maps.copy(), model)
-    )  # a function of the code map alone
+    np.testing.assert_array_equal(X, code_views(maps.copy(), model).matrix)
     with pytest.raises(InputError, match="not a VQ-VAE"):
         load_vqvae(Path(__file__))
 
@@ -63,4 +76,3 @@ def test_vqvae_round_trip_and_views(tmp_path):
 def test_psnr_by_hand():
     images = np.full((1, 2, 2), 255, np.uint8)
     np.testing.assert_allclose(psnr(images, np.full((1, 2, 2), 0.9, np.float32)), 20.0, atol=1e-4)
-

@@ -1,0 +1,329 @@
+"""Least squares, ridge, lasso and elastic net from the second moments of the hidden layer.
+
+All four penalties need nothing but H'H and H'Y, so the rows are read once, in blocks, and a whole
+path of penalties costs little more than one fit.
+
+Shape letters: n rows, b rows of a block, L hidden units, k outputs (classes), A alphas,
+C = A k columns that are solved at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, eigh
+from sklearn.exceptions import ConvergenceWarning
+
+Penalty: TypeAlias = Literal["ridge", "lasso", "elasticnet"] | None
+Alphas: TypeAlias = Sequence[float] | np.ndarray
+Eigen: TypeAlias = tuple[np.ndarray, np.ndarray]  # values (L,) ascending, vectors (L, L)
+
+REFINEMENTS = 2  # solutions by the Cholesky factor: the first, and one refinement
+RESIDUAL = 1e-4  # relative residual of the normal equations that float32 must reach
+BLOCK = 1024  # rows of the Gram matrix that are centred at once, to save memory
+
+# ADMM, Boyd et al. 2011
+RELAXATION = 1.6  # share of the new solution, section 3.4.3 advises 1.5 to 1.8
+REMAINDER = 0.6  # RELAXATION - 1, share of the old one that is taken off
+CHECK_EVERY = 10  # rounds between two looks at the residuals
+BALANCE_FROM = 0.26  # |log| of a change of rho that is worth making
+BALANCE_LIMITS = (1 / 3, 3)
+TINY = 1e-12
+FLOAT64_UP_TO = 512  # units up to which ADMM runs in the precision of the moments
+
+
+@dataclasses.dataclass
+class Moments:
+    """Centred second moments of hidden activations H (n, L) and targets Y (n, k).
+
+    gram = sum (h - mean)(h - mean)' (L, L) and cross = sum (h - mean)(y - mean)' (L, k), float32
+    or float64; hidden_mean (L,) and target_mean (k,) are zero when there is no intercept.
+    """
+
+    n: int
+    gram: np.ndarray
+    cross: np.ndarray
+    hidden_mean: np.ndarray
+    target_mean: np.ndarray
+
+    @classmethod
+    def accumulate(
+        cls, blocks: Iterable[tuple[np.ndarray, np.ndarray]], intercept: bool = True
+    ) -> Moments:
+        """Sums over row blocks (H (b, L), Y (b, k)); memory does not grow with the number of rows.
+
+        Where a unit's mean is large beside its deviation, rows are shifted by the first block's
+        mean before they are multiplied, so that float32 does not cancel. H may be overwritten.
+        """
+        sums: _Sums | None = None
+        for hidden, target in blocks:
+            if sums is None:
+                sums = _Sums.start(hidden, target, intercept)
+            sums.add(hidden, target)
+        if sums is None:
+            raise ValueError("no rows to accumulate")
+        return sums.centred(intercept)
+
+    # -- ridge
+
+    def ridge(self, alpha: float) -> np.ndarray:
+        """argmin |H beta - Y|^2 + alpha |beta|^2 (L, k), by Cholesky with iterative refinement.
+
+        The residual of the normal equations is checked; where float32 does not reach RESIDUAL the
+        matrix is solved in float64.
+        """
+        beta = np.zeros_like(self.cross)
+        try:
+            # Fortran order, as LAPACK wants it; the matrix is symmetric
+            matrix = self.gram.copy().T
+            matrix[np.diag_indices_from(matrix)] += alpha
+            factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            return self.ridge_path([alpha])[0]
+
+        for _ in range(REFINEMENTS):
+            beta += cho_solve(factor, self._residual(beta, alpha), check_finite=False)
+        if np.linalg.norm(self._residual(beta, alpha)) <= RESIDUAL * np.linalg.norm(self.cross):
+            return beta
+        return self.ridge_path([alpha])[0]
+
+    def _residual(self, beta: np.ndarray, alpha: float) -> np.ndarray:
+        """H'Y - (H'H + alpha I) beta (L, k)."""
+        return self.cross - (self.gram @ beta + self.gram.dtype.type(alpha) * beta)
+
+    def eigen(self) -> Eigen:
+        """Eigenvalues (L,) ascending and vectors (L, L) of the Gram matrix, float64."""
+        return eigh(self.gram.astype(np.float64), overwrite_a=True, check_finite=False)
+
+    def ridge_path(self, alphas: Alphas, eigen: Eigen | None = None) -> np.ndarray:
+        """Ridge solutions (A, L, k) for many alphas from one eigendecomposition.
+
+        alpha = 0 is the least-squares solution of minimum norm.
+        """
+        values, vectors = eigen or self.eigen()
+        rotated = vectors.T @ self.cross  # (L, k)
+
+        # rounding of the accumulated sums: what lies below it is no signal to divide by
+        noise = values[-1] * len(values) * np.finfo(self.gram.dtype).eps
+
+        path = np.empty((len(alphas), *self.cross.shape), self.gram.dtype)  # (A, L, k)
+        for row, alpha in enumerate(alphas):
+            lowest = noise if alpha == 0 else -alpha
+            floor = noise if alpha == 0 else 0
+            used = values > lowest
+            damped = np.where(used, np.maximum(values, floor) + alpha, 1)
+            inverse = np.where(used, 1 / damped, 0)
+            path[row] = vectors @ (inverse[:, None] * rotated)
+        return path
+
+    def minimum_norm(self) -> np.ndarray:
+        """The least-squares solution of minimum norm (L, k), pinv(H) Y."""
+        return self.ridge_path([0.0])[0]
+
+    # -- lasso and elastic net
+
+    def elastic_net_path(
+        self,
+        alphas: Alphas,
+        l1_ratio: float,
+        eigen: Eigen | None = None,
+        tolerance: float = 1e-3,
+        max_rounds: int = 3000,
+    ) -> np.ndarray:
+        """Elastic-net solutions (A, L, k) for many alphas, by ADMM on all columns at once.
+
+        argmin |H beta - Y|^2 / 2n + alpha (l1_ratio |beta|_1 + (1 - l1_ratio) |beta|^2 / 2)
+        (Boyd et al. 2011, section 6.4). In the eigenbasis of the Gram matrix each round is two
+        matrix products, whatever the step size rho of each column; columns leave as they converge.
+        Warns (ConvergenceWarning) when a column does not reach the tolerance, the relative change
+        and gap, in `max_rounds`.
+        """
+        values, vectors = eigen or self.eigen()
+        # the tolerance is far above float32's rounding
+        kind = self.gram.dtype if len(values) <= FLOAT64_UP_TO else np.dtype(np.float32)
+        spectrum = (np.maximum(values, 0) / self.n).astype(kind)[:, None]  # (L, 1)
+        vectors = vectors.astype(kind)
+        target = vectors.T @ (self.cross / self.n).astype(kind)  # (L, k)
+
+        columns = _Columns.start(spectrum, target, np.asarray(alphas, kind))
+        solution = np.zeros((len(values), len(columns.number)), kind)  # (L, C)
+        for rounds in range(1, max_rounds + 1):
+            smooth, before = columns.step(spectrum, vectors, l1_ratio)
+            if rounds % CHECK_EVERY:
+                continue
+            primal, change = columns.residuals(smooth, before)
+            converged = (primal < tolerance) & (change < tolerance)
+            solution[:, columns.number[converged]] = columns.split[:, converged]
+            columns = columns.without(converged)
+            columns.balance(primal[~converged], change[~converged])
+            if not columns.number.size:
+                break
+        else:
+            warnings.warn(
+                f"{columns.number.size} of {solution.shape[1]} columns did not converge in "
+                f"{max_rounds} rounds",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+            solution[:, columns.number] = columns.split
+        shape = (len(values), len(alphas), self.cross.shape[1])
+        return solution.reshape(shape).transpose(1, 0, 2)  # (A, L, k)
+
+    # -- any penalty
+
+    def path(
+        self,
+        penalty: Penalty,
+        alphas: Alphas,
+        l1_ratio: float = 0.5,
+        eigen: Eigen | None = None,
+    ) -> np.ndarray:
+        """Output weights (A, L, k) of one penalty along `alphas`.
+
+        Without a penalty the path has one entry, whatever the alphas are.
+        """
+        if penalty is None:
+            return self.ridge_path([0.0], eigen)
+        if penalty == "ridge":
+            return self.ridge_path(alphas, eigen)
+        return self.elastic_net_path(alphas, 1.0 if penalty == "lasso" else l1_ratio, eigen)
+
+    def largest_alpha(self, l1_ratio: float = 1.0) -> float:
+        """The smallest alpha at which every weight is zero: max |H'Y| / (n l1_ratio)."""
+        return float(np.abs(self.cross).max() / self.n / l1_ratio)
+
+
+@dataclasses.dataclass
+class _Sums:
+    """Running sums of one pass over the rows, each row less `shift`."""
+
+    n: int
+    gram: np.ndarray  # (L, L)
+    cross: np.ndarray  # (L, k + 1), float64: H'Y, and H'1 in the last column
+    target_sum: np.ndarray  # (k,)
+    shift: np.ndarray  # (L,)
+    product: np.ndarray  # (L, L), room for the products
+
+    @classmethod
+    def start(cls, hidden: np.ndarray, target: np.ndarray, intercept: bool) -> _Sums:
+        """Empty sums of the first block's width and dtype."""
+        units = hidden.shape[1]
+        outputs = target.shape[1]
+        kind = hidden.dtype
+        gram = np.zeros((units, units), kind)
+        product = np.empty((units, units), kind)
+        shift = np.zeros(units, kind)
+        if intercept and (np.abs(hidden.mean(0)) > 3 * hidden.std(0)).any():
+            shift = hidden.mean(0)
+        cross = np.zeros((units, outputs + 1))
+        return cls(0, gram, cross, np.zeros(outputs), shift, product)
+
+    def add(self, hidden: np.ndarray, target: np.ndarray) -> None:
+        """Adds a block of rows (b, L) and (b, k); the rows may be overwritten."""
+        if self.shift.any():
+            hidden -= self.shift
+        # one BLAS for every product, because numpy's and scipy's threads wait for each other's;
+        # H'H is computed as half a product
+        self.gram += np.matmul(hidden.T, hidden, out=self.product)
+        ones = np.ones(len(target))
+        self.cross += hidden.T @ np.column_stack([target, ones]).astype(hidden.dtype)
+        self.target_sum += target.sum(0)
+        self.n += len(hidden)
+
+    def centred(self, intercept: bool) -> Moments:
+        """The moments about the means, or about zero where there is no intercept."""
+        del self.product  # the centring needs memory
+        kind = self.gram.dtype
+        cross = self.cross[:, :-1]
+        hidden_sum = self.cross[:, -1]
+        target_sum = self.target_sum
+        if not intercept:
+            hidden_sum = 0 * hidden_sum
+            target_sum = 0 * target_sum
+        else:
+            cross = cross - np.outer(hidden_sum, target_sum / self.n)
+            for start in range(0, len(hidden_sum), BLOCK):
+                rows = slice(start, start + BLOCK)
+                self.gram[rows] -= np.outer(hidden_sum[rows], hidden_sum / self.n).astype(kind)
+        hidden_mean = (self.shift + hidden_sum / self.n).astype(kind)
+        target_mean = (target_sum / self.n).astype(kind)
+        return Moments(self.n, self.gram, cross.astype(kind), hidden_mean, target_mean)
+
+
+@dataclasses.dataclass
+class _Columns:
+    """The columns that ADMM has not solved yet: one per alpha and output, C at the start."""
+
+    number: np.ndarray  # (C,) place in the solution
+    weight: np.ndarray  # (C,) alpha
+    rho: np.ndarray  # (C,) step size
+    target: np.ndarray  # (L, C) H'Y / n in the eigenbasis
+    split: np.ndarray  # (L, C) the sparse copy of beta
+    dual: np.ndarray  # (L, C) scaled dual variable
+
+    @classmethod
+    def start(cls, spectrum: np.ndarray, target: np.ndarray, alphas: np.ndarray) -> _Columns:
+        """All columns at zero, from the spectrum (L, 1), the target (L, k) and the alphas (A,)."""
+        units, outputs = target.shape
+        count = len(alphas) * outputs
+        kind = spectrum.dtype
+        rho = max(np.median(spectrum), 1e-6 * spectrum[-1, 0])
+        split, dual = np.zeros((2, units, count), kind)
+        return cls(
+            number=np.arange(count),
+            weight=np.repeat(alphas, outputs),
+            rho=np.full(count, rho, kind),
+            target=np.tile(target, (1, len(alphas))),
+            split=split,
+            dual=dual,
+        )
+
+    def step(
+        self, spectrum: np.ndarray, vectors: np.ndarray, l1_ratio: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One round; returns the smooth copy of beta (L, C) and the sparse one before the round."""
+        rotated = vectors.T @ (self.split - self.dual)
+        curvature = spectrum + (self.weight * (1 - l1_ratio) + self.rho)
+        rotated = (rotated * self.rho + self.target) / curvature
+        smooth = vectors @ rotated
+
+        # soft threshold of the over-relaxed step
+        before = self.split
+        moved = RELAXATION * smooth - REMAINDER * self.split + self.dual
+        threshold = self.weight * l1_ratio / self.rho
+        self.split = np.maximum(moved - threshold, 0) + np.minimum(moved + threshold, 0)
+        self.dual = moved - self.split
+        return smooth, before
+
+    def residuals(self, smooth: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Relative gap between the copies and relative change of the sparse one, (C,) each."""
+        size = np.linalg.norm(self.split, axis=0)
+        gap = np.linalg.norm(smooth - self.split, axis=0) / np.maximum(size, TINY)
+        primal = np.where(size > 0, gap, np.abs(smooth).max(0) > 1e-6)
+        moved = np.linalg.norm(self.split - before, axis=0)
+        change = moved / np.maximum(np.linalg.norm(self.dual, axis=0), TINY)
+        return primal, change
+
+    def without(self, converged: np.ndarray) -> _Columns:
+        """The columns that are still open."""
+        open_ = ~converged
+        return _Columns(
+            number=self.number[open_],
+            weight=self.weight[open_],
+            rho=self.rho[open_],
+            target=self.target[:, open_],
+            split=self.split[:, open_],
+            dual=self.dual[:, open_],
+        )
+
+    def balance(self, primal: np.ndarray, change: np.ndarray) -> None:
+        """Adapts the step sizes to the relative residuals (Boyd et al. 2011, section 3.4.1)."""
+        ratio = np.sqrt(np.maximum(primal, 1e-9) / np.maximum(change, 1e-9)).clip(*BALANCE_LIMITS)
+        worth_it = np.abs(np.log(ratio)) > BALANCE_FROM
+        ratio = np.where(worth_it, ratio, 1).astype(self.rho.dtype)
+        self.rho = self.rho * ratio
+        self.dual = self.dual / ratio
