@@ -10,10 +10,8 @@ if __name__ == "__main__":  # before the heavy imports: --help and a refusal ans
 
 from pathlib import Path
 
-from assignment2.config import ensemble_label
 from assignment2.figures import draw_figures
-from assignment2.model import load_forecasters
-from common.forecasting.ensemble import ModelGroup
+from assignment2.model import load_forecasters, seq2seq_group
 from common.forecasting.prices import COINS
 from common.forecasting.scripts import SavedForecasters, evaluate
 from common.machine import choose_device
@@ -25,9 +23,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 def load(folder: Path, device: str) -> SavedForecasters:
     """The forecasters of a run folder."""
     file = folder / "model.seq2seq.safetensors"
-    models, series = load_forecasters(file, choose_device(device).name)
-    group = ModelGroup("Seq2Seq", "quantile head", models, ensemble_label(len(models)))
-    return SavedForecasters([group], series)
+    forecasters, series = load_forecasters(file, choose_device(device).name)
+    return SavedForecasters([seq2seq_group(forecasters)], series)
 
 
 def main(config: EvaluateConfig) -> Results:

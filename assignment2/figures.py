@@ -20,13 +20,13 @@ from common.figures import (
     tidy,
 )
 from common.files import JsonObject
-from common.forecasting.assigned import CourseSteps, window_label
+from common.forecasting.assigned import Window, window_label
 from common.forecasting.figures import by_horizon, calibration, cells, fans_of, seed_curves
 
 Arrays = Mapping[str, np.ndarray]  # of predictions.npz
 
 KNOWN_STEPS = 12  # of the course's window are drawn before the steps ahead
-DRAWN: tuple[tuple[str, CourseSteps], ...] = (  # how the course's network decodes, and which steps
+DRAWN: tuple[tuple[str, Window], ...] = (  # how the course's network decodes, and which steps
     ("teacher forced", "trained"),
     ("free-running", "trained"),
     ("free-running", "next"),
@@ -113,8 +113,9 @@ def course_window(panel: Axes, arrays: Arrays, series: int) -> None:
         label = window_label(decoding, window)
         forecast = arrays[f"assigned | {label}"][:, series]  # (H,)
         steps = trained_steps if window == "trained" else next_steps
-        style = {"color": PALETTE[number], "marker": MARKERS[number], "ms": 3}
-        panel.plot(steps, forecast, label=label, **style)
+        colour = PALETTE[number]
+        marker = MARKERS[number]
+        panel.plot(steps, forecast, color=colour, marker=marker, ms=3, label=label)
     unchanged = np.repeat(seen[-1], horizon)
     panel.plot(next_steps, unchanged, color="#888888", ls=":", label="no change")
     panel.axvspan(0.5 - horizon, 0.5, color="#EEEEEE", zorder=0)

@@ -18,8 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from assignment2.config import ensemble_label
 from common.cli import InputError
 from common.files import JsonObject, atomic_path
+from common.forecasting.ensemble import ModelGroup
 from common.forecasting.metrics import LEVELS
 from common.forecasting.windows import Windows, calendar, ewma_matrices, steps_ahead
 
@@ -240,12 +242,12 @@ class Forecaster(nn.Module):
 
     def distribution(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Location (B, H, S) and quantiles (B, H, S, Q) of outputs (B, H, 4 S), in `unit`s."""
-        location, scale, skew, tail = outputs.unflatten(-1, (4, self.series)).unbind(-2)
+        parameters = outputs.unflatten(-1, (4, self.series, 1))  # (B, H, 4, S, 1)
+        location, scale, skew, tail = parameters.unbind(2)  # (B, H, S, 1) each
         sign = self.shape.sign()  # (H, S, Q)
         size = self.shape.abs().clamp(min=1e-4)
-        exponent = scale[..., None] + skew[..., None] * sign + tail[..., None].exp() * size.log()
-        stretched = sign * torch.exp(exponent)  # (B, H, S, Q)
-        return location, location[..., None] + stretched
+        stretched = sign * torch.exp(scale + skew * sign + tail.exp() * size.log())  # (B, H, S, Q)
+        return location[..., 0], location + stretched
 
     @torch.no_grad()
     def fit_shrink(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> None:
@@ -259,8 +261,10 @@ class Forecaster(nn.Module):
         points, _ = self.predict(past, times)
         location = np.log(points / past[:, -1:]) / deviation  # (N, H, S)
         truth = changes / deviation
-        best = (location * truth).sum((0, 2)) / np.maximum((location**2).sum((0, 2)), 1e-12)  # (H,)
-        self.shrink.copy_(torch.from_numpy(best).clamp(0, 1)[:, None].expand_as(self.shrink))
+        product = (location * truth).sum((0, 2))  # (H,)
+        energy = (location**2).sum((0, 2))
+        best = torch.from_numpy(product / np.maximum(energy, 1e-12)).clamp(0, 1)
+        self.shrink.copy_(best[:, None].expand_as(self.shrink))
 
     @torch.no_grad()
     def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -301,6 +305,12 @@ def attention_maps(
         "attention_mean": mean.cpu().numpy().mean(0),
         "attention_one": one.cpu().numpy().mean(0),
     }
+
+
+def seq2seq_group(forecasters: Sequence[Forecaster], seconds: float | None = None) -> ModelGroup:
+    """The forecasters, one per seed, as tables report them; `seconds` of one training."""
+    ensemble = ensemble_label(len(forecasters))
+    return ModelGroup("Seq2Seq", "quantile head", forecasters, ensemble, seconds)
 
 
 # -------------------------------------------------------------------------------------- files

@@ -24,12 +24,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from assignment2.config import CLIP_NORM, WARM_UP, Course, ensemble_label
+from assignment2.config import CLIP_NORM, WARM_UP, Course
 from assignment2.figures import draw_figures
-from assignment2.model import Forecaster, Seq2Seq, attention_maps, pinball, save_forecasters
+from assignment2.model import (
+    Forecaster,
+    Seq2Seq,
+    attention_maps,
+    pinball,
+    save_forecasters,
+    seq2seq_group,
+)
 from common.files import State, StateDict, tensors, write_arrays
 from common.forecasting.assigned import CourseForecast, CourseWindow, assigned_rows, course_arrays
-from common.forecasting.ensemble import ModelGroup, held_out_rows
+from common.forecasting.ensemble import held_out_rows
 from common.forecasting.figures import fan_arrays
 from common.forecasting.metrics import metrics_info
 from common.forecasting.prices import COINS, Prices, check_positive, load_for
@@ -295,25 +302,20 @@ def copied(weights: StateDict) -> StateDict:
     return {name: weight.clone() for name, weight in weights.items()}
 
 
-def train_forecasters(config: Config, run: Run, windows: Windows, device: str) -> ModelGroup:
-    """Trains one held-out network per seed."""
+def train_forecasters(
+    config: Config, run: Run, windows: Windows, device: str
+) -> tuple[list[Forecaster], float]:
+    """Trains one held-out network per seed; returns them and the mean seconds of a training."""
     forecasters = []
     seconds = []
     for seed in range(config.seeds):
-        trained = run.memo(
-            f"forecaster-{seed}", train_forecaster, config, run, windows, seed, device
-        )
+        name = f"forecaster-{seed}"
+        trained = run.memo(name, train_forecaster, config, run, windows, seed, device)
         forecaster = build_forecaster(config, len(windows.prices.series)).to(device)
         forecaster.load_state_dict(tensors(trained.weights))
         forecasters.append(forecaster.eval())
         seconds.append(trained.seconds)
-    return ModelGroup(
-        "Seq2Seq",
-        "quantile head",
-        forecasters,
-        ensemble_label(config.seeds),
-        float(np.mean(seconds)),
-    )
+    return forecasters, float(np.mean(seconds))
 
 
 def main(config: Config) -> Results:
@@ -336,17 +338,18 @@ def main(config: Config) -> Results:
 
         # Models: as the course had it, then on many windows with every choice made on validation
         course = as_assigned(config, run, prices, device)
-        group = train_forecasters(config, run, windows, device)
-        save_forecasters(folder / "model.seq2seq.safetensors", group.forecasters, prices.series)
+        forecasters, seconds = train_forecasters(config, run, windows, device)
+        save_forecasters(folder / "model.seq2seq.safetensors", forecasters, prices.series)
 
         # Evaluation: the test part is read once
+        group = seq2seq_group(forecasters, seconds)
         ridge = windows.ridge()
         validation = held_out_rows(windows, [group], parts.validation, "validation", ridge)
         test = held_out_rows(windows, [group], parts.test, "test", ridge)
 
         # Record:
         arrays = fan_arrays(windows, test.ensembles[group.key])
-        arrays |= attention_maps(windows, group.forecasters[0], arrays["fan_origin"])
+        arrays |= attention_maps(windows, forecasters[0], arrays["fan_origin"])
         write_arrays(folder / "predictions.npz", **arrays, **course_arrays(course))
         rows = [*assigned_rows(course), *validation.rows, *test.rows]
         results = run.finish(rows, metrics_info(), draw_figures, HERE / "report.typ")

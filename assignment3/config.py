@@ -165,6 +165,13 @@ class Config(ForecastConfig):
         return {"smoke": smoke, "default": {"seeds": 2, "epochs": 2}, "full": {}}
 
     @property
+    def seq2seq(self) -> assignment2.config.Config:
+        """Assignment 2's held-out networks on the same windows, with as many epochs at most."""
+        return assignment2.config.Config(
+            context=self.context, horizon=self.horizon, epochs=self.epochs, seeds=self.seeds
+        )
+
+    @property
     def course_seq2seq(self) -> Course:
         """The course's training of the Seq2Seq, as long as that of the Transformer."""
         return Course(self.assigned_units, self.assigned_epochs, self.assigned_lr, self.seed)

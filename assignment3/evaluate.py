@@ -12,10 +12,10 @@ from itertools import combinations
 from pathlib import Path
 
 import assignment2.evaluate
-from assignment3.config import NORMALISATIONS, Normalisation, ensemble_label
+from assignment3.config import NORMALISATIONS
 from assignment3.figures import draw_figures
-from assignment3.model import load_all
-from common.forecasting.ensemble import ModelGroup, Pair
+from assignment3.model import load_all, transformer_group
+from common.forecasting.ensemble import Pair
 from common.forecasting.prices import COINS
 from common.forecasting.scripts import SavedForecasters, evaluate
 from common.results import Results
@@ -23,16 +23,12 @@ from common.results import Results
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def load_transformers(folder: Path, normalisation: Normalisation) -> ModelGroup:
-    """The Transformers of a run folder and one normalisation."""
-    models = load_all(folder, normalisation)
-    ensemble = ensemble_label(len(models), normalisation)
-    return ModelGroup("Transformer", NORMALISATIONS[normalisation], models, ensemble)
-
-
 def load(folder: Path, device: str) -> SavedForecasters:
     """The Transformers of a run folder behind both normalisations, and its Seq2Seq."""
-    transformers = [load_transformers(folder, normalisation) for normalisation in NORMALISATIONS]
+    transformers = [
+        transformer_group(load_all(folder, normalisation), normalisation)
+        for normalisation in NORMALISATIONS
+    ]
     seq2seq = assignment2.evaluate.load(folder, device)
     groups = [*transformers, *seq2seq.groups]
     pairs = [Pair(a.ensemble_key, b.ensemble_key) for a, b in combinations(groups, 2)]

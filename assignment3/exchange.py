@@ -125,11 +125,7 @@ def split_by_share(steps: int, context: int, horizon: int) -> Parts:
         test=np.arange(test_start - 1, steps - horizon),
         train_end=train_end,
     )
-    for name, origins in (
-        ("train", parts.train),
-        ("validation", parts.validation),
-        ("test", parts.test),
-    ):
+    for name, origins in parts.named().items():
         if not len(origins):
             raise InputError(
                 f"{steps} rows give no {name} window of {context} + {horizon} rows; "

@@ -21,14 +21,14 @@ from common.figures import (
     tidy,
 )
 from common.files import JsonObject
-from common.forecasting.assigned import CourseSteps, window_label
+from common.forecasting.assigned import Window, window_label
 from common.forecasting.ensemble import ModelKey, Pair
 from common.forecasting.figures import by_horizon, calibration, cells, fans_of, seed_curves
 
 Arrays = Mapping[str, np.ndarray]  # of predictions.npz
 
 KNOWN_STEPS = 12  # of the course's window are drawn before the steps ahead
-DRAWN: tuple[tuple[str, str, CourseSteps], ...] = (  # network, how it decodes, which steps
+DRAWN: tuple[tuple[str, str, Window], ...] = (  # network, how it decodes, which steps
     ("Transformer", "", "trained"),
     ("Transformer", "", "next"),
     ("Seq2Seq", ", teacher forced", "trained"),
@@ -179,9 +179,10 @@ def course_window(panel: Axes, arrays: Arrays, series: int) -> None:
         variant = f"{NORMALISATIONS['minmax']}{decoding}"
         forecast = arrays[f"assigned | {model}, {window_label(variant, window)}"][:, series]  # (H,)
         steps = trained_steps if window == "trained" else next_steps
-        style = {"color": PALETTE[number], "marker": MARKERS[number], "ms": 3}
+        colour = PALETTE[number]
+        marker = MARKERS[number]
         label = window_label(f"{model}{decoding}", window)
-        panel.plot(steps, forecast, label=label, **style)
+        panel.plot(steps, forecast, color=colour, marker=marker, ms=3, label=label)
     unchanged = np.repeat(seen[-1], horizon)
     panel.plot(next_steps, unchanged, color="#888888", ls=":", label="no change")
     panel.axvspan(0.5 - horizon, 0.5, color="#EEEEEE", zorder=0)

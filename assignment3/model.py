@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,12 +18,15 @@ import numpy as np
 from assignment3.backend import keras, layers, ops, tf
 from assignment3.config import (
     COURSE_ENCODER,
+    NORMALISATIONS,
     EncoderSettings,
     ForecasterSettings,
     Normalisation,
+    ensemble_label,
 )
 from common.cli import InputError
 from common.files import JsonObject, atomic_path
+from common.forecasting.ensemble import ModelGroup
 from common.forecasting.metrics import LEVELS
 from common.forecasting.windows import MinMax, Windows, calendar, ewma_matrices, steps_ahead
 
@@ -180,10 +183,11 @@ class Quantiles(layers.Layer):
         return self.add_weight(shape=shape, initializer="ones", trainable=False, name=name)
 
     def call(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        location, scale, skew, tail = ops.split(outputs, 4, -1)  # (B, H, S) each
+        location, scale, skew, log_tail = ops.split(outputs, 4, -1)  # (B, H, S) each
+        tail = ops.exp(log_tail)
         sign = ops.sign(self.fitted_shape)  # (H, S, Q)
         size = ops.log(ops.maximum(ops.abs(self.fitted_shape), 1e-4))
-        exponent = scale[..., None] + skew[..., None] * sign + ops.exp(tail)[..., None] * size
+        exponent = scale[..., None] + skew[..., None] * sign + tail[..., None] * size
         stretched = sign * ops.exp(exponent)  # (B, H, S, Q)
         return location, location[..., None] + stretched
 
@@ -317,9 +321,10 @@ class Forecaster:
         locations = [self.outputs(past[block], times[block])[0] for block in blocks(len(past))]
         location = np.concatenate(locations) / deviation  # (N, H, S)
         truth = changes / deviation
-        best = (location * truth).sum((0, 2)) / np.maximum((location**2).sum((0, 2)), 1e-12)  # (H,)
-        shrink = np.broadcast_to(np.clip(best, 0, 1)[:, None], truth.shape[1:])
-        self.fitted.fitted_shrink.assign(shrink)
+        product = (location * truth).sum((0, 2))  # (H,)
+        energy = (location**2).sum((0, 2))
+        best = np.clip(product / np.maximum(energy, 1e-12), 0, 1)
+        self.fitted.fitted_shrink.assign(np.broadcast_to(best[:, None], truth.shape[1:]))
 
     # -- forecasts
 
@@ -375,6 +380,15 @@ def attention_maps(
         "attention_mean": forecaster.attention(*windows.inputs(origins)).mean(0),
         "attention_one": forecaster.attention(*windows.inputs(origin)).mean(0),
     }
+
+
+def transformer_group(
+    forecasters: Sequence[Forecaster], normalisation: Normalisation, seconds: float | None = None
+) -> ModelGroup:
+    """The forecasters of one normalisation as tables report them; `seconds` of one training."""
+    label = NORMALISATIONS[normalisation]
+    ensemble = ensemble_label(len(forecasters), normalisation)
+    return ModelGroup("Transformer", label, forecasters, ensemble, seconds)
 
 
 # -------------------------------------------------------------------------------------- files

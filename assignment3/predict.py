@@ -13,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 import assignment2.evaluate
-from assignment3.evaluate import RESULTS, load_transformers
+from assignment3.evaluate import RESULTS
+from assignment3.model import load_all, transformer_group
 from common.forecasting.prices import COINS
 from common.forecasting.scripts import SavedForecasters, forecast_next
 
@@ -22,8 +23,9 @@ def load_chosen(folder: Path, config: PredictConfig) -> SavedForecasters:
     """The forecasters that --model names."""
     if config.model == "seq2seq":
         return assignment2.evaluate.load(folder, config.device)
-    group = load_transformers(folder, config.model)
-    return SavedForecasters([group], tuple(group.forecasters[0].settings["series"]))
+    forecasters = load_all(folder, config.model)
+    series = tuple(forecasters[0].settings["series"])
+    return SavedForecasters([transformer_group(forecasters, config.model)], series)
 
 
 def main(config: PredictConfig) -> pd.DataFrame:

@@ -22,17 +22,22 @@ from pathlib import Path
 
 import numpy as np
 
-from assignment2.config import Config as Seq2SeqConfig
-from assignment2.model import save_forecasters
+from assignment2.model import save_forecasters, seq2seq_group
 from assignment2.train import CourseTask, seq2seq_forecasts, teach, train_forecasters
 from assignment3.backend import keras
-from assignment3.config import NORMALISATIONS, Normalisation, ensemble_label
+from assignment3.config import NORMALISATIONS, Normalisation
 from assignment3.figures import draw_figures
 from assignment3.fit import fit
-from assignment3.model import Forecaster, attention_maps, course_transformer, save_model
+from assignment3.model import (
+    Forecaster,
+    attention_maps,
+    course_transformer,
+    save_model,
+    transformer_group,
+)
 from common.files import write_arrays
 from common.forecasting.assigned import CourseForecast, CourseWindow, assigned_rows, course_arrays
-from common.forecasting.ensemble import ModelGroup, Pair, held_out_rows
+from common.forecasting.ensemble import Pair, held_out_rows
 from common.forecasting.figures import fan_arrays
 from common.forecasting.metrics import metrics_info
 from common.forecasting.prices import COINS, Prices, check_positive, load_for
@@ -212,8 +217,11 @@ def train_transformer(
 
 def train_transformers(
     config: Config, run: Run, windows: Windows, normalisation: Normalisation
-) -> ModelGroup:
-    """Trains one held-out network per seed behind one normalisation, and saves it."""
+) -> tuple[list[Forecaster], float]:
+    """Trains and saves one held-out network per seed behind one normalisation.
+
+    Returns the networks and the mean seconds of a training.
+    """
     settings = config.forecaster(windows.prices.series, normalisation)
     forecasters = []
     seconds = []
@@ -225,9 +233,7 @@ def train_transformers(
         save_model(run.folder / f"model.{name}.keras", forecaster.model)
         forecasters.append(forecaster)
         seconds.append(trained.seconds)
-    label = NORMALISATIONS[normalisation]
-    ensemble = ensemble_label(config.seeds, normalisation)
-    return ModelGroup("Transformer", label, forecasters, ensemble, float(np.mean(seconds)))
+    return forecasters, float(np.mean(seconds))
 
 
 def main(config: Config) -> Results:
@@ -255,19 +261,18 @@ def main(config: Config) -> Results:
 
         # Models on many windows, with every choice made on validation; assignment 2's Seq2Seq
         # has the same windows and as many epochs, and its own settings otherwise:
-        log = train_transformers(config, run, windows, "log")
-        scaled = train_transformers(config, run, windows, "minmax")
-        seq2seq_config = Seq2SeqConfig(
-            context=config.context,
-            horizon=config.horizon,
-            epochs=config.epochs,
-            seeds=config.seeds,
-        )
-        seq2seq = train_forecasters(seq2seq_config, run, windows, device)
-        save_forecasters(folder / "model.seq2seq.safetensors", seq2seq.forecasters, prices.series)
+        transformers, log_seconds = train_transformers(config, run, windows, "log")
+        scaled, scaled_seconds = train_transformers(config, run, windows, "minmax")
+        seq2seqs, seq2seq_seconds = train_forecasters(config.seq2seq, run, windows, device)
+        save_forecasters(folder / "model.seq2seq.safetensors", seq2seqs, prices.series)
 
         # Evaluation: the test part is read once
-        groups = [log, scaled, seq2seq]
+        log = transformer_group(transformers, "log", log_seconds)
+        groups = [
+            log,
+            transformer_group(scaled, "minmax", scaled_seconds),
+            seq2seq_group(seq2seqs, seq2seq_seconds),
+        ]
         pairs = [Pair(a.ensemble_key, b.ensemble_key) for a, b in combinations(groups, 2)]
         ridge = windows.ridge()
         validation = held_out_rows(windows, groups, parts.validation, "validation", ridge, pairs)
@@ -275,7 +280,7 @@ def main(config: Config) -> Results:
 
         # Record:
         arrays = fan_arrays(windows, test.ensembles[log.key])
-        arrays |= attention_maps(windows, log.forecasters[0], arrays["fan_origin"])
+        arrays |= attention_maps(windows, transformers[0], arrays["fan_origin"])
         write_arrays(folder / "predictions.npz", **arrays, **course_arrays(course.window))
         rows = [*assigned_rows(course.window), *validation.rows, *test.rows]
         results = run.finish(rows, metrics_info(), draw_figures, HERE / "report.typ")
