@@ -1,13 +1,13 @@
-"""Mesh autoencoders: the fields on a mesh <-> a few latent numbers for each patch and field group.
+"""Mesh autoencoders: the fields on a mesh <-> a few latent values per patch and field group.
 
-Shape letters: B frames, P nodes, F fields, G field groups, f fields of a group, Q patches, n nodes of the fullest patch, m = n f numbers of a
-padded patch, M principal components, E latent numbers a patch and group, L = Q E latent numbers a group (patch-major), D width.
+Shape letters: B frames, P nodes, F fields, G field groups, f fields of a group, Q patches, n nodes
+of the fullest patch, m = n f values of a padded patch, M principal components, E latent values per
+patch and group, L = Q E latent values per group (patch-major), D width, H heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -18,19 +18,23 @@ from torch import Tensor, nn
 from common.cli import InputError
 
 CHUNK = 256  # frames whose second moments are summed at a time
-FLOOR = 1e-3  # no coefficient is divided by less than this share of its patch's largest deviation
+FLOOR = 1e-3  # least divisor of a coefficient, relative to its patch's largest deviation
+
+Groups = tuple[tuple[int, ...], ...]
 
 
 class MeshAutoencoder(nn.Module):
-    """What both kinds share: nodes <-> patches, physical <-> normalised units, and the loss.
+    """What both autoencoders share: nodes <-> patches, physical <-> normalised units, the loss.
 
-    table: int64 (Q, n), node numbers padded with -1, every node once. groups: the field numbers of each group, every field once.
-    Buffers `mean` and `std` (F,) are 0 and 1 until `fit_normaliser`. A kind has `encode_patches` (B, Q, n, F) -> (B, G, L) and
-    `decode_patches` back, both in normalised units.
+    table : int64 (Q, n), node numbers padded with -1, every node once.
+    groups : the field numbers of each group, every field once.
+
+    Buffers `mean` and `std` (F,) are 0 and 1 until `fit_normaliser`. A subclass defines
+    `encode_patches` (B, Q, n, F) -> (B, G, L) and `decode_patches` back, in normalised units.
     Raises InputError where the table or the groups do not hold every node or field exactly once.
     """
 
-    counts_padding = False
+    counts_padding = False  # whether the loss is also over the padded zeros
     encode_patches: Callable[[Tensor], Tensor]
     decode_patches: Callable[[Tensor], Tensor]
     index: Tensor
@@ -39,35 +43,39 @@ class MeshAutoencoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, table: np.ndarray, groups: tuple[tuple[int, ...], ...]):
+    def __init__(self, table: np.ndarray, groups: Groups):
         super().__init__()
-        nodes, fields = (
-            np.sort(table[table >= 0]),
-            sorted(field for group in groups for field in group),
-        )
+        nodes = np.sort(table[table >= 0])
+        fields = sorted(field for group in groups for field in group)
         if not len(nodes) or not np.array_equal(nodes, np.arange(len(nodes))):
             raise InputError("patch table: every node must stand in exactly one patch")
         if fields != list(range(len(fields))) or not all(groups):
             raise InputError(f"field groups {groups}: every field must stand in exactly one group")
-        self.groups, self.nodes, self.fields = groups, len(nodes), len(fields)
-        index = torch.from_numpy(np.asarray(table, dtype=np.int64))
-        self.register_buffer("index", index.clamp(min=0), persistent=False)  # (Q, n)
-        self.register_buffer("real", index >= 0, persistent=False)  # (Q, n)
-        self.register_buffer(
-            "slot", torch.argsort(index.flatten())[-self.nodes :], persistent=False
-        )  # (P,)
+        self.groups = groups
+        self.nodes = len(nodes)
+        self.fields = len(fields)
+
+        index = torch.from_numpy(np.asarray(table, dtype=np.int64))  # (Q, n)
+        slot = torch.argsort(index.flatten())[-self.nodes :]  # (P,)
+        self.register_buffer("index", index.clamp(min=0), persistent=False)
+        self.register_buffer("real", index >= 0, persistent=False)
+        self.register_buffer("slot", slot, persistent=False)
         self.register_buffer("mean", torch.zeros(self.fields))
         self.register_buffer("std", torch.ones(self.fields))
 
     def patches(self, fields: Tensor) -> Tensor:
-        """Physical fields (B, P, F) -> normalised patches (B, Q, n, F), 0 on padding. Raises InputError for another mesh or other fields."""
+        """Physical fields (B, P, F) -> normalised patches (B, Q, n, F), 0 on padding.
+
+        Raises InputError for another mesh or other fields.
+        """
         if fields.shape[1:] != (self.nodes, self.fields):
             raise InputError(
-                f"fields on (nodes, fields) {tuple(fields.shape[1:])}; the autoencoder was made for {(self.nodes, self.fields)}"
+                f"fields on (nodes, fields) {tuple(fields.shape[1:])}; "
+                f"the autoencoder was made for {(self.nodes, self.fields)}"
             )
-        return ((fields - self.mean) / self.std)[:, self.index].masked_fill(
-            ~self.real[..., None], 0.0
-        )
+        normalised = (fields - self.mean) / self.std
+        patches = normalised[:, self.index]  # (B, Q, n, F)
+        return patches.masked_fill(~self.real[..., None], 0.0)
 
     def encode(self, fields: Tensor) -> Tensor:
         """Physical fields float (B, P, F) -> latents (B, G, L). Raises InputError as `patches`."""
@@ -75,35 +83,44 @@ class MeshAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, G, L) -> physical fields (B, P, F)."""
-        return self.decode_patches(latents).flatten(1, 2)[:, self.slot] * self.std + self.mean
+        patches = self.decode_patches(latents)  # (B, Q, n, F)
+        nodes = patches.flatten(1, 2)[:, self.slot]  # (B, P, F)
+        return nodes * self.std + self.mean
 
     def reconstruction_loss(self, fields: Tensor) -> Tensor:
-        """Mean squared error of fields (B, P, F) in normalised units; over the padded zeros too where the kind counts them (published)."""
+        """Mean squared error of fields (B, P, F) in normalised units."""
         truth = self.patches(fields)
-        error = (self.decode_patches(self.encode_patches(truth)) - truth).square()  # (B, Q, n, F)
-        return error.mean() if self.counts_padding else error[:, self.real].mean()
+        decoded = self.decode_patches(self.encode_patches(truth))
+        error = (decoded - truth).square()  # (B, Q, n, F)
+        if self.counts_padding:
+            return error.mean()
+        return error[:, self.real].mean()
 
     @torch.no_grad()
     def fit_normaliser(self, fields: Tensor) -> None:
-        """Mean and standard deviation of each field from training frames (B, P, F); a constant field keeps 1."""
+        """Mean and standard deviation of each field of frames (B, P, F); 1 for a constant field."""
         double = fields.double()
         deviation = double.std((0, 1), correction=0)
         self.mean.copy_(double.mean((0, 1)))
         self.std.copy_(torch.where(deviation > 0, deviation, 1.0))
 
     def split(self, patches: Tensor) -> list[Tensor]:
-        """Patches (B, Q, n, F) -> for each group (B, Q, m)."""
+        """Patches (B, Q, n, F) -> (B, Q, m) for each group."""
         return [patches[..., list(group)].flatten(2) for group in self.groups]
 
-    def join(self, parts: list[Tensor]) -> Tensor:
+    def join(self, parts: Iterable[Tensor]) -> Tensor:
         """The inverse of `split`."""
+        nodes = self.real.shape[1]
+        fields = [rearrange(part, "b q (n f) -> b q n f", n=nodes) for part in parts]
         order = np.argsort([field for group in self.groups for field in group])
-        fields = [rearrange(part, "b q (n f) -> b q n f", n=self.real.shape[1]) for part in parts]
-        return torch.cat(fields, dim=3)[..., order]
+        return torch.cat(fields, dim=3)[..., order]  # (B, Q, n, F)
+
+
+# ----------------------------------------------------------------------------------------- ours
 
 
 class Correction(nn.Module):
-    """Transformer over the patches of one field group: tokens (B, Q, in) -> (B, Q, out), zero before training."""
+    """Transformer over the patches of one field group: (B, Q, in) -> (B, Q, out), 0 at first."""
 
     def __init__(
         self, patches: int, inputs: int, outputs: int, width: int, layers: int, heads: int
@@ -123,12 +140,13 @@ class Correction(nn.Module):
             )
             for _ in range(layers)
         )
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, outputs)
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, outputs)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """As the class."""
+        """Tokens (B, Q, in) -> (B, Q, out)."""
         x = self.embed(tokens) + self.place  # (B, Q, D)
         for layer in self.layers:
             x = layer(x)
@@ -136,10 +154,11 @@ class Correction(nn.Module):
 
 
 class GroupCode(nn.Module):
-    """The code of one field group: principal components of every patch, and a Transformer that corrects what they leave.
+    """The code of one field group: principal components per patch, corrected by Transformers.
 
-    Patches (B, Q, m) have M coefficients in the basis of their own patch; the first E, corrected, are the latent. Before training this is
-    the best linear code of each patch, since both corrections are zero.
+    A patch (B, Q, m) has M coefficients c = analysis' (x - centre) in its own basis; the latents
+    are the first E of them plus a correction of all M. Decoding pads with zeros and corrects again.
+    Before training both corrections are zero, so this is the best linear code of each patch.
     """
 
     real: Tensor
@@ -149,77 +168,77 @@ class GroupCode(nn.Module):
         self, real: Tensor, components: int, latent: int, width: int, layers: int, heads: int
     ):
         super().__init__()
-        patches, numbers = real.shape
+        patches, values = real.shape
         self.latent = latent
         self.register_buffer("real", real, persistent=False)  # (Q, m), False on padding
-        self.centre = nn.Parameter(torch.zeros(patches, numbers))
-        self.analysis = nn.Parameter(torch.zeros(patches, numbers, components))
-        self.synthesis = nn.Parameter(torch.zeros(patches, numbers, components))
-        self.register_buffer(
-            "spread", torch.ones(patches, components)
-        )  # deviation of the coefficients
-        self.encoder = (
-            Correction(patches, components, latent, width, layers, heads) if layers else None
-        )
-        self.decoder = (
-            Correction(patches, latent, components, width, layers, heads) if layers else None
-        )
+        self.centre = nn.Parameter(torch.zeros(patches, values))
+        self.analysis = nn.Parameter(torch.zeros(patches, values, components))
+        self.synthesis = nn.Parameter(torch.zeros(patches, values, components))
+        # standard deviation of the coefficients:
+        self.register_buffer("spread", torch.ones(patches, components))
+        self.encoder = None
+        self.decoder = None
+        if layers:
+            self.encoder = Correction(patches, components, latent, width, layers, heads)
+            self.decoder = Correction(patches, latent, components, width, layers, heads)
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
         """Principal components of training patches x float (B, Q, m), in closed form."""
+        values = x.shape[2]
         mean = x.double().mean(0)  # (Q, m)
-        moment = torch.zeros(
-            *mean.shape, mean.shape[1], dtype=torch.float64, device=x.device
-        )  # (Q, m, m)
+        moment = torch.zeros(*mean.shape, values, dtype=torch.float64, device=x.device)
         for chunk in x.split(CHUNK):
             centred = rearrange(chunk - mean, "b q m -> q b m")
-            moment += centred.transpose(1, 2) @ centred
+            moment += centred.transpose(1, 2) @ centred  # (Q, m, m)
         variance, vectors = torch.linalg.eigh(moment / len(x))  # ascending
-        kept = min(self.analysis.shape[2], x.shape[2])
-        basis = vectors.flip(2)[..., :kept] * self.real[..., None]
-        spread = variance.flip(1)[:, :kept].clamp(min=0).sqrt()
-        largest = spread[:, :1]
+
+        count = min(self.analysis.shape[2], values)
+        basis = vectors.flip(2)[..., :count] * self.real[..., None]  # (Q, m, count)
+        spread = variance.flip(1)[:, :count].clamp(min=0).sqrt()  # (Q, count)
         self.centre.copy_(mean)
         for parameter in (self.analysis, self.synthesis):
-            parameter.zero_()[..., :kept] = basis.to(parameter.dtype)
-        self.spread.copy_(torch.where(largest > 0, FLOOR * largest, 1.0).expand_as(self.spread))
-        self.spread[:, :kept] = torch.maximum(self.spread[:, :kept], spread.float())
+            parameter.zero_()[..., :count] = basis.to(parameter.dtype)
+
+        largest = spread[:, :1]
+        floor = torch.where(largest > 0, FLOOR * largest, 1.0)
+        self.spread.copy_(floor.expand_as(self.spread))
+        self.spread[:, :count] = torch.maximum(self.spread[:, :count], spread.float())
 
     def encode(self, x: Tensor) -> Tensor:
         """Patches (B, Q, m) -> (B, Q, E)."""
-        coefficients = torch.einsum(
-            "bqm,qmk->bqk", (x - self.centre) * self.real, self.analysis
-        )  # (B, Q, M)
+        centred = (x - self.centre) * self.real
+        coefficients = torch.einsum("bqm,qmk->bqk", centred, self.analysis)  # (B, Q, M)
         code = coefficients[..., : self.latent]
         if self.encoder is None:
             return code
-        return torch.addcmul(
-            code, self.encoder(coefficients / self.spread), self.spread[:, : self.latent]
-        )
+        correction = self.encoder(coefficients / self.spread)
+        return torch.addcmul(code, correction, self.spread[:, : self.latent])
 
     def decode(self, code: Tensor) -> Tensor:
-        """(B, Q, E) -> patches (B, Q, m); whatever stands on padding has no meaning."""
+        """(B, Q, E) -> patches (B, Q, m); values on padding have no meaning."""
         spread = self.spread[:, : self.latent]
         coefficients = F.pad(code, (0, self.spread.shape[1] - self.latent))  # (B, Q, M)
         if self.decoder is not None:
-            coefficients = torch.addcmul(coefficients, self.decoder(code / spread), self.spread)
+            correction = self.decoder(code / spread)
+            coefficients = torch.addcmul(coefficients, correction, self.spread)
         return self.centre + torch.einsum("bqk,qmk->bqm", coefficients, self.synthesis)
 
 
 class Autoencoder(MeshAutoencoder):
-    """Ours: no weight, norm or attention is shared between field groups, so that only the temporal model can exchange them.
+    """Ours: field groups share no weight, norm or attention, so only the temporal model mixes them.
 
-    latent: E. components: M, the part of a patch that the correction sees and can restore. layers: of each correction; 0 leaves the
-    linear code alone. Raises InputError as `MeshAutoencoder`, for E below 1 and where heads do not divide the width.
+    latent : E. components : M, what the correction of a patch sees and can restore.
+    layers : of each correction; 0 leaves the linear code alone.
+    Raises InputError as `MeshAutoencoder`, for E below 1 and where heads do not divide the width.
     """
 
-    codes: Any  # a ModuleList of GroupCodes, which torch's stubs cannot say
+    codes: nn.ModuleList
 
     def __init__(
         self,
         table: np.ndarray,
-        groups: tuple[tuple[int, ...], ...],
+        groups: Groups,
         latent: int = 8,
         components: int = 32,
         width: int = 64,
@@ -229,56 +248,61 @@ class Autoencoder(MeshAutoencoder):
         super().__init__(table, groups)
         if latent < 1 or width % heads:
             raise InputError(
-                f"latent {latent}, width {width}, heads {heads}: latent must be at least 1 and heads divide the width"
+                f"latent {latent}, width {width}, heads {heads}: "
+                "latent must be at least 1 and heads divide the width"
             )
-        self.codes = nn.ModuleList(
-            GroupCode(
-                self.real.repeat_interleave(len(group), dim=1),
-                max(latent, components),
-                latent,
-                width,
-                layers,
-                heads,
-            )
-            for group in groups
-        )
+        components = max(latent, components)
+        self.codes = nn.ModuleList()
+        for group in groups:
+            real = self.real.repeat_interleave(len(group), dim=1)  # (Q, m)
+            self.codes.append(GroupCode(real, components, latent, width, layers, heads))
+
+    def group_codes(self) -> list[GroupCode]:
+        """The codes with their type, which a ModuleList does not say."""
+        return [code for code in self.codes if isinstance(code, GroupCode)]
 
     def fit_linear(self, fields: Tensor) -> None:
-        """Normaliser and principal components from training frames float (B, P, F), physical units; in closed form.
+        """Normaliser and principal components from frames float (B, P, F), physical units.
 
-        Raises InputError as `patches`."""
+        In closed form. Raises InputError as `patches`.
+        """
         self.patches(fields[:1])
         self.fit_normaliser(fields)
-        for code, group in zip(self.codes, self.groups, strict=True):
+        for code, group in zip(self.group_codes(), self.groups, strict=True):
             with torch.no_grad():
-                x = torch.cat(
-                    [
-                        self.patches(chunk)[..., list(group)].flatten(2)
-                        for chunk in fields.split(CHUNK)
-                    ]
-                )  # (B, Q, m)
+                chunks = [
+                    self.patches(chunk)[..., list(group)].flatten(2)
+                    for chunk in fields.split(CHUNK)
+                ]
+                x = torch.cat(chunks)  # (B, Q, m)
             code.fit(x)
 
     def bases(self) -> list[tuple[Tensor, Tensor]]:
-        """For each group the linear parts of its code, (analysis, synthesis), each (Q, m, E) on the processor, in normalised units."""
-        return [
-            tuple(
-                part.detach()[..., : code.latent].cpu() for part in (code.analysis, code.synthesis)
-            )
-            for code in self.codes
-        ]
+        """For each group the linear parts of its code, (analysis, synthesis), each (Q, m, E).
+
+        On the processor, in normalised units.
+        """
+        bases = []
+        for code in self.group_codes():
+            analysis = code.analysis.detach()[..., : code.latent].cpu()
+            synthesis = code.synthesis.detach()[..., : code.latent].cpu()
+            bases.append((analysis, synthesis))
+        return bases
 
     def encode_patches(self, patches: Tensor) -> Tensor:
         """(B, Q, n, F) -> (B, G, L)."""
-        parts = [
-            code.encode(part) for code, part in zip(self.codes, self.split(patches), strict=True)
-        ]
-        return rearrange(torch.stack(parts, dim=1), "b g q e -> b g (q e)")
+        groups = zip(self.group_codes(), self.split(patches), strict=True)
+        parts = torch.stack([code.encode(part) for code, part in groups], dim=1)
+        return rearrange(parts, "b g q e -> b g (q e)")
 
     def decode_patches(self, latents: Tensor) -> Tensor:
         """(B, G, L) -> (B, Q, n, F)."""
         parts = rearrange(latents, "b g (q e) -> b g q e", q=len(self.real)).unbind(1)
-        return self.join([code.decode(part) for code, part in zip(self.codes, parts, strict=True)])
+        groups = zip(self.group_codes(), parts, strict=True)
+        return self.join([code.decode(part) for code, part in groups])
+
+
+# ------------------------------------------------------------------------------------ published
 
 
 class PublishedLayer(nn.Module):
@@ -287,8 +311,10 @@ class PublishedLayer(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width, bias=False)
+        self.norm1 = nn.LayerNorm(width, bias=False)
+        self.norm2 = nn.LayerNorm(width, bias=False)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width, bias=False)
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width),
             nn.LayerNorm(4 * width),
@@ -298,19 +324,27 @@ class PublishedLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, Q, D) -> (B, Q, D)."""
-        q, k, v = rearrange(
-            self.qkv(self.norm1(x)), "b q (three h d) -> three b h q d", three=3, h=self.heads
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        qkv = self.qkv(self.norm1(x))  # (B, Q, 3 D)
+        q, k, v = rearrange(qkv, "b q (three h d) -> three b h q d", three=3, h=self.heads)
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, H, Q, D / H)
         x = x + self.out(rearrange(mixed, "b h q d -> b q (h d)"))
         return x + self.mlp(self.norm2(x))
 
 
-class PublishedAutoencoder(MeshAutoencoder):
-    """The paper's: tokens that concatenate all groups go through one Transformer, so that every latent holds the other fields too.
+def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """The published MLP of a patch's values or latents."""
+    return nn.Sequential(
+        nn.Linear(inputs, hidden, bias=False), nn.GELU(), nn.Linear(hidden, outputs)
+    )
 
-    latent, hidden: E and the MLPs' hidden width, 16 and 480 (cylinder) or 32 and 624 (multiphase). Raw units unless `fit_normaliser` is
-    called. Raises InputError as `MeshAutoencoder` and where heads do not divide G E.
+
+class PublishedAutoencoder(MeshAutoencoder):
+    """The paper's: one Transformer over tokens that concatenate all groups.
+
+    Every latent therefore holds the other fields too.
+    latent, hidden : E and the MLPs' hidden width, 16 and 480 (cylinder) or 32 and 624 (multiphase).
+    Raw units unless `fit_normaliser` is called. Raises InputError as `MeshAutoencoder` and where
+    heads do not divide G E.
     """
 
     counts_padding = True
@@ -319,7 +353,7 @@ class PublishedAutoencoder(MeshAutoencoder):
     def __init__(
         self,
         table: np.ndarray,
-        groups: tuple[tuple[int, ...], ...],
+        groups: Groups,
         latent: int = 16,
         hidden: int = 480,
         layers: int = 12,
@@ -332,31 +366,17 @@ class PublishedAutoencoder(MeshAutoencoder):
             raise InputError(
                 f"latent {latent} x {len(groups)} groups is not divisible by the {heads} heads"
             )
-        numbers = [nodes * len(group) for group in groups]
-        self.embed = nn.ModuleList(
-            nn.Sequential(nn.Linear(m, hidden, bias=False), nn.GELU(), nn.Linear(hidden, latent))
-            for m in numbers
-        )
+        values = [nodes * len(group) for group in groups]
+        self.embed = nn.ModuleList(perceptron(m, hidden, latent) for m in values)
         self.layers = nn.ModuleList(PublishedLayer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.decoders = nn.ModuleList(
-            nn.Sequential(nn.Linear(latent, hidden, bias=False), nn.GELU(), nn.Linear(hidden, m))
-            for m in numbers
-        )
-        rates = 10000.0 ** (-torch.arange(0, width, 2) / width)
-        angles = torch.arange(patches)[:, None] * rates
-        code = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
-        self.register_buffer("positions", code, persistent=False)  # (Q, D)
+        self.decoders = nn.ModuleList(perceptron(latent, hidden, m) for m in values)
+        self.register_buffer("positions", sinusoids(patches, width), persistent=False)  # (Q, D)
 
     def encode_patches(self, patches: Tensor) -> Tensor:
         """(B, Q, n, F) -> (B, G, L)."""
-        x = (
-            torch.cat(
-                [embed(part) for embed, part in zip(self.embed, self.split(patches), strict=True)],
-                dim=2,
-            )
-            + self.positions
-        )
+        groups = zip(self.embed, self.split(patches), strict=True)
+        x = torch.cat([embed(part) for embed, part in groups], dim=2) + self.positions  # (B, Q, D)
         for layer in self.layers:
             x = layer(x)
         return rearrange(self.norm(x), "b q (g e) -> b g (q e)", g=len(self.groups))
@@ -364,6 +384,12 @@ class PublishedAutoencoder(MeshAutoencoder):
     def decode_patches(self, latents: Tensor) -> Tensor:
         """(B, G, L) -> (B, Q, n, F)."""
         parts = rearrange(latents, "b g (q e) -> b g q e", q=len(self.real)).unbind(1)
-        return self.join(
-            [decoder(part) for decoder, part in zip(self.decoders, parts, strict=True)]
-        )
+        groups = zip(self.decoders, parts, strict=True)
+        return self.join([decoder(part) for decoder, part in groups])
+
+
+def sinusoids(count: int, width: int) -> Tensor:
+    """Position codes (count, width): sines and cosines in turn (Vaswani et al. 2017)."""
+    rates = 10000.0 ** (-torch.arange(0, width, 2) / width)
+    angles = torch.arange(count)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
