@@ -1,15 +1,18 @@
-"""Times assignment 5's training step against diffusers' DiT, a plain DiT and its matrix products alone, and the sampling of 18 images;
-where there is a GPU also against the bfloat16 matrix rate."""
+"""Times assignment 5: a training step, and the sampling of 18 images.
+
+    python benchmarks/diffusion.py            writes benchmarks/results/diffusion.json
+
+The step is compared with diffusers' DiT, a plain DiT and its matrix products alone, on a GPU
+also with the rate of one large bfloat16 product.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,23 +23,29 @@ from assignment5.config import NETWORKS, Config, Sampling
 from assignment5.denoiser import build
 from assignment5.dit import DiT, noise_embedding, positions
 from assignment5.sampling import noise_set, sample
-from common.files import write_json
-from common.machine import choose_device, git_state, peak_mb, versions
+from benchmarks.measure import RESULTS, Comparison, Work, write
+from benchmarks.measure import seconds_in_turns as seconds
+from common.machine import Device, choose_device
 from common.weights import count_parameters
 
-RESULT = Path(__file__).resolve().parent / "results" / "diffusion.json"
+RESULT = RESULTS / "diffusion.json"
+Predict = Callable[[Tensor, Tensor], Tensor]  # (noisy images, noise variances) -> noises
+EACH, WARM_UP = 3, 3
 
 
 class PlainBlock(nn.Module):
-    """One adaLN-Zero block as the paper has it (Peebles & Xie 2023, figure 3): fused attention, GELU in its tanh form, a modulation of its own."""
+    """One adaLN-Zero block as in the paper (Peebles & Xie 2023, figure 3).
+
+    Fused attention, GELU in its tanh form, a modulation of its own.
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.norm1, self.norm2 = (
-            nn.LayerNorm(width, elementwise_affine=False, eps=1e-6) for _ in range(2)
-        )
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
         )
@@ -45,23 +54,24 @@ class PlainBlock(nn.Module):
     def attend(self, x: Tensor) -> Tensor:
         """Multi-head self-attention over (B, T, D)."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(q, k, v)  # (B, H, T, D / H)
+        return self.out(attended.transpose(1, 2).flatten(2))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Tokens (B, T, D) and a condition (B, D) -> (B, T, D)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = (
-            part[:, None] for part in self.modulation(condition).chunk(6, dim=1)
-        )
+        modulation = self.modulation(condition)[:, None]  # (B, 1, 6 D)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=2)
         x = x + gate1 * self.attend(self.norm1(x) * (1 + scale1) + shift1)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
 
 
 class PlainDiT(nn.Module):
-    """The network around those blocks: a convolution cuts the patches, one modulated affine map makes them again."""
+    """The network around those blocks: a convolution cuts patches, an affine map joins them."""
 
     def __init__(self, side: int, patch: int, width: int, depth: int, heads: int):
         super().__init__()
-        self.patch, self.embed = patch, nn.Conv2d(3, width, patch, patch)
+        self.patch = patch
+        self.embed = nn.Conv2d(3, width, patch, patch)
         self.register_buffer("positions", positions(side // patch, width))
         self.noise = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(PlainBlock(width, heads) for _ in range(depth))
@@ -75,7 +85,7 @@ class PlainDiT(nn.Module):
         condition = self.noise(noise_embedding(variance))
         for block in self.blocks:
             x = block(x, condition)
-        shift, scale = (part[:, None] for part in self.modulation(condition).chunk(2, dim=1))
+        shift, scale = self.modulation(condition)[:, None].chunk(2, dim=2)
         patches = self.head(self.norm(x) * (1 + scale) + shift)
         return rearrange(
             patches,
@@ -86,21 +96,19 @@ class PlainDiT(nn.Module):
         )
 
 
-def step_of(
-    model: nn.Module,
-    predict: Callable[[Tensor, Tensor], Tensor],
-    config: Config,
-    device: str,
-    bfloat16: bool,
-) -> Callable[[], float]:
+# --------------------------------------------------------------------------------------- works
+
+
+def training_step(model: nn.Module, predict: Predict, config: Config, device: Device) -> Work:
     """One training step: absolute error, backward, AdamW."""
-    model.to(device).train()
+    model.to(device.name).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    images, noises = (noise_set(seed, config.batch, config.side).to(device) for seed in (0, 1))
-    variance = torch.rand(config.batch, device=device)
+    images = noise_set(0, config.batch, config.side).to(device.name)
+    noises = noise_set(1, config.batch, config.side).to(device.name)
+    variance = torch.rand(config.batch, device=device.name)
 
     def step() -> float:
-        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(device.name, torch.bfloat16, enabled=device.bfloat16):
             loss = F.l1_loss(predict(images, variance).float(), noises)
         loss.backward()
         optimiser.step()
@@ -111,21 +119,26 @@ def step_of(
 
 
 def shapes(config: Config) -> list[tuple[int, int, int, int]]:
-    """(how many at once, n, k, m): the products (n, k) @ (k, m) of one forward pass of the DiT with adaLN-Zero and no skips."""
-    batch, width, tokens = config.batch, config.width, (config.side // config.patch) ** 2
-    flat, heads, patch = batch * tokens, batch * config.heads, 3 * config.patch**2
+    """The products (n, k) @ (k, m) of one forward pass, as (how many at once, n, k, m).
+
+    They are those of the DiT with adaLN-Zero and without skips.
+    """
+    batch, width = config.batch, config.width
+    tokens = (config.side // config.patch) ** 2
+    flat, heads = batch * tokens, batch * config.heads
+    head_width, pixels = width // config.heads, 3 * config.patch**2
     block = [
         (1, flat, width, 3 * width),
         (1, flat, width, width),
         (1, flat, width, 4 * width),
         (1, flat, 4 * width, width),
         (1, batch, width, 6 * width),
-        (heads, tokens, width // config.heads, tokens),
-        (heads, tokens, tokens, width // config.heads),
+        (heads, tokens, head_width, tokens),
+        (heads, tokens, tokens, head_width),
     ]
     ends = [
-        (1, flat, patch, width),
-        (1, flat, width, patch),
+        (1, flat, pixels, width),
+        (1, flat, width, pixels),
         (1, batch, 32, width),
         (1, batch, width, width),
         (1, batch, width, 2 * width),
@@ -133,174 +146,146 @@ def shapes(config: Config) -> list[tuple[int, int, int, int]]:
     return config.depth * block + ends
 
 
-def products(config: Config, device: str, bfloat16: bool) -> Callable[[], None]:
+def matrix_products(config: Config, device: Device) -> Work:
     """The matrix products of one training step, forward and twice backward, and nothing else."""
-    kind = {"dtype": torch.bfloat16 if bfloat16 else torch.float32, "device": device}
-    wanted = [
-        (many, *sides)
-        for many, n, k, m in shapes(config)
-        for sides in ((n, k, m), (n, m, k), (k, n, m))
-    ]
-    pairs = {
-        (many, n, k, m): (torch.randn(many, n, k, **kind), torch.randn(many, k, m, **kind))
-        for many, n, k, m in set(wanted)
-    }
+    dtype = torch.bfloat16 if device.bfloat16 else torch.float32
+    wanted = []
+    for count, n, k, m in shapes(config):
+        wanted += [(count, n, k, m), (count, n, m, k), (count, k, n, m)]
+    pairs = {}
+    for count, n, k, m in set(wanted):
+        left = torch.randn(count, n, k, dtype=dtype, device=device.name)
+        right = torch.randn(count, k, m, dtype=dtype, device=device.name)
+        pairs[count, n, k, m] = left, right
 
     def run() -> None:
         for key in wanted:
             left, right = pairs[key]
-            torch.bmm(left, right) if len(left) > 1 else torch.mm(left[0], right[0])
-        if device == "cuda":
+            if len(left) > 1:
+                torch.bmm(left, right)
+            else:
+                torch.mm(left[0], right[0])
+        if device.name == "cuda":
             torch.cuda.synchronize()
 
     return run
 
 
-def seconds(*steps: Callable[[], Any], rounds: int, each: int = 3) -> list[float]:
-    """The least seconds of each step, in turns, so that a machine that slows down slows all."""
-    times: list[list[float]] = [[] for _ in steps]
-    for step in steps:
-        for _ in range(min(rounds, 3)):
-            step()
-    for _ in range(rounds):
-        for number, step in enumerate(steps):
-            for _ in range(each):
-                start = time.perf_counter()
-                step()
-                times[number].append(time.perf_counter() - start)
-    return [min(found) for found in times]
+# -------------------------------------------------------------------------------- comparisons
 
 
-def training(config: Config, device: str, rounds: int) -> list[dict[str, Any]]:
-    """Our step against the others', one precision, one optimiser."""
-    bfloat16, size = (
-        choose_device(device).bfloat16,
-        (config.side, config.patch, config.width, config.depth, config.heads),
-    )
-    ours, plain = DiT(*size), PlainDiT(*size)
-    assert count_parameters(ours) == count_parameters(plain)
-    models = {"": (ours, ours), "plain DiT (fused attention, tanh GELU)": (plain, plain)}
+def dit_of_diffusers(config: Config, device: Device) -> tuple[str, nn.Module, Predict] | None:
+    """The DiT of diffusers at our sizes, or None where it is not installed."""
     try:
         import diffusers
-
-        theirs = diffusers.DiTTransformer2DModel(
-            config.heads,
-            config.width // config.heads,
-            3,
-            num_layers=config.depth,
-            sample_size=config.side,
-            patch_size=config.patch,
-            num_embeds_ada_norm=1,
-        )
-        labels, name = (
-            torch.zeros(config.batch, dtype=torch.long, device=device),
-            f"DiTTransformer2DModel of diffusers {diffusers.__version__}",
-        )
-        models[f"{name} ({count_parameters(theirs):,} weights: an embedding a block)"] = (
-            theirs,
-            lambda x, variance: theirs(x, timestep=1000 * variance, class_labels=labels).sample,
-        )
     except ImportError:
-        print(
-            "diffusers is not installed, its row is left out: pip install -r requirements-dev.txt",
-            file=sys.stderr,
-        )
-    steps = [
-        step_of(model, predict, config, device, bfloat16) for model, predict in models.values()
-    ]
-    mine, *others = seconds(*steps, products(config, device, bfloat16), rounds=rounds)
-    case = (
-        f"training step on {device}, {'bfloat16' if bfloat16 else 'float32'}: {count_parameters(ours):,} weights, width {config.width}, depth {config.depth}, "
-        f"patch {config.patch}, side {config.side}, batch {config.batch}"
+        advice = "pip install -r requirements-dev.txt"
+        print(f"diffusers is not installed, its row is left out: {advice}", file=sys.stderr)
+        return None
+    model = diffusers.DiTTransformer2DModel(
+        config.heads,
+        config.width // config.heads,
+        3,
+        num_layers=config.depth,
+        sample_size=config.side,
+        patch_size=config.patch,
+        num_embeds_ada_norm=1,
     )
-    return [
-        row(case, mine, other, its)
-        for other, its in zip([*models, "its matrix products alone"][1:], others, strict=True)
+    labels = torch.zeros(config.batch, dtype=torch.long, device=device.name)
+
+    def predict(images: Tensor, variance: Tensor) -> Tensor:
+        return model(images, timestep=1000 * variance, class_labels=labels).sample
+
+    weights = f"{count_parameters(model):,} weights: one embedding per block"
+    name = f"DiTTransformer2DModel of diffusers {diffusers.__version__} ({weights})"
+    return name, model, predict
+
+
+def compare_training(config: Config, device_name: str, rounds: int) -> list[Comparison]:
+    """Our step against the others', in one precision with one optimiser."""
+    device = choose_device(device_name)
+    sizes = (config.side, config.patch, config.width, config.depth, config.heads)
+    ours, plain = DiT(*sizes), PlainDiT(*sizes)
+    assert count_parameters(ours) == count_parameters(plain)
+    others: list[tuple[str, nn.Module, Predict]] = [
+        ("plain DiT (fused attention, tanh GELU)", plain, plain)
     ]
+    peer = dit_of_diffusers(config, device)
+    if peer is not None:
+        others.append(peer)
 
-
-def sampling(config: Config, rounds: int, count: int = 18, steps: int = 20) -> dict[str, Any]:
-    """DDIM on the CPU by the tuned Transformer, beside the U-Net."""
-    bfloat16, noises = choose_device("cpu").bfloat16, noise_set(0, count, config.side)
-    models = [build(config.denoiser(network)) for network in NETWORKS]
-    found = seconds(
-        *(
-            lambda model=model: sample(model, noises, Sampling("ddim", steps), bfloat16)
-            for model in models
-        ),
+    our_seconds, *other_seconds = seconds(
+        training_step(ours, ours, config, device),
+        *(training_step(model, predict, config, device) for _, model, predict in others),
+        matrix_products(config, device),
         rounds=rounds,
-        each=1,
+        each=EACH,
+        warm_up=min(rounds, WARM_UP),
+        pick=min,
     )
-    return row(
-        f"{count} images, {steps} DDIM steps, side {config.side}, on cpu",
-        found[0],
-        "U-Net",
-        found[1],
+    arithmetic = "bfloat16" if device.bfloat16 else "float32"
+    case = (
+        f"training step on {device.name}, {arithmetic}: {count_parameters(ours):,} weights, "
+        f"width {config.width}, depth {config.depth}, patch {config.patch}, side {config.side}, "
+        f"batch {config.batch}"
     )
+    names = [*(name for name, _, _ in others), "its matrix products alone"]
+    return [
+        Comparison.of(case, our_seconds, name, taken)
+        for name, taken in zip(names, other_seconds, strict=True)
+    ]
 
 
-def matrix_rate(config: Config, rounds: int, edge: int = 8192) -> dict[str, Any]:
-    """A compiled training step on the GPU against the time that its products take at the rate of one large bfloat16 product."""
+def compare_sampling(config: Config, rounds: int, count: int = 18, steps: int = 20) -> Comparison:
+    """DDIM on the CPU by the tuned Transformer, beside the U-Net."""
+    bfloat16 = choose_device("cpu").bfloat16
+    noises = noise_set(0, count, config.side)
+    works = []
+    for network in NETWORKS:
+        model = build(config.denoiser(network))
+        works.append(partial(sample, model, noises, Sampling("ddim", steps), bfloat16))
+    warm_up = min(rounds, WARM_UP)
+    transformer, unet = seconds(*works, rounds=rounds, warm_up=warm_up, pick=min)
+    case = f"{count} images, {steps} DDIM steps, side {config.side}, on cpu"
+    return Comparison.of(case, transformer, "U-Net", unet)
+
+
+def compare_matrix_rate(config: Config, rounds: int, edge: int = 8192) -> Comparison:
+    """A compiled step on the GPU against its products at the rate of one large bfloat16 product."""
     model = DiT(config.side, config.patch, config.width, config.depth, config.heads)
-    step = step_of(model, torch.compile(model), config, "cuda", True)
-    left, right = (torch.randn(edge, edge, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    step = training_step(model, torch.compile(model), config, Device("cuda", True))
+    left = torch.randn(edge, edge, device="cuda", dtype=torch.bfloat16)
+    right = torch.randn(edge, edge, device="cuda", dtype=torch.bfloat16)
 
     def product() -> None:
         torch.mm(left, right)
         torch.cuda.synchronize()
 
-    mine, large = seconds(step, product, rounds=rounds)
+    ours, large = seconds(step, product, rounds=rounds, each=EACH, warm_up=WARM_UP, pick=min)
     rate = 2 * edge**3 / large
-    ideal = sum(6 * many * n * k * m for many, n, k, m in shapes(config)) / rate
+    bound = sum(6 * count * n * k * m for count, n, k, m in shapes(config)) / rate
     case = (
-        f"training step on {torch.cuda.get_device_name()}, bfloat16, compiled, no skips: width {config.width}, side {config.side}, batch {config.batch}: "
-        f"{ideal / mine:.1%} of the matrix rate"
+        f"training step on {torch.cuda.get_device_name()}, bfloat16, compiled, no skips: "
+        f"width {config.width}, side {config.side}, batch {config.batch}: "
+        f"{bound / ours:.1%} of the matrix rate"
     )
-    return row(
-        case,
-        mine,
-        f"its products at {rate / 1e12:.0f} TFLOP/s, the rate of a product of {edge}",
-        ideal,
-    )
+    other = f"its products at {rate / 1e12:.0f} TFLOP/s, the rate of a product of {edge}"
+    return Comparison.of(case, ours, other, bound)
 
 
-def row(case: str, ours: float, other: str, its: float) -> dict[str, Any]:
-    """One line of the result."""
-    return {
-        "case": case,
-        "ours_seconds": round(ours, 5),
-        "other": other,
-        "other_seconds": round(its, 5),
-        "ratio": round(ours / its, 4),
-        "peak_mb": peak_mb(),
-    }
-
-
-def main(
-    changes: dict[str, Any] | None = None, rounds: int = 7, result: Path = RESULT
-) -> list[dict[str, Any]]:
-    """Measures at the defaults of assignment 5 with `changes`, prints the rows and writes them to `result`."""
+def main(config: Config | None = None, rounds: int = 7, result: Path = RESULT) -> list[Comparison]:
+    """Measures at the defaults of assignment 5, or at `config`, and writes the rows to `result`."""
     torch.manual_seed(0)
-    config, cuda = dataclasses.replace(Config(), **(changes or {})), torch.cuda.is_available()
-    rows = [
-        found for device in ("cpu", *["cuda"] * cuda) for found in training(config, device, rounds)
-    ]
-    rows.append(sampling(config, rounds))
-    if cuda:
-        full = dataclasses.replace(config, side=64, width=384)
-        rows += [
-            matrix_rate(dataclasses.replace(full, batch=batch), rounds)
-            for batch in (config.batch, 8 * config.batch)
-        ]
-    for found in rows:
-        print(" | ".join(f"{key} {value}" for key, value in found.items()))
-    machine = {
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": sys.version.split()[0],
-        **versions(),
-    }
-    write_json(result, {"machine": machine, "commit": git_state()["commit"], "rows": rows})
+    config = config or Config()
+    rows = compare_training(config, "cpu", rounds)
+    if torch.cuda.is_available():
+        rows += compare_training(config, "cuda", rounds)
+    rows.append(compare_sampling(config, rounds))
+    if torch.cuda.is_available():
+        for batch in (config.batch, 8 * config.batch):
+            full = dataclasses.replace(config, side=64, width=384, batch=batch)
+            rows.append(compare_matrix_rate(full, rounds))
+    write(result, rows)
     return rows
 
 

@@ -1,14 +1,16 @@
-"""Times the final project: a training step at the published sizes against the published block written plainly, rollouts with and without the
-cache of keys and values, their growth with length, and one simulated trajectory at the data's resolution."""
+"""Times the final project at the published sizes and at ours.
+
+    python benchmarks/sea.py            writes benchmarks/results/sea.json
+
+A training step is compared with the published block written plainly, a rollout with one that
+computes the whole prefix at every step, and a long rollout with short ones.
+"""
 
 from __future__ import annotations
 
-import os
-import sys
-import time
+import dataclasses
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,30 +18,35 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from common.run import git_state, peak_mb, versions, write_json
-from common.weights import parameters
+from benchmarks.measure import RESULTS, Comparison, Work, seconds_in_turns, write
+from common.weights import count_parameters
 from final_project.attention import rotary, rotate
 from final_project.rollout import rollout, teacher_forcing
 from final_project.temporal import Temporal
 from final_project.temporal_config import TemporalConfig
 
-RESULT = Path(__file__).resolve().parent / "results" / "sea.json"
-WIDTH, HEADS, FRAMES, BATCH = 1024, 8, 399, 2
+WIDTH, HEADS, FRAMES, BATCH, STREAMS = 1024, 8, 399, 2, 2
+MLP_RATIO, TIPI_WIDTH, DROPOUT = 8, 8, 0.1
+ALLOWED_SECONDS = 60.0  # for one simulated trajectory
+
+
+# --------------------------------------------------------------- the published block, plainly
 
 
 class PlainNorm(nn.Module):
-    """AdaLN whose conditioner is run at every time step, as the published code does with its tiled parameters."""
+    """AdaLN whose conditioner runs at every step, as in the published code."""
 
     def __init__(self, width: int):
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
         self.conditioner = nn.Sequential(
             nn.Linear(1, 2 * width), nn.SiLU(), nn.Linear(2 * width, 2 * width)
         )
 
     def forward(self, x: Tensor, theta: Tensor) -> Tensor:
-        """x (B, T, D), theta (B, T, 1)."""
-        scale, shift = self.conditioner(theta).chunk(2, dim=2)
+        """x (B, T, D) at parameters theta (B, T, 1)."""
+        scale, shift = self.conditioner(theta).chunk(2, dim=2)  # (B, T, D) each
         return F.layer_norm(x, x.shape[-1:]) * (self.weight + 1 + scale) + self.bias + shift
 
 
@@ -48,80 +55,92 @@ class PlainAttention(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.q = nn.Linear(width, width)
+        self.k = nn.Linear(width, width)
+        self.v = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def heads(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b t (h d) -> b h t d", h=HEADS)
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
-        """(B, T, D) of x reading `source`."""
-        q, k, v = (
-            rearrange(each, "b t (h d) -> b h t d", h=HEADS)
-            for each in (self.q(x), self.k(source), self.v(source))
-        )
+        """(B, T, D) of x reading `source` (B, T, D)."""
+        q, k, v = self.heads(self.q(x)), self.heads(self.k(source)), self.heads(self.v(source))
         turn = rotary(torch.arange(x.shape[1]), q.shape[3])
         scores = rotate(q, turn) @ rotate(k, turn).transpose(2, 3) / q.shape[3] ** 0.5
-        scores = scores.masked_fill(
-            torch.ones(scores.shape[2:], dtype=torch.bool).triu(1), -torch.inf
-        )
+        future = torch.ones(scores.shape[2:], dtype=torch.bool).triu(1)  # (T, T)
+        scores = scores.masked_fill(future, -torch.inf)  # (B, H, T, T)
         return self.out(rearrange(scores.softmax(3) @ v, "b h t d -> b t (h d)"))
 
 
+def two(make: Callable[[], nn.Module]) -> nn.ModuleList:
+    """One module per stream."""
+    return nn.ModuleList(make() for _ in range(STREAMS))
+
+
+def plain_mlp() -> nn.Module:
+    """The MLP of ratio 8."""
+    wide = MLP_RATIO * WIDTH
+    return nn.Sequential(
+        nn.Linear(WIDTH, wide),
+        nn.LayerNorm(wide),
+        nn.GELU(),
+        nn.Linear(wide, WIDTH),
+        nn.Dropout(DROPOUT),
+    )
+
+
 class PlainSEA(nn.Module):
-    """The published cylinder block from its description: two streams, exchange one after the other, TIPI, MLP of ratio 8, projection, norm."""
+    """The published cylinder block from its description.
+
+    Two streams, exchange one after the other, TIPI, MLP of ratio 8, projection, norm.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-
-        def two(make: Callable[[], nn.Module]) -> nn.ModuleList:
-            return nn.ModuleList(make() for _ in range(2))
-
-        def mlp() -> nn.Module:
-            return nn.Sequential(
-                nn.Linear(WIDTH, 8 * WIDTH),
-                nn.LayerNorm(8 * WIDTH),
-                nn.GELU(),
-                nn.Linear(8 * WIDTH, WIDTH),
-                nn.Dropout(0.1),
-            )
-
         low = WIDTH // 2
-        self.norm1, self.norm2, self.last = (two(lambda: PlainNorm(WIDTH)) for _ in range(3))
-        self.attention, self.cross, self.norm_low = (
-            two(lambda: PlainAttention(WIDTH)),
-            two(lambda: PlainAttention(low)),
-            two(lambda: PlainNorm(low)),
+        self.norm1 = two(partial(PlainNorm, WIDTH))
+        self.norm2 = two(partial(PlainNorm, WIDTH))
+        self.last = two(partial(PlainNorm, WIDTH))
+        self.attention = two(partial(PlainAttention, WIDTH))
+        self.cross = two(partial(PlainAttention, low))
+        self.norm_low = two(partial(PlainNorm, low))
+        self.down = two(partial(nn.Linear, WIDTH, low))
+        self.up = two(partial(nn.Linear, low, WIDTH))
+        self.mlp = two(plain_mlp)
+        self.projection = two(partial(nn.Linear, WIDTH, WIDTH))
+        self.tipi = nn.Sequential(
+            nn.Linear(1, TIPI_WIDTH),
+            nn.LayerNorm(TIPI_WIDTH),
+            nn.GELU(),
+            nn.Linear(TIPI_WIDTH, WIDTH),
         )
-        self.down, self.up = two(lambda: nn.Linear(WIDTH, low)), two(lambda: nn.Linear(low, WIDTH))
-        self.mlp, self.projection = two(mlp), two(lambda: nn.Linear(WIDTH, WIDTH))
-        self.tipi = nn.Sequential(nn.Linear(1, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, WIDTH))
+
+    def low(self, i: int, h: list[Tensor], theta: Tensor) -> Tensor:
+        """Stream i at half width, normalised."""
+        return self.norm_low[i](self.down[i](h[i]), theta)
 
     def forward(self, z: Tensor, theta: Tensor) -> Tensor:
-        """z (B, T, 2, D), theta (B, T, 1) -> the next z."""
-        h = list(z.unbind(2))
-        for i in range(2):
+        """z (B, T, 2, D) at theta (B, T, 1) -> the next z."""
+        h = list(z.unbind(2))  # 2 x (B, T, D)
+        for i in range(STREAMS):
             normed = self.norm1[i](h[i], theta)
             h[i] = h[i] + self.attention[i](normed, normed)
-        for i in range(2):
-            mine, other = (self.norm_low[j](self.down[j](h[j]), theta) for j in (i, 1 - i))
+        for i in range(STREAMS):
+            mine, other = self.low(i, h, theta), self.low(1 - i, h, theta)
             h[i] = h[i] + self.up[i](F.gelu(self.cross[i](mine, other)))
-        told = self.tipi(theta)
-        for i in range(2):
-            h[i] = h[i] + told
+        injected = self.tipi(theta)  # (B, T, D)
+        for i in range(STREAMS):
+            h[i] = h[i] + injected
             h[i] = self.projection[i](h[i] + self.mlp[i](self.norm2[i](h[i], theta)))
-        return torch.stack([self.last[i](h[i], theta) for i in range(2)], 2)
+        return torch.stack([self.last[i](h[i], theta) for i in range(STREAMS)], 2)
 
 
-def best(*calls: Callable[[], Any], rounds: int = 3) -> list[float]:
-    """Least seconds of each call, in turns."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(rounds):
-        for number, call in enumerate(calls):
-            start = time.perf_counter()
-            call()
-            times[number].append(time.perf_counter() - start)
-    return [min(found) for found in times]
+# -------------------------------------------------------------------------------- comparisons
 
 
-def stepping(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
-    """One training step."""
+def training_step(model: nn.Module, loss: Callable[[], Tensor]) -> Work:
+    """One step of AdamW down a loss."""
     optimiser = torch.optim.AdamW(model.parameters(), 1e-4, weight_decay=0.0)
 
     def step() -> None:
@@ -132,91 +151,81 @@ def stepping(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]
     return step
 
 
-def rows_of(
-    width: int = WIDTH, frames: int = FRAMES, simulated: bool = True
-) -> list[dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """A model and what its rollouts start from: latents (N, G, L) and parameters (N, K)."""
+
+    name: str
+    model: Temporal
+    z: Tensor
+    theta: Tensor
+
+    def rollout(self, steps: int, cached: bool = True) -> Tensor:
+        return rollout(self.model, self.z, self.theta, steps, cached=cached)
+
+
+def compare_training(width: int, frames: int) -> tuple[Comparison, Start]:
+    """A training step at the published sizes, and that model's start for rollouts."""
+    z = torch.randn(BATCH, frames + 1, STREAMS, width)
+    theta = torch.rand(BATCH, 1)
+    published = Temporal(TemporalConfig.published(), STREAMS, width, 1)
+    plain = PlainSEA()
+    tiled = theta[:, None].expand(-1, frames, -1)  # (B, T, 1)
+    ours, other = seconds_in_turns(
+        training_step(published, lambda: teacher_forcing(published, z, theta)),
+        training_step(plain, lambda: F.mse_loss(plain(z[:, :-1], tiled), z[:, 1:])),
+        rounds=3,
+        pick=min,
+    )
+    weights = f"{count_parameters(published):,} weights; plain: {count_parameters(plain):,}"
+    case = f"training step, published sizes, {BATCH} x {frames} frames ({weights})"
+    row = Comparison.of(case, ours, "the published block, written plainly", other)
+    return row, Start("published sizes", published, z[:1, 0], theta[:1])
+
+
+def compare_rollout(start: Start, steps: int = 400) -> Comparison:
+    """A rollout with the cache of keys and values, and without."""
+    cached, whole = seconds_in_turns(
+        partial(start.rollout, steps), partial(start.rollout, steps, cached=False), rounds=1
+    )
+    other = "the prefix computed again at every step"
+    return Comparison.of(f"rollout of {steps} steps, {start.name}", cached, other, whole)
+
+
+def compare_lengths(start: Start) -> Comparison:
+    """A long rollout with four short ones: 1.0 is linear in length."""
+    short, _, long = seconds_in_turns(
+        *(partial(start.rollout, steps) for steps in (200, 400, 800)), rounds=3, pick=min
+    )
+    other = "four rollouts of 200 (1.0: linear in length)"
+    return Comparison.of(f"rollout of 800 steps, {start.name}", long, other, 4 * short)
+
+
+def simulated_trajectory() -> Comparison:
+    """One cylinder trajectory at the resolution of the data."""
+    from final_project.solver import cylinder
+
+    settings = cylinder.Settings()
+    parameters = np.array([100.0, 0.0, 0.05, 0.0])
+    (seconds,) = seconds_in_turns(lambda: cylinder.simulate(parameters, settings), rounds=1)
+    case = f"one cylinder trajectory at data resolution, {settings.frames} frames"
+    other = f"{ALLOWED_SECONDS:.0f} s allowed"
+    return Comparison.of(case, seconds, other, ALLOWED_SECONDS)
+
+
+def rows_of(width: int = WIDTH, frames: int = FRAMES, simulated: bool = True) -> list[Comparison]:
     """Every row of the table."""
     torch.manual_seed(0)
-    z, theta = torch.randn(BATCH, frames + 1, 2, width), torch.rand(BATCH, 1)
-    published, plain = Temporal(TemporalConfig.published(), 2, width, 1), PlainSEA()
-    tiled = theta[:, None].expand(-1, frames, -1)
-    ours, other = best(
-        stepping(published, lambda: teacher_forcing(published, z, theta)),
-        stepping(plain, lambda: F.mse_loss(plain(z[:, :-1], tiled), z[:, 1:])),
-    )
-    case = f"training step, published sizes, {BATCH} x {frames} frames ({parameters(published):,} weights; plain: {parameters(plain):,})"
-    rows = [
-        {
-            "case": case,
-            "ours_seconds": ours,
-            "other": "the published block, written plainly",
-            "other_seconds": other,
-        }
-    ]
-    small = Temporal(TemporalConfig(width=128, window=64), 2, 512, 3)
-    start, three = torch.randn(1, 2, 512), torch.rand(1, 3)
-    cases = (
-        ("published sizes", published, z[:1, 0], theta[:1]),
-        ("ours", small, start, three),
-        ("ours, 8 trajectories", small, start.repeat(8, 1, 1), three.repeat(8, 1)),
-    )
-    for name, model, first, told in cases:
-        cached, whole = best(
-            lambda m=model, f=first, t=told: rollout(m, f, t, 400),
-            lambda m=model, f=first, t=told: rollout(m, f, t, 400, cached=False),
-            rounds=1,
-        )
-        rows.append(
-            {
-                "case": f"rollout of 400 steps, {name}",
-                "ours_seconds": cached,
-                "other": "the prefix computed again at every step",
-                "other_seconds": whole,
-            }
-        )
-    lengths = best(
-        *(lambda steps=steps: rollout(small, start, three, steps) for steps in (200, 400, 800))
-    )
-    rows.append(
-        {
-            "case": "rollout of 800 steps, ours",
-            "ours_seconds": lengths[2],
-            "other": "four rollouts of 200 (1.0: linear in length)",
-            "other_seconds": 4 * lengths[0],
-        }
-    )
+    training, published = compare_training(width, frames)
+    small = Temporal(TemporalConfig(width=128, window=64), STREAMS, 512, 3)
+    ours = Start("ours", small, torch.randn(1, STREAMS, 512), torch.rand(1, 3))
+    eight = Start("ours, 8 trajectories", small, ours.z.repeat(8, 1, 1), ours.theta.repeat(8, 1))
+    rows = [training, *(compare_rollout(start) for start in (published, ours, eight))]
+    rows.append(compare_lengths(ours))
     if simulated:
-        from final_project.solver import cylinder
-
-        settings = cylinder.Settings()
-        began = time.perf_counter()
-        cylinder.simulate(np.array([100.0, 0.0, 0.05, 0.0]), settings)
-        spent = time.perf_counter() - began
-        rows.append(
-            {
-                "case": f"one cylinder trajectory at data resolution, {settings.frames} frames",
-                "ours_seconds": spent,
-                "other": "60 s allowed",
-                "other_seconds": 60.0,
-            }
-        )
+        rows.append(simulated_trajectory())
     return rows
 
 
-def main() -> None:
-    rows = rows_of()
-    for row in rows:
-        row |= {"ratio": round(row["ours_seconds"] / row["other_seconds"], 4), "peak_mb": peak_mb()}
-        row |= {key: round(row[key], 4) for key in ("ours_seconds", "other_seconds")}
-        print(" | ".join(f"{key} {value}" for key, value in row.items()))
-    machine = {
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": sys.version.split()[0],
-        **versions(),
-    }
-    write_json(RESULT, {"machine": machine, "commit": git_state()["commit"], "rows": rows})
-
-
 if __name__ == "__main__":
-    main()
+    write(RESULTS / "sea.json", rows_of())

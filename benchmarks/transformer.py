@@ -1,14 +1,15 @@
-"""Times assignment 3's training step against a plain torch twin, Keras' own layers and fit, and its matrix products alone; and
-assignment 4's LoRA step and optimiser memory against full fine-tuning."""
+"""Times a training step of assignment 3, and LoRA of assignment 4 against full fine-tuning.
+
+    python benchmarks/transformer.py            writes benchmarks/results/transformer.json
+
+Assignment 3's step is compared with a torch twin, with Keras' own layers and model.fit, and with
+the matrix products alone. Ours skips the last block's positions that the head does not read;
+the twin and the products compute them.
+"""
 
 from __future__ import annotations
 
-import os
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +18,16 @@ from torch import Tensor, nn
 from assignment3.backend import keras, layers, tf
 from assignment3.model import course_transformer
 from assignment4.lora import LoRA
-from common.run import git_state, peak_mb, versions, write_json
+from benchmarks.measure import RESULTS, Comparison, Work, seconds_in_turns, write
 
-RESULT = Path(__file__).resolve().parent / "results" / "transformer.json"
 BATCH, CONTEXT, SERIES, HORIZON, WIDTH, HEADS, KEY, BLOCKS = 32, 96, 7, 5, 64, 8, 64, 4
+WEIGHTS = 549_319
+RANKS = (2, 7)  # the head is 7 wide
+FIT_BATCHES = 8  # in one call of model.fit
+ROUNDS, EACH, WARM_UP = 5, 8, 3
 
 
-def step_of(
+def our_step(
     model: keras.Model, x: np.ndarray, y: np.ndarray
 ) -> tuple[Callable[[], float], keras.Optimizer]:
     """One training step of a Keras model in this repository's loop, and its optimiser."""
@@ -43,16 +47,14 @@ def step_of(
 
 
 def plain_keras() -> keras.Model:
-    """The same network from Keras' MultiHeadAttention, every position of every block computed, compiled for fit."""
+    """The same network from Keras' MultiHeadAttention, every position computed, for model.fit."""
     inputs = keras.Input((CONTEXT, SERIES))
     tokens = layers.Dense(WIDTH)(inputs)
     for _ in range(BLOCKS):
-        tokens = layers.LayerNormalization()(
-            layers.Add()([tokens, layers.MultiHeadAttention(HEADS, KEY)(tokens, tokens)])
-        )
-        tokens = layers.LayerNormalization()(
-            layers.Add()([tokens, layers.Dense(WIDTH, "relu")(tokens)])
-        )
+        attended = layers.MultiHeadAttention(HEADS, KEY)(tokens, tokens)
+        tokens = layers.LayerNormalization()(layers.Add()([tokens, attended]))
+        forward = layers.Dense(WIDTH, "relu")(tokens)
+        tokens = layers.LayerNormalization()(layers.Add()([tokens, forward]))
     model = keras.Model(inputs, layers.Dense(SERIES)(tokens[:, -HORIZON:]))
     model.compile(keras.optimizers.AdamW(1e-3, global_clipnorm=1.0), "mse")
     return model
@@ -61,37 +63,35 @@ def plain_keras() -> keras.Model:
 class Block(nn.Module):
     """One encoder block as a torch user writes it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.query, self.key, self.value = (nn.Linear(WIDTH, HEADS * KEY) for _ in range(3))
-        self.out, self.forward_part = nn.Linear(HEADS * KEY, WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.first, self.second = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.query = nn.Linear(WIDTH, HEADS * KEY)
+        self.key = nn.Linear(WIDTH, HEADS * KEY)
+        self.value = nn.Linear(WIDTH, HEADS * KEY)
+        self.out = nn.Linear(HEADS * KEY, WIDTH)
+        self.feed_forward = nn.Linear(WIDTH, WIDTH)
+        self.first = nn.LayerNorm(WIDTH)
+        self.second = nn.LayerNorm(WIDTH)
+
+    def heads(self, projected: Tensor) -> Tensor:
+        return projected.unflatten(-1, (HEADS, KEY)).transpose(1, 2)  # (B, H, T, K)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        query, key, value = (
-            part(tokens).unflatten(-1, (HEADS, KEY)).transpose(1, 2)
-            for part in (self.query, self.key, self.value)
-        )
-        attended = (
-            nn.functional.scaled_dot_product_attention(query, key, value)
-            .transpose(1, 2)
-            .flatten(-2)
-        )
+        query, key = self.heads(self.query(tokens)), self.heads(self.key(tokens))
+        value = self.heads(self.value(tokens))
+        attended = nn.functional.scaled_dot_product_attention(query, key, value)
+        attended = attended.transpose(1, 2).flatten(-2)  # (B, T, H K)
         tokens = self.first(tokens + self.out(attended))
-        return self.second(tokens + self.forward_part(tokens).relu())
+        return self.second(tokens + self.feed_forward(tokens).relu())
 
 
-def torch_step(x: np.ndarray, y: np.ndarray) -> Callable[[], float]:
+def torch_step(x: np.ndarray, y: np.ndarray) -> Work:
     """One training step of the torch twin."""
-    model = nn.Sequential(
-        nn.Linear(SERIES, WIDTH), *(Block() for _ in range(BLOCKS)), nn.Linear(WIDTH, SERIES)
-    )
-    assert sum(parameter.numel() for parameter in model.parameters()) == 549_319
-    optimiser, inputs, truth = (
-        torch.optim.AdamW(model.parameters(), 1e-3),
-        torch.from_numpy(x),
-        torch.from_numpy(y),
-    )
+    blocks = [Block() for _ in range(BLOCKS)]
+    model = nn.Sequential(nn.Linear(SERIES, WIDTH), *blocks, nn.Linear(WIDTH, SERIES))
+    assert sum(parameter.numel() for parameter in model.parameters()) == WEIGHTS
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
+    inputs, truth = torch.from_numpy(x), torch.from_numpy(y)
 
     def step() -> float:
         loss = nn.functional.mse_loss(model(inputs)[:, -HORIZON:], truth)
@@ -104,26 +104,22 @@ def torch_step(x: np.ndarray, y: np.ndarray) -> Callable[[], float]:
     return step
 
 
-def floor() -> Callable[[], None]:
-    """The matrix products of one step of the plain network, forward and twice backward, and nothing else."""
-    tokens = BATCH * CONTEXT
-    flat = [(tokens, SERIES, WIDTH), (HORIZON * BATCH, WIDTH, SERIES)]
-    flat += BLOCKS * [
-        *3 * [(tokens, WIDTH, HEADS * KEY)],
-        (tokens, HEADS * KEY, WIDTH),
-        (tokens, WIDTH, WIDTH),
+def matrix_products() -> Work:
+    """The matrix products of one step of the plain network, forward and twice backward."""
+    tokens, heads = BATCH * CONTEXT, BATCH * HEADS
+    projections = 3 * [(1, tokens, WIDTH, HEADS * KEY)]
+    block = [
+        *projections,
+        (1, tokens, HEADS * KEY, WIDTH),
+        (1, tokens, WIDTH, WIDTH),
+        (heads, CONTEXT, KEY, CONTEXT),
+        (heads, CONTEXT, CONTEXT, KEY),
     ]
-    pairs = [
-        (torch.randn(a, b), torch.randn(b, c))
-        for n, k, m in flat
-        for a, b, c in ((n, k, m), (n, m, k), (k, n, m))
-    ]
-    heads = BATCH * HEADS
-    for n, k, m in BLOCKS * [(CONTEXT, KEY, CONTEXT), (CONTEXT, CONTEXT, KEY)]:
-        pairs += [
-            (torch.randn(heads, a, b), torch.randn(heads, b, c))
-            for a, b, c in ((n, k, m), (n, m, k), (k, n, m))
-        ]
+    ends = [(1, tokens, SERIES, WIDTH), (1, HORIZON * BATCH, WIDTH, SERIES)]
+    pairs = []
+    for count, n, k, m in ends + BLOCKS * block:
+        for a, b, c in ((n, k, m), (n, m, k), (k, n, m)):
+            pairs.append((torch.randn(count, a, b), torch.randn(count, b, c)))
 
     def products() -> None:
         for left, right in pairs:
@@ -132,97 +128,68 @@ def floor() -> Callable[[], None]:
     return products
 
 
-def seconds(*steps: Callable[[], Any], rounds: int = 5, each: int = 8) -> list[float]:
-    """Median seconds of each step, in turns, so that a machine that slows down slows all."""
-    times: list[list[float]] = [[] for _ in steps]
-    for step in steps:
-        for _ in range(3):
-            step()
-    for _ in range(rounds):
-        for number, step in enumerate(steps):
-            for _ in range(each):
-                start = time.perf_counter()
-                step()
-                times[number].append(time.perf_counter() - start)
-    return [float(np.median(found)) for found in times]
-
-
 def bytes_of(optimiser: keras.Optimizer) -> int:
-    """What an optimiser keeps beside the weights."""
+    """What an optimiser stores beside the weights."""
     return sum(int(np.prod(variable.shape)) * 4 for variable in optimiser.variables)
 
 
-def main() -> None:
-    rng = np.random.default_rng(0)
-    x, y = (
-        rng.standard_normal((BATCH, CONTEXT, SERIES), np.float32),
-        rng.standard_normal((BATCH, HORIZON, SERIES), np.float32),
+def compare_steps(x: np.ndarray, y: np.ndarray) -> list[Comparison]:
+    """Our training step, the others' and the products."""
+    model = course_transformer(SERIES, CONTEXT, HORIZON, BLOCKS)
+    plain = plain_keras()
+    assert model.count_params() == plain.count_params() == WEIGHTS
+    step, _ = our_step(model, x, y)
+    many_x, many_y = np.repeat(x, FIT_BATCHES, 0), np.repeat(y, FIT_BATCHES, 0)
+    ours, twin, products, fit = seconds_in_turns(
+        step,
+        torch_step(x, y),
+        matrix_products(),
+        lambda: plain.fit(many_x, many_y, batch_size=BATCH, verbose=0),
+        rounds=ROUNDS,
+        each=EACH,
+        warm_up=WARM_UP,
     )
-    keras.utils.set_random_seed(0)
-    torch.manual_seed(0)
-    model, plain = course_transformer(SERIES, CONTEXT, HORIZON, BLOCKS), plain_keras()
-    assert model.count_params() == plain.count_params() == 549_319
-    ours, _ = step_of(model, x, y)
-    many = np.repeat(x, 8, 0), np.repeat(y, 8, 0)  # eight batches a call of fit
-    mine, twin, products, eight = seconds(
-        ours, torch_step(x, y), floor(), lambda: plain.fit(*many, batch_size=BATCH, verbose=0)
-    )
-    case = f"training step, {model.count_params():,} weights, batch {BATCH}, context {CONTEXT}"
-    rows = [
-        {
-            "case": case,
-            "ours_seconds": mine,
-            "other": other,
-            "other_seconds": its,
-            "ratio": mine / its,
-            "peak_mb": peak_mb(),
-        }
-        for other, its in (
-            ("torch twin", twin),
-            ("Keras' own layers, model.fit", eight / 8),
-            ("its matrix products alone (torch)", products),
-        )
+    case = f"training step, {WEIGHTS:,} weights, batch {BATCH}, context {CONTEXT}"
+    return [
+        Comparison.of(case, ours, "torch twin", twin),
+        Comparison.of(case, ours, "Keras' own layers, model.fit", fit / FIT_BATCHES),
+        Comparison.of(case, ours, "its matrix products alone (torch)", products),
     ]
-    full, of_full = step_of(course_transformer(SERIES, CONTEXT, HORIZON, BLOCKS), x, y)
+
+
+def compare_lora(x: np.ndarray, y: np.ndarray) -> list[Comparison]:
+    """LoRA's training step and the memory of its optimiser, against full fine-tuning."""
+    full, full_optimiser = our_step(course_transformer(SERIES, CONTEXT, HORIZON, BLOCKS), x, y)
+    full_bytes = bytes_of(full_optimiser)
     base = course_transformer(SERIES, CONTEXT, HORIZON, BLOCKS)
-    for rank in (2, 7):  # the head is 7 wide
+    rows = []
+    for rank in RANKS:
         lora = LoRA(base)
         lora.add("one", rank)
-        adapted, of_lora = step_of(base, x, y)
-        mine, its = seconds(adapted, full)
-        case = f"LoRA, rank {rank}, every affine map, {lora.count():,} weights: training step"
+        adapted, optimiser = our_step(base, x, y)
+        ours, other = seconds_in_turns(adapted, full, rounds=ROUNDS, each=EACH, warm_up=WARM_UP)
+        weights = f"LoRA, rank {rank}, every affine map, {lora.count():,} weights"
+        rows.append(Comparison.of(f"{weights}: training step", ours, "full fine-tuning", other))
+        stored = bytes_of(optimiser)
         rows.append(
-            {
-                "case": case,
-                "ours_seconds": mine,
-                "other": "full fine-tuning",
-                "other_seconds": its,
-                "ratio": mine / its,
-                "peak_mb": peak_mb(),
-            }
-        )
-        rows.append(
-            {
-                "case": f"LoRA, rank {rank}: bytes that the optimiser keeps ({bytes_of(of_lora):,})",
-                "ours_seconds": None,
-                "other": f"full fine-tuning ({bytes_of(of_full):,})",
-                "other_seconds": None,
-                "ratio": bytes_of(of_lora) / bytes_of(of_full),
-                "peak_mb": None,
-            }
+            Comparison(
+                case=f"LoRA, rank {rank}: bytes that the optimiser stores ({stored:,})",
+                other=f"full fine-tuning ({full_bytes:,})",
+                ratio=round(stored / full_bytes, 4),
+            )
         )
         lora.detach()
-    for row in rows:
-        for key in ("ours_seconds", "other_seconds", "ratio"):
-            row[key] = None if row[key] is None else round(row[key], 4)
-        print(" | ".join(f"{key} {value}" for key, value in row.items() if value is not None))
-    machine = {
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": sys.version.split()[0],
-        **versions(),
-    }
-    write_json(RESULT, {"machine": machine, "commit": git_state()["commit"], "rows": rows})
+    return rows
+
+
+def main() -> None:
+    """Measures and writes results/transformer.json."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((BATCH, CONTEXT, SERIES), np.float32)
+    y = rng.standard_normal((BATCH, HORIZON, SERIES), np.float32)
+    keras.utils.set_random_seed(0)
+    torch.manual_seed(0)
+    write(RESULTS / "transformer.json", [*compare_steps(x, y), *compare_lora(x, y)])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import table
 from common.cli import parse
 from tests.conftest import ROOT
 
@@ -88,11 +89,8 @@ def test_a_command_that_is_shown_can_be_given(file, command):
 
 
 def test_the_benchmarks_table_is_fresh():
-    spec = importlib.util.spec_from_file_location("table", ROOT / "benchmarks" / "table.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = module.BLOCK.search((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert found[0] == found[1] + module.table() + found[2], "run `python benchmarks/table.py`"
-    assert (ROOT / "benchmarks" / "results" / "table.md").read_text(
-        encoding="utf-8"
-    ) == module.table()
+    text = table.README.read_text(encoding="utf-8")
+    block = table.BLOCK.search(text)
+    assert block[0] == block[1] + table.table() + block[2], "run `python benchmarks/table.py`"
+    written = (table.HERE / "results" / "table.md").read_text(encoding="utf-8")
+    assert written == table.table()
