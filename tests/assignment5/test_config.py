@@ -133,7 +133,7 @@ def test_the_edges_of_the_ranges_are_allowed():
 
 
 def test_options_that_contradict_each_other_are_refused():
-    with pytest.raises(InputError, match="--min-signal 0.96: allowed is less than --max-signal"):
+    with pytest.raises(InputError, match=r"--min-signal 0.96: allowed is less than --max-signal"):
         Config(min_signal=0.96)
     with pytest.raises(InputError, match="--recipes: at least one"):
         Config(recipes=())

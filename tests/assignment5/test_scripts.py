@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from assignment5 import ablate, evaluate, predict
 from assignment5.ablation import AblateConfig
 from assignment5.config import Config, EvaluateConfig, PredictConfig
-from assignment5.denoiser import load_denoiser
+from assignment5.denoiser import Trained, load_denoiser
 from assignment5.train import main
 from common.cli import InputError
 from common.weights import read_model, save_model
@@ -128,7 +128,7 @@ def test_the_ablation_scores_its_rows_on_validation_and_writes_after_each(tmp_pa
     words = (*SMOKE, "--out", folder, "--samples", "6", "--seeds", "1", "--rows", *names)
     train = ablate.train
 
-    def train_one(job, run, parts, device):
+    def train_one(job, run, parts, device) -> Trained:
         if job.name == names[1]:
             raise KeyboardInterrupt
         return train(job, run, parts, device)

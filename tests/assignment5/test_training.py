@@ -18,12 +18,11 @@ from safetensors.torch import load_file
 from assignment5 import data
 from assignment5.denoiser import build
 from assignment5.diffusion import Diffusion
-from assignment5.feature_net import to_float
 from assignment5.memory import backward_in_parts, largest_part
-from assignment5.synthetic import draw_flowers
 from assignment5.train import learning_rate, update_average
 from common.cli import InputError, Interrupted
-from common.world import World
+from common.world import ALONE, World
+from tests.assignment5 import gradients
 from tests.assignment5.helpers import TINY, same_weights, train_tiny
 from tests.conftest import ROOT
 
@@ -87,46 +86,25 @@ def test_accumulated_parts_train_the_same_network(tmp_path):
 
 
 def test_two_processes_have_the_gradients_of_one(tmp_path):
-    """The script is this file: see `main` at its end."""
-    for processes in (1, 2):
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc_per_node={processes}",
-            __file__,
-            str(tmp_path / str(processes)),
-        ]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        process = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, check=False, env=environment
-        )
-        assert process.returncode == 0, process.stderr
-    one, two = load_file(tmp_path / "1"), load_file(tmp_path / "2")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        gradients.__file__,
+        str(tmp_path / "two"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
+    assert process.returncode == 0, process.stderr
+    two = load_file(tmp_path / "two")
+    one = gradients.gradients(ALONE)
+    assert one.keys() == two.keys()
     assert all(torch.allclose(one[name], two[name], rtol=1e-4, atol=1e-7) for name in one)
     assert sum(float(value.abs().sum()) for value in one.values()) > 0
-
-
-def write_gradients(path):
-    """Writes the gradients of the first step of TINY, computed by this process and its peers."""
-    from safetensors.torch import save_file
-
-    world = World.join("cpu")
-    torch.manual_seed(0)
-    model = build(TINY.denoiser("Transformer"))
-    learner = torch.nn.parallel.DistributedDataParallel(model) if world.size > 1 else model
-    pixels = torch.from_numpy(draw_flowers(40, TINY.side, 0)[0])
-
-    def objective(draws):
-        images = to_float(pixels[draws.rows])
-        return learner(images, draws.noises, draws.times, "mse").mean() / 2
-
-    draws = data.draw(TINY, 0, 40, "cpu")
-    backward_in_parts(learner, objective, draws, world.share(TINY.batch, 2))
-    if world.rank == 0:
-        save_file({name: value.grad for name, value in model.named_parameters()}, path)
-    world.leave()
 
 
 # ----------------------------------------------------------------------------------------- memory
@@ -183,7 +161,3 @@ def test_a_training_continues_from_its_checkpoint_as_if_unbroken(tmp_path, monke
     resumed = train_tiny(dataclasses.replace(longer, resume=True), tmp_path / "cut").weights
     assert steps == list(range(10, 20))
     assert same_weights(whole, resumed)
-
-
-if __name__ == "__main__":
-    write_gradients(sys.argv[1])
