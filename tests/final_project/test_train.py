@@ -1,0 +1,189 @@
+"""The real entry points on a small flow of waves: training, evaluation, prediction, refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from final_project import evaluate, predict, train
+from final_project.config import Config, EvaluateConfig, PredictConfig
+from final_project.data import load_flow, write_flow
+from tests.conftest import assert_refused, assert_same_after_interruption, run_main
+from tests.final_project.waves import waves
+
+SHORT = ("--preset", "smoke", "--models", "SEA", "--baselines", "persistence")
+
+
+@pytest.fixture(scope="session")
+def wave_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("flow") / "waves.h5"
+    write_flow(path, waves())
+    return path
+
+
+@pytest.fixture(scope="session")
+def wave_run(wave_file, tmp_path_factory) -> Path:
+    """The folder of one unbroken smoke run on waves."""
+    folder = tmp_path_factory.mktemp("smoke") / "run"
+    run_main(train.main, Config, "--preset", "smoke", "--data", wave_file, "--out", folder)
+    return folder
+
+
+def test_a_run_leaves_everything_that_the_readme_promises(wave_run):
+    files = (
+        "run.json metrics.csv metrics.json report.pdf model.safetensors mesh.npz pictures.npz "
+        "errors.npz fields.png rollout.gif error_by_time.png probe.png models.png attention.png "
+        "learning_curves.png"
+    )
+    for name in files.split():
+        assert (wave_run / name).stat().st_size > 0, name
+    assert json.loads((wave_run / "run.json").read_text())["status"] == "finished"
+
+    table = pd.DataFrame(json.loads((wave_run / "metrics.json").read_text())["rows"])
+    assert table.value.notna().all()
+    pooled = table.series.isna() & table.horizon.isna()
+    whole = table[(table.metric == "relative_l2_squared") & pooled]
+    assert set(whole.variant) == {"interpolation", "gap", "extrapolation", "longer"}
+    assert {*Config().models, *Config().baselines, "autoencoder"} <= set(whole.model)
+    assert {"exchange_ratio", "exchange_ratio_low", "exchange_ratio_high"} <= set(table.metric)
+
+
+@pytest.fixture(scope="session")
+def short_run(wave_file, tmp_path_factory) -> Path:
+    """The folder of one unbroken run of a single model."""
+    folder = tmp_path_factory.mktemp("short") / "run"
+    run_main(train.main, Config, *SHORT, "--data", wave_file, "--out", folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "checkpoint",
+    ["autoencoder error, own", "rollout error, SEA, seed 0", "done-scores SEA, seed 0"],
+)
+def test_an_interrupted_run_gives_the_same_metrics(wave_file, short_run, tmp_path, checkpoint):
+    words = [*SHORT, "--data", wave_file]
+    folder = tmp_path / "run"
+    assert_same_after_interruption(short_run, train.main, Config, words, checkpoint, folder)
+
+
+def test_the_first_stage_can_be_trained_alone(wave_file, tmp_path):
+    words = [*SHORT, "--data", wave_file, "--stage", "autoencoder", "--out", tmp_path / "run"]
+    results = run_main(train.main, Config, *words)
+    assert {row["model"] for row in results["rows"]} == {"autoencoder"}
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_evaluate_scores_other_trajectories_from_any_frame(wave_run, wave_file, tmp_path):
+    out = tmp_path / "scores.json"
+    words = ["--run", wave_run, "--data", wave_file, "--start", 5, "--steps", 10, "--out", out]
+    run_main(evaluate.main, EvaluateConfig, *words)
+    scores = json.loads(out.read_text())
+    assert scores["run"]["trajectories"] == 16
+
+    table = pd.DataFrame(scores["rows"]).set_index(["model", "series", "metric"]).sort_index()
+    rows = table.loc[("persistence", "v", "relative_l2_squared")]
+    value = rows[rows.horizon.isna()].value.item()
+    v = waves().fields[..., 1].astype(np.float64)
+    error = ((v[:, 5:6] - v[:, 6:16]) ** 2).sum(2) / ((v[:, 6:16] ** 2).sum(2) + 1e-8)
+    assert value == pytest.approx(error.mean(), rel=1e-5)
+
+
+def test_evaluate_repeats_the_scores_of_the_runs_own_test_trajectories(
+    wave_run, wave_file, tmp_path, monkeypatch
+):
+    def error(rows: list) -> float:
+        """SEA's squared relative L2 over the trained horizon."""
+        table = pd.DataFrame(rows)
+        table = table[table.series.isna() & table.horizon.isna()]
+        table = table.set_index(["model", "variant", "metric"])
+        return table.value["SEA", "interpolation", "relative_l2_squared"]
+
+    out = tmp_path / "scores.json"
+    monkeypatch.setattr(evaluate, "data_folder", lambda: wave_file.parent)
+    run_main(evaluate.main, EvaluateConfig, "--run", wave_run, "--steps", 19, "--out", out)
+    trained = error(json.loads((wave_run / "metrics.json").read_text())["rows"])
+    repeated = error(json.loads(out.read_text())["rows"])
+    assert repeated == pytest.approx(trained, rel=0.02)  # the model file holds float16
+
+
+def test_predict_continues_from_a_single_frame(wave_run, tmp_path):
+    flow = waves()
+    state = dataclasses.replace(
+        flow, fields=flow.fields[:1, 3:4], parameters=flow.parameters[:1], time=flow.time[3:4]
+    )
+    path = tmp_path / "state.npz"
+    write_flow(path, state)
+    out = tmp_path / "out"
+    words = ["--run", wave_run, "--data", path, "--steps", 7, "--out", out]
+    run_main(predict.main, PredictConfig, *words)
+    rollout = load_flow(out / "rollout.h5")
+    assert rollout.fields.shape == (1, 8, 204, 3)
+    np.testing.assert_array_equal(rollout.fields[0, 0], state.fields[0, 0])
+    np.testing.assert_allclose(np.diff(rollout.time), 0.05)
+    assert len(list(out.glob("*.vtu"))) == 8
+    assert (out / "rollout.gif").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("script", "config", "words", "message"),
+    [
+        (train, Config, "--data nowhere.h5", "nowhere.h5"),
+        (train, Config, "--source file --data flow.h5 --models SAE", "SAE"),
+        (train, Config, "--preset smoke --data flow.h5 --groups u,w;p", "w"),
+        (train, Config, "--preset smoke --data flow.h5 --heads 3", "heads"),
+        (train, Config, "--preset smoke --data flow.h5 --boxes 0 4", "--boxes 0"),
+        (train, Config, "--preset smoke --data flow.h5 --seeds 0", "--seeds 0"),
+        (train, Config, "--preset smoke --data flow.h5 --autoencoder-width 18", "multiples"),
+        (evaluate, EvaluateConfig, "--run nowhere", "nowhere"),
+        (evaluate, EvaluateConfig, "--start -1", "--start -1"),
+        (predict, PredictConfig, "--run nowhere", "--data"),
+        (predict, PredictConfig, "--run nowhere --data flow.h5 --steps 0", "--steps 0"),
+        (predict, PredictConfig, "--run nowhere --data flow.h5", "nowhere"),
+    ],
+)
+def test_a_users_mistake_is_refused(wave_file, tmp_path, script, config, words, message):
+    (tmp_path / "flow.h5").write_bytes(wave_file.read_bytes())
+    assert_refused(script.main, config, words.split(), message, tmp_path)
+
+
+def test_another_mesh_other_fields_and_a_broken_file_are_refused(wave_run, tmp_path):
+    def refused(run: Path | str, data: str, message: str) -> None:
+        words = ["--run", run, "--data", data]
+        assert_refused(predict.main, PredictConfig, words, message, tmp_path)
+
+    write_flow(tmp_path / "other.h5", waves(nodes=150))
+    refused(wave_run, "other.h5", "another mesh")
+    write_flow(tmp_path / "renamed.h5", dataclasses.replace(waves(), field_names=("u", "v", "T")))
+    refused(wave_run, "renamed.h5", "trained on fields u, v, p")
+
+    (tmp_path / "run").mkdir()
+    for name in ("run.json", "metrics.json", "mesh.npz"):
+        (tmp_path / "run" / name).write_bytes((wave_run / name).read_bytes())
+    model = (wave_run / "model.safetensors").read_bytes()
+    (tmp_path / "run" / "model.safetensors").write_bytes(model[:5000])
+    refused("run", "renamed.h5", "not a whole model file")
+
+
+def test_one_field_runs_without_exchange_and_a_constant_parameter_divides_nothing_by_zero(
+    tmp_path, capsys
+):
+    flow = waves(trajectories=6)
+    flow = dataclasses.replace(
+        flow,
+        fields=flow.fields[..., :1],
+        field_names=("u",),
+        parameters=np.ones((6, 1)),
+        parameter_names=("Re",),
+    )
+    write_flow(tmp_path / "one.h5", flow)
+    folder = tmp_path / "run"
+    words = [*SHORT, "--data", tmp_path / "one.h5", "--out", folder]
+    run_main(train.main, Config, *words)
+    assert "no exchange" in capsys.readouterr().err
+    record = json.loads((folder / "run.json").read_text())
+    assert record["notes"]["exchange"] == "off: one field group"
