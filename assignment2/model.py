@@ -25,7 +25,7 @@ from common.forecasting.ensemble import ModelGroup
 from common.forecasting.metrics import LEVELS
 from common.forecasting.windows import Windows, calendar, ewma_matrices, steps_ahead
 
-State: TypeAlias = tuple[Tensor, Tensor]  # of an LSTM: hidden and cell, (1, B, U) each
+LSTMState: TypeAlias = tuple[Tensor, Tensor]  # of an LSTM: hidden and cell, (1, B, U) each
 Feed: TypeAlias = Callable[[Tensor, int], Tensor]  # (output (B, O), step) to the input (B, I)
 
 CALENDAR = 6  # columns of `calendar`
@@ -60,11 +60,13 @@ class Seq2Seq(nn.Module):
         """How many weights are trained."""
         return sum(weight.numel() for weight in self.parameters() if weight.requires_grad)
 
-    def encode(self, context: Tensor) -> tuple[Tensor, State]:
+    def encode(self, context: Tensor) -> tuple[Tensor, LSTMState]:
         """Outputs (B, C, U) and final state of a context (B, C, I)."""
         return self.encoder(context)
 
-    def step(self, inputs: Tensor, memory: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+    def step(
+        self, inputs: Tensor, memory: Tensor, state: LSTMState
+    ) -> tuple[Tensor, Tensor, LSTMState]:
         """Outputs (B, n, O), attention (B, n, C) and state after n decoder inputs (B, n, I)."""
         decoded, state = self.decoder(inputs, state)  # (B, n, U)
         attention = (decoded @ memory.transpose(1, 2)).softmax(-1)  # (B, n, C)

@@ -62,7 +62,7 @@ class CourseTask:
 
 
 @dataclasses.dataclass(frozen=True)
-class Taught:
+class CourseSeq2Seq:
     """What the course's Seq2Seq forecasts (H, S), in the units of its task."""
 
     teacher_forced: np.ndarray  # the target, with the truth as decoder inputs
@@ -71,7 +71,9 @@ class Taught:
     params: int
 
 
-def teach(course: Course, run: Run, task: CourseTask, device: str, metric: str) -> Taught:
+def train_course_seq2seq(
+    course: Course, run: Run, task: CourseTask, device: str, metric: str
+) -> CourseSeq2Seq:
     """Trains the course's Seq2Seq on one window, teacher forced; its loss is logged as `metric`."""
     torch.manual_seed(course.seed)
     context = torch.from_numpy(task.context).float().to(device)  # (1, C, S)
@@ -103,7 +105,7 @@ def teach(course: Course, run: Run, task: CourseTask, device: str, metric: str) 
         teacher_forced = model(context, shifted)
         free_running, _ = model.decode(context, first, horizon)
         next_steps, _ = model.decode(later, first, horizon)
-    return Taught(
+    return CourseSeq2Seq(
         teacher_forced[0].double().cpu().numpy(),
         free_running[0].double().cpu().numpy(),
         next_steps[0].double().cpu().numpy(),
@@ -112,19 +114,19 @@ def teach(course: Course, run: Run, task: CourseTask, device: str, metric: str) 
 
 
 def seq2seq_forecasts(
-    taught: Taught,
+    seq2seq: CourseSeq2Seq,
     to_prices: Callable[[np.ndarray], np.ndarray],
     later_to_prices: Callable[[np.ndarray], np.ndarray],
     prefix: str = "",
 ) -> list[CourseForecast]:
     """The forecasts of the course's Seq2Seq in prices; `prefix` begins their variants."""
-    forced = to_prices(taught.teacher_forced)
-    free = to_prices(taught.free_running)
-    following = later_to_prices(taught.next_steps)
+    forced = to_prices(seq2seq.teacher_forced)
+    free = to_prices(seq2seq.free_running)
+    following = later_to_prices(seq2seq.next_steps)
     return [
-        CourseForecast("Seq2Seq", prefix + "teacher forced", "trained", forced, taught.params),
-        CourseForecast("Seq2Seq", prefix + "free-running", "trained", free, taught.params),
-        CourseForecast("Seq2Seq", prefix + "free-running", "next", following, taught.params),
+        CourseForecast("Seq2Seq", prefix + "teacher forced", "trained", forced, seq2seq.params),
+        CourseForecast("Seq2Seq", prefix + "free-running", "trained", free, seq2seq.params),
+        CourseForecast("Seq2Seq", prefix + "free-running", "next", following, seq2seq.params),
     ]
 
 
@@ -142,8 +144,10 @@ def as_assigned(config: Config, run: Run, prices: Prices, device: str) -> Course
     window = scaler.transform(seen)[None]  # (1, T, S)
     task = CourseTask(window[:, :-horizon], window[:, -horizon:], window[:, horizon:])
 
-    taught = run.memo("as-assigned", teach, config.course, run, task, device, "assigned_mse")
-    forecasts = seq2seq_forecasts(taught, scaler.inverse, scaler.inverse)
+    seq2seq = run.memo(
+        "as-assigned", train_course_seq2seq, config.course, run, task, device, "assigned_mse"
+    )
+    forecasts = seq2seq_forecasts(seq2seq, scaler.inverse, scaler.inverse)
     return CourseWindow(seen, coming, forecasts)
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from assignment2.model import save_forecasters, seq2seq_group
-from assignment2.train import CourseTask, seq2seq_forecasts, teach, train_forecasters
+from assignment2.train import CourseTask, seq2seq_forecasts, train_course_seq2seq, train_forecasters
 from assignment3.backend import keras
 from assignment3.config import NORMALISATIONS, Normalisation
 from assignment3.figures import draw_figures
@@ -148,9 +148,9 @@ def as_assigned(config: Config, run: Run, prices: Prices, device: str) -> AsAssi
             normalisation,
         )
         metric = f"assigned_seq2seq_{normalisation}"
-        taught = run.memo(
+        seq2seq = run.memo(
             f"assigned-seq2seq-{normalisation}",
-            teach,
+            train_course_seq2seq,
             config.course_seq2seq,
             run,
             task,
@@ -165,7 +165,7 @@ def as_assigned(config: Config, run: Run, prices: Prices, device: str) -> AsAssi
         forecasts += [
             CourseForecast("Transformer", label, "trained", fitted, params),
             CourseForecast("Transformer", label, "next", following, params),
-            *seq2seq_forecasts(taught, units.prices, later_units.prices, f"{label}, "),
+            *seq2seq_forecasts(seq2seq, units.prices, later_units.prices, f"{label}, "),
         ]
         transformers[normalisation] = transformer
     return AsAssigned(CourseWindow(seen, values[-horizon:], forecasts), transformers)

@@ -18,7 +18,7 @@ from common.cli import InputError
 from common.forecasting.metrics import LEVELS, crps_quantiles
 from common.forecasting.prices import COINS, Prices
 from common.forecasting.simulate import simulate
-from common.forecasting.windows import Windows, future
+from common.forecasting.windows import Windows, calendar, future, steps_ahead
 from tests.assignment2.helpers import CONTEXT, inputs
 from tests.forecasting.helpers import leaks
 
@@ -130,6 +130,23 @@ def test_the_network_is_keras_function_with_the_same_weights(tmp_path):
 
 
 # --------------------------------------------------------------------------------- forecaster
+
+
+def test_the_calendar_names_hour_and_weekday():
+    hours = np.datetime64("2024-01-01T00") + np.arange(24 * 14)  # from a Monday's midnight
+    columns = calendar(hours)
+    np.testing.assert_allclose(columns[0], [0, 1, 0, 1, 0, 1], atol=1e-6)
+    np.testing.assert_allclose(columns[24:48, :4], columns[:24, :4], atol=1e-6)
+    np.testing.assert_allclose(columns[168:], columns[:168], atol=1e-5)
+
+
+def test_the_steps_ahead_go_on_by_the_hour_or_by_the_day():
+    hours = (np.datetime64("2024-01-01T22") + np.arange(2)).astype("datetime64[ns]")
+    ahead = steps_ahead(hours[None], 2)[0].astype("datetime64[h]")
+    assert [str(hour) for hour in ahead] == ["2024-01-02T00", "2024-01-02T01"]
+    days = (np.datetime64("2024-01-01") + np.arange(12)).astype("datetime64[ns]")
+    ahead = steps_ahead(days[None], 2)[0].astype("datetime64[D]")
+    assert [str(day) for day in ahead] == ["2024-01-13", "2024-01-14"]
 
 
 def test_an_untrained_forecaster_is_no_change_with_scaled_intervals(prices):
