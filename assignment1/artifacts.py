@@ -13,8 +13,9 @@ from assignment1.data import Faces
 from assignment1.elm import ELMClassifier
 from assignment1.mlp import MLPClassifier
 from assignment1.representations import new_elm, new_mlp, representations
-from assignment1.selection import ELM_FAMILIES, Candidate, Selection, prediction_key
+from assignment1.selection import ELM_FAMILIES, Candidate, Selection
 from assignment1.synthetic import draw_faces
+from assignment1.variants import MLP, prediction_key
 from assignment1.views import Dataset
 from assignment1.vqvae import VQVAE, load_vqvae
 from common.files import write_arrays
@@ -48,7 +49,7 @@ def load_models(folder: Path, device: str = "cpu") -> SavedModels:
     classifiers: dict[str, ELMClassifier | MLPClassifier] = {
         family: ELMClassifier.load(folder / elm_file(family)) for family in ELM_FAMILIES
     }
-    classifiers["MLP"] = MLPClassifier.load(folder / MLP_FILE, device)
+    classifiers[MLP] = MLPClassifier.load(folder / MLP_FILE, device)
     return SavedModels(vqvae, classifiers)
 
 
@@ -58,7 +59,7 @@ def save_models(
     """Fits the selection of each family again, with the first seed, and writes it."""
     for family in ELM_FAMILIES:
         run.memo(f"model-{family}", save_elm, config, run.folder, data, selections[family])
-    run.memo("model-MLP", save_mlp, config, run.folder, data, selections["MLP"], compute)
+    run.memo("model-MLP", save_mlp, config, run.folder, data, selections[MLP], compute)
 
 
 def save_elm(config: Config, folder: Path, data: Dataset, selection: Selection) -> dict[str, float]:

@@ -17,8 +17,8 @@ from assignment1.elm import ELMClassifier
 from assignment1.evaluation import Scored, score_rows
 from assignment1.features import StandardisedIntegers
 from assignment1.mlp import MLPClassifier
-from assignment1.representations import INTEGERS
-from assignment1.selection import ELM_FAMILIES, PENALTIES, Variant
+from assignment1.selection import ELM_FAMILIES
+from assignment1.variants import INTEGERS, LARGEST_CLASS, MLP, PENALTIES, Variant
 from assignment1.views import Dataset
 from common.results import Row
 from common.run import Run
@@ -101,12 +101,12 @@ def as_assigned(config: Config, run: Run, data: Dataset, compute: Compute) -> li
     """Rows of the course's nine models and of the largest class."""
     split = course_split(data)
     mlp = run.memo("assigned-mlp", course_mlp, config, split, compute)
-    rows = fit_rows("MLP", mlp, split)
+    rows = fit_rows(MLP, mlp, split)
     for family, units in zip(ELM_FAMILIES, config.course_units, strict=True):
         elm = run.memo(f"assigned-{family}", course_elm, config, split, family, units)
         rows += fit_rows(family, elm, split)
     largest = DummyClassifier().fit(split.X_train, split.y_train).predict(split.X_test)
-    scored = Scored("as-assigned", "test", "largest class", "none", params=0)
+    scored = Scored("as-assigned", "test", LARGEST_CLASS, "none", params=0)
     return rows + score_rows(scored, split.y_test, largest)
 
 

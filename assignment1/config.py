@@ -279,7 +279,7 @@ class PredictConfig(SavedRunConfig):
     def check(self) -> None:
         """Raises InputError without faces, or as SavedRunConfig."""
         if self.data is None:
-            raise InputError("--data None: an image, a folder, an npz or a csv of faces is needed")
+            raise InputError("--data is missing; give an image, a folder, an npz or a csv of faces")
         super().check()
 
 

@@ -10,11 +10,15 @@ from matplotlib.axes import Axes
 from sklearn.metrics import confusion_matrix
 
 from assignment1.readers import CLASSES
-from assignment1.representations import REPRESENTATIONS
-from assignment1.selection import (
+from assignment1.variants import (
+    CNN,
     FAMILIES,
+    GAUSSIAN_ELM,
+    LARGEST_CLASS,
+    LINEAR,
     PENALTIES,
     PENALTY_LABELS,
+    REPRESENTATIONS,
     Variant,
     path_key,
     prediction_key,
@@ -33,7 +37,7 @@ from common.files import JsonObject
 
 BLUE, VERMILION, GREEN = PALETTE[:3]
 HATCHES = dict(zip(FAMILIES, ("", "//", ".."), strict=True))
-BASELINES = {"CNN": "--", "linear": "-.", "largest class": ":"}  # with their line styles
+BASELINES = {CNN: "--", LINEAR: "-.", LARGEST_CLASS: ":"}  # with their line styles
 
 
 def draw_figures(folder: Path) -> None:
@@ -105,7 +109,7 @@ def shown_representations(test: pd.DataFrame) -> list[str]:
 def draw_accuracy(folder: Path, record: JsonObject, test: pd.DataFrame) -> None:
     """Test accuracy under the ridge penalty by representation and family, with the baselines."""
     names = shown_representations(test)
-    highest = test[test.model.isin((*FAMILIES, "CNN"))].value.max()
+    highest = test[test.model.isin((*FAMILIES, CNN))].value.max()
     path = folder / "accuracy_by_representation.png"
     with figure(path, record, (7.5, 3.6)) as (_, axes):
         for number, family in enumerate(FAMILIES):
@@ -183,16 +187,16 @@ def draw_paths(folder: Path, record: JsonObject) -> None:
         names = [
             name
             for name in REPRESENTATIONS
-            if path_key("ELM", Variant(name, "ridge"), "alphas") in arrays
+            if path_key(GAUSSIAN_ELM, Variant(name, "ridge"), "alphas") in arrays
         ]
         colour = colours(names)
         for column, penalty in enumerate(penalties):
             accuracy, share = axes[:, column]
             for number, name in enumerate(names):
                 variant = Variant(name, penalty)
-                if path_key("ELM", variant, "alphas") not in arrays:
+                if path_key(GAUSSIAN_ELM, variant, "alphas") not in arrays:
                     continue
-                alphas = arrays[path_key("ELM", variant, "alphas")]
+                alphas = arrays[path_key(GAUSSIAN_ELM, variant, "alphas")]
                 style: dict[str, Option] = {
                     "color": colour[name],
                     "label": name,
@@ -200,8 +204,8 @@ def draw_paths(folder: Path, record: JsonObject) -> None:
                     "markersize": 3,
                     "markevery": 4,
                 }
-                accuracy.plot(alphas, arrays[path_key("ELM", variant, "accuracy")], **style)
-                share.plot(alphas, arrays[path_key("ELM", variant, "share_used")], **style)
+                accuracy.plot(alphas, arrays[path_key(GAUSSIAN_ELM, variant, "accuracy")], **style)
+                share.plot(alphas, arrays[path_key(GAUSSIAN_ELM, variant, "share_used")], **style)
             label = PENALTY_LABELS[penalty]
             accuracy.set_title(label)
             for panel in (accuracy, share):
@@ -215,7 +219,7 @@ def draw_paths(folder: Path, record: JsonObject) -> None:
 def draw_confusion(folder: Path, record: JsonObject) -> None:
     """Shares of predictions by labelled class, for each model's choice on validation."""
     chosen = record["notes"]["best_on_validation"]
-    shown = [name for name in (*FAMILIES, "CNN") if name in chosen]
+    shown = [name for name in (*FAMILIES, CNN) if name in chosen]
     path = folder / "confusion.png"
     size = (3.0 * len(shown) + 0.6, 3.5)
     with (

@@ -35,9 +35,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main(config: PredictConfig) -> pd.DataFrame:
-    config.check()
-    if config.data is None:
-        raise InputError("--data: an image, a folder, an npz or a csv of faces is needed")
+    assert config.data is not None  # PredictConfig.check has refused that
     saved = SavedRun.open(config.run, HERE / "results")
     models = load_models(saved.folder, choose_device(config.device).name)
     faces = load_images(config.data, labelled=False)

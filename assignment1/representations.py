@@ -21,17 +21,17 @@ from assignment1.features import (
 )
 from assignment1.mlp import CNNClassifier, MLPClassifier
 from assignment1.moments import Moments, Penalty
-from assignment1.selection import ELM_FAMILIES, PENALTIES
+from assignment1.selection import ELM_FAMILIES
+from assignment1.variants import (
+    DECODED_FIELDS,
+    INTEGERS,
+    LOOK_UP,
+    ONE_HOT,
+    PENALTIES,
+    RECEPTIVE_FIELDS,
+    WIDE_FIELDS,
+)
 from assignment1.views import Layout
-
-# in the order of the tables and figures
-INTEGERS = "integers"
-ONE_HOT = "one-hot"
-LOOK_UP = "look-up"
-RECEPTIVE_FIELDS = "receptive fields"
-DECODED_FIELDS = "decoded fields"
-WIDE_FIELDS = "wide fields"
-REPRESENTATIONS = (INTEGERS, ONE_HOT, LOOK_UP, RECEPTIVE_FIELDS, DECODED_FIELDS, WIDE_FIELDS)
 
 
 @dataclass(frozen=True)

@@ -13,30 +13,10 @@ import numpy as np
 
 from assignment1.elm import Weights
 from assignment1.moments import Penalty
+from assignment1.variants import BINARY_ELM, GAUSSIAN_ELM, PENALTY_LABELS, Variant, path_key
 from common.files import JsonObject
 
-PENALTIES: tuple[Penalty, ...] = (None, "ridge", "lasso", "elasticnet")
-PENALTY_LABELS: dict[Penalty, str] = {
-    None: "no penalty",
-    "ridge": "ridge",
-    "lasso": "lasso",
-    "elasticnet": "elastic net",
-}
-ELM_FAMILIES: dict[str, Weights] = {"ELM": "gaussian", "binary ELM": "binary"}
-FAMILIES = (*ELM_FAMILIES, "MLP")  # the models that the course assigned
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What a model sees of a face, and the penalty on its output weights."""
-
-    representation: str
-    penalty: Penalty
-
-    @property
-    def label(self) -> str:
-        """As rows and figures name it."""
-        return f"{self.representation}, {PENALTY_LABELS[self.penalty]}"
+ELM_FAMILIES: dict[str, Weights] = {GAUSSIAN_ELM: "gaussian", BINARY_ELM: "binary"}
 
 
 @dataclass(frozen=True)
@@ -130,17 +110,6 @@ def elm_candidates(
             )
         )
     return candidates
-
-
-def path_key(family: str, variant: Variant, quantity: str) -> str:
-    """The name of one array of a penalty path in paths.npz."""
-    penalty = PENALTY_LABELS[variant.penalty]
-    return f"{family}, {variant.representation} | {penalty} | {quantity}"
-
-
-def prediction_key(model: str, label: str) -> str:
-    """The name of a model's test predictions in predictions.npz."""
-    return f"{model} | {label}"
 
 
 # ------------------------------------------------------------------------------------ choices

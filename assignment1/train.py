@@ -48,8 +48,6 @@ from assignment1.figures import draw_figures
 from assignment1.mlp import Epoch
 from assignment1.moments import Alphas
 from assignment1.representations import (
-    LOOK_UP,
-    ONE_HOT,
     alpha_grid,
     new_cnn,
     new_elm,
@@ -62,7 +60,6 @@ from assignment1.selection import (
     ElmFit,
     ModelFit,
     Selection,
-    Variant,
     alphas_note,
     best_on_validation,
     chosen_note,
@@ -70,6 +67,7 @@ from assignment1.selection import (
     path_arrays,
     selections_of,
 )
+from assignment1.variants import CNN, LARGEST_CLASS, LINEAR, LOOK_UP, MLP, ONE_HOT, Variant
 from assignment1.views import Dataset, code_views
 from assignment1.vqvae import VQVAE, psnr
 from common.files import StateDict, tensors, write_arrays
@@ -88,13 +86,10 @@ def new_vqvae(config: Config) -> VQVAE:
     return VQVAE(config.codes, config.code_dim, config.vq_width, config.vq_fine_width)
 
 
-def train_vqvae(
-    config: Config, run: Run, train: np.ndarray, validation: np.ndarray, compute: Compute
-) -> StateDict:
-    """Trains on faces uint8 (N, 48, 48) and returns the weights.
-
-    Every random draw is a function of seed and step, so a resumed run is the same run.
-    """
+def start_vqvae(
+    config: Config, train: np.ndarray, compute: Compute
+) -> tuple[VQVAE, torch.optim.AdamW]:
+    """A VQ-VAE that standardises by faces uint8 (N, 48, 48), and its optimiser."""
     torch.manual_seed(config.seed)
     model = new_vqvae(config)
     model.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -106,9 +101,19 @@ def train_vqvae(
         betas=VQ_TRAINING.betas,
         weight_decay=VQ_TRAINING.weight_decay,
     )
-    autocast = torch.autocast(
-        compute.device, torch.bfloat16, enabled=compute.precision == "bfloat16"
-    )
+    return model, optimiser
+
+
+def train_vqvae(
+    config: Config, run: Run, train: np.ndarray, validation: np.ndarray, compute: Compute
+) -> StateDict:
+    """Trains on faces uint8 (N, 48, 48) and returns the weights.
+
+    Every random draw is a function of seed and step, so a resumed run is the same run.
+    """
+    model, optimiser = start_vqvae(config, train, compute)
+    use_bfloat16 = compute.precision == "bfloat16"
+    autocast = torch.autocast(compute.device, torch.bfloat16, enabled=use_bfloat16)
     per_epoch = max(len(train) // config.vq_batch, 1)
     total = config.vq_epochs * per_epoch
     step = 0
@@ -147,8 +152,8 @@ def train_vqvae(
 
             step = now + 1
             if step % VQ_TRAINING.log_every == 0 or step in (1, total):
-                losses = {"vq_reconstruction": reconstruction, "vq_commitment": commitment}
-                run.log(step, epoch, "train", **{name: x.item() for name, x in losses.items()})
+                run.log(step, epoch, "train", vq_reconstruction=reconstruction.item())
+                run.log(step, epoch, "train", vq_commitment=commitment.item())
             if step % per_epoch == 0:
                 log_reconstruction(run, model, validation, step, epoch + 1)
                 save()
@@ -317,8 +322,8 @@ def held_out_mlps(config: Config, run: Run, data: Dataset, compute: Compute) -> 
         for penalty in representation.penalties:
             model = new_mlp(config, representation, penalty, compute)
             fit = run.memo(f"mlp-{name}-{penalty}", fit_model, run, data, model)
-            selection = Selection("MLP", Variant(name, penalty), config.mlp_alpha)
-            candidates.append(Candidate.single("MLP", selection.variant.label, fit, selection))
+            selection = Selection(MLP, Variant(name, penalty), config.mlp_alpha)
+            candidates.append(Candidate.single(MLP, selection.variant.label, fit, selection))
     return candidates
 
 
@@ -328,11 +333,11 @@ def baselines(config: Config, run: Run, data: Dataset, compute: Compute) -> list
     one_hot = representations(config, layout, data.codebook)[ONE_HOT].features
     regression = LogisticRegression(C=config.linear_c, max_iter=LINEAR_ITERATIONS)
     models: list[tuple[str, str, Classifier]] = [
-        ("largest class", "none", DummyClassifier()),
-        ("linear", Variant(ONE_HOT, "ridge").label, make_pipeline(one_hot, regression)),
+        (LARGEST_CLASS, "none", DummyClassifier()),
+        (LINEAR, Variant(ONE_HOT, "ridge").label, make_pipeline(one_hot, regression)),
     ]
     if data.codebook is not None:
-        models.append(("CNN", LOOK_UP, new_cnn(config, layout, data.codebook, compute)))
+        models.append((CNN, LOOK_UP, new_cnn(config, layout, data.codebook, compute)))
     candidates = []
     for name, label, model in models:
         fit = run.memo(f"baseline-{name}", fit_model, run, data, model)

@@ -13,8 +13,8 @@ from assignment1.features import (
     RandomReceptiveFields,
     principal_codes,
 )
-from assignment1.representations import REPRESENTATIONS, representations
-from assignment1.selection import PENALTIES
+from assignment1.representations import representations
+from assignment1.variants import PENALTIES, REPRESENTATIONS
 from assignment1.views import Dataset, Views
 
 

@@ -14,8 +14,8 @@ from assignment1 import encode, evaluate, predict, train
 from assignment1.artifacts import FINGERPRINTS_FILE, load_models
 from assignment1.config import Config, EncodeConfig, EvaluateConfig, PredictConfig
 from assignment1.readers import CLASSES
-from assignment1.selection import prediction_key
 from assignment1.synthetic import draw_faces
+from assignment1.variants import prediction_key
 from assignment1.views import code_views
 from common.cli import InputError
 from common.files import read_json

@@ -10,19 +10,17 @@ import pytest
 from assignment1.config import Config
 from assignment1.evaluation import scores
 from assignment1.selection import (
-    PENALTIES,
     Candidate,
     ElmFit,
     ModelFit,
     Selection,
-    Variant,
     best_on_validation,
     elm_candidates,
     path_arrays,
-    path_key,
     selections_of,
 )
 from assignment1.train import fit_elm
+from assignment1.variants import PENALTIES, Variant, path_key
 from assignment1.views import Dataset
 
 
