@@ -29,14 +29,11 @@ B = TypeVar("B", bound="BaseConfig")
 
 
 class InputError(Exception):
-    """A mistake in an option or an input file: one line that says what, where and what is allowed."""
+    """A mistake in an option or a file: one line that says what, where and what is allowed."""
 
 
 class Interrupted(Exception):
     """Ctrl-C or SIGTERM arrived and everything worth keeping is on disk."""
-
-
-# ------------------------------------------------------------------------------------ configs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +42,7 @@ class BaseConfig:
 
     script: ClassVar[str] = "train.py"  # the script that the command of a run names
     preset: Preset = "default"
-    """smoke: under a minute; default: up to ten minutes on two CPU cores; full: the real experiment"""
+    """smoke: under a minute; default: ten minutes on two CPU cores; full: the real experiment"""
     data: PathOrNone = None
     """file or folder with your own data; the assignment's README lists the formats"""
     out: PathOrNone = None
@@ -113,10 +110,8 @@ def check_writable(option: str, folder: Path) -> None:
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(
-            f"{option} {folder} cannot be written ({nearest} is no folder that may be written); "
-            "give a writable folder"
-        )
+        problem = f"cannot be written ({nearest} is no folder that may be written)"
+        raise InputError(f"{option} {folder} {problem}; give a writable folder")
 
 
 def check_ranges(config: object, ranges: Mapping[str, tuple[float, float]]) -> None:
@@ -137,9 +132,6 @@ def check_ranges(config: object, ranges: Mapping[str, tuple[float, float]]) -> N
 def option_of(field: str) -> str:
     """The option of a config's field: test_steps -> --test-steps."""
     return "--" + field.replace("_", "-")
-
-
-# ------------------------------------------------------------------------------- command line
 
 
 def parse(config_class: type[C], argv: Sequence[str] | None = None) -> C:
@@ -190,9 +182,6 @@ def data_folder() -> Path:
     """The folder of data sets and download caches: $ADL_DATA_DIR, else data/ in the repository."""
     repository = Path(__file__).resolve().parents[1]
     return Path(os.environ.get("ADL_DATA_DIR") or repository / "data")
-
-
-# ------------------------------------------------------------------------------------ scripts
 
 
 def read_options(config_class: type[C]) -> C:

@@ -1,4 +1,4 @@
-"""Files: written under a temporary name and renamed, never pickled, and one line where they are damaged."""
+"""Files are written under a temporary name and renamed, and never pickled."""
 
 from __future__ import annotations
 
@@ -59,12 +59,10 @@ def read_json(path: Path) -> JsonObject:
     """Reads a JSON object. Raises InputError where the file is missing, damaged or no object."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; name the folder of a finished run") from None
     except (OSError, ValueError):
-        raise InputError(f"{path} is not readable JSON; name another folder or remove it") from None
+        value = None
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds no JSON object; name another folder or remove it")
+        raise InputError(f"{path} holds no readable JSON object; name another folder or remove it")
     return value
 
 
@@ -86,9 +84,6 @@ def sha256(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-# ------------------------------------------------------------------------------------- states
 
 
 def save_state(path: Path, state: State) -> None:

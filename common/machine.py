@@ -14,17 +14,8 @@ from pathlib import Path
 from common.cli import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
-LIBRARIES = (  # those that can change a result
-    "numpy",
-    "scipy",
-    "pandas",
-    "scikit-learn",
-    "torch",
-    "tensorflow-cpu",
-    "tensorflow",
-    "keras",
-    "yfinance",
-)
+FRAMEWORKS = ("torch", "tensorflow-cpu", "tensorflow", "keras")
+LIBRARIES = ("numpy", "scipy", "pandas", "scikit-learn", "yfinance", *FRAMEWORKS)
 
 
 @dataclass(frozen=True)

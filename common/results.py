@@ -107,18 +107,16 @@ def print_table(
     table = pd.DataFrame([row for row in rows if row[across] in columns])
     if table.empty:
         return
-    cells = table.apply(lambda row: _cell(row["value"], row["std"], digits), axis=1)
-    wide = (
-        table.assign(cell=cells, **{across: table[across].map(dict(columns))})
-        .drop_duplicates([*index, across])
-        .set_index([*index, across])["cell"]
-        .unstack(across, sort=False)
-    )
-    titles = [name for name in columns.values() if name in wide.columns]
-    text = wide[titles].fillna("-").rename_axis(columns=None).reset_index()
+    table["cell"] = [
+        _cell(value, std, digits) for value, std in zip(table.value, table["std"], strict=True)
+    ]
+    first = {"values": "cell", "aggfunc": "first", "sort": False}
+    wide = table.pivot_table(index=list(index), columns=across, **first)
+    present = {name: heading for name, heading in columns.items() if name in wide.columns}
+    text = wide[list(present)].rename(columns=present).fillna("-").rename_axis(columns=None)
     if title:
         print(f"\n{title}")
-    print(text.to_string(index=False))
+    print(text.reset_index().to_string(index=False))
 
 
 def _cell(value: float, std: float | None, digits: int) -> str:

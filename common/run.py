@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import inspect
 import io
+import json
 import os
 import platform
 import shlex
@@ -16,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -66,15 +67,12 @@ class Run:
         self._tensorboard: SummaryWriter | None = None
         assignment = Path(script).resolve().parent.name
         self.command = command_of(config, assignment)
+        options = as_json(config)
         self.identity: JsonObject = {
             "assignment": assignment,
             "source": source,
             "preset": config.preset,
-            "config": {
-                name: as_json(value)
-                for name, value in dataclasses.asdict(config).items()
-                if name not in HOUSEKEEPING
-            },
+            "config": {name: options[name] for name in options if name not in HOUSEKEEPING},
             "data": as_json(provenance),
         }
         if self.writes:
@@ -85,8 +83,6 @@ class Run:
     def writes(self) -> bool:
         """Whether this process is the one that writes."""
         return self.world.rank == 0
-
-    # -- opening
 
     def _open(self, config: BaseConfig) -> None:
         """Takes the folder and writes run.json."""
@@ -99,14 +95,13 @@ class Run:
         if config.overwrite:
             self._clear()
         (self.folder / "checkpoints").mkdir(exist_ok=True)
-        self._csv = os.open(
-            self.folder / "metrics.csv", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644
-        )
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        self._csv = os.open(self.folder / "metrics.csv", flags, 0o644)
         if os.fstat(self._csv).st_size == 0:
             os.write(self._csv, CSV_HEADER)
-        commits = list(earlier.get("resumed_from_commits", []))
+        commits = earlier.get("resumed_from_commits", [])
         if "commit" in earlier:
-            commits.append(earlier["commit"])
+            commits = [*commits, earlier["commit"]]
         self.record = {
             **self.identity,
             **git_state(),
@@ -133,13 +128,11 @@ class Run:
             self._lock = FileLock(self.folder / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise InputError(
-                f"{self.folder} is in use by another run; give another folder with --out"
-            ) from None
+            problem = "is in use by another run; give another folder with --out"
+            raise InputError(f"{self.folder} {problem}") from None
         except OSError as error:
-            raise InputError(
-                f"--out {self.folder} cannot be written ({error.strerror}); give a writable folder"
-            ) from None
+            problem = f"cannot be written ({error.strerror}); give a writable folder"
+            raise InputError(f"--out {self.folder} {problem}") from None
 
     def _earlier_record(self, config: BaseConfig) -> JsonObject:
         """run.json of the run that is resumed, or an empty object; raises InputError otherwise."""
@@ -154,18 +147,12 @@ class Run:
                 f"{self.folder} holds a {earlier.get('status', 'broken')} run; use --resume to "
                 "continue it, --overwrite to replace it, or another --out"
             )
-        different = [
-            key
-            for key in self.identity
-            if key != "config" and earlier.get(key) != self.identity[key]
-        ]
+        now = self.identity
+        different = [key for key in now if key != "config" and earlier.get(key) != now[key]]
         # options that did not exist when the run began take their present values
-        config_now = self.identity["config"]
-        different += [
-            option_of(name)
-            for name, value in earlier.get("config", {}).items()
-            if config_now.get(name) != value
-        ]
+        for name, value in earlier.get("config", {}).items():
+            if now["config"].get(name) != value:
+                different.append(option_of(name))
         if different:
             raise InputError(
                 f"--resume: {self.folder} was made with another {', '.join(different)}; "
@@ -176,14 +163,10 @@ class Run:
     def _clear(self) -> None:
         """Removes what an earlier run left, but for the lock."""
         for item in self.folder.iterdir():
-            if item.name == ".lock":
-                continue
             if item.is_dir():
                 shutil.rmtree(item)
-            else:
+            elif item.name != ".lock":
                 item.unlink()
-
-    # -- streamed metrics and notes
 
     def log(self, step: int, epoch: int, split: str, **values: float) -> None:
         """Appends one line per value to metrics.csv; a killed run leaves no half line."""
@@ -196,10 +179,8 @@ class Run:
             try:
                 os.write(self._csv, line.getvalue().encode())
             except OSError as error:
-                raise InputError(
-                    f"{self.folder / 'metrics.csv'} cannot be written ({error.strerror}); "
-                    "--resume continues once it can be"
-                ) from None
+                problem = f"cannot be written ({error.strerror}); --resume continues once it can be"
+                raise InputError(f"{self.folder / 'metrics.csv'} {problem}") from None
             if self._tensorboard is not None:
                 self._tensorboard.add_scalar(f"{split}/{name}", value, step)
 
@@ -209,8 +190,6 @@ class Run:
             return
         self.record["notes"].update(as_json(facts))
         write_json(self.folder / "run.json", self.record)
-
-    # -- resuming
 
     def _checkpoint(self, name: str) -> Path:
         return self.folder / "checkpoints" / f"{name}.safetensors"
@@ -224,10 +203,8 @@ class Run:
     def load(self, name: str) -> State | None:
         """The last checkpoint of a part, or None; metrics.csv is cut to its length at that time."""
         if self._part not in (None, name):  # else memo would cut off lines of that checkpoint
-            raise ValueError(
-                f'the part "{self._part}" asks for the checkpoint "{name}"; '
-                "it must bear the part's name"
-            )
+            problem = f'asks for the checkpoint "{name}"; it must bear the part\'s name'
+            raise ValueError(f'the part "{self._part}" {problem}')
         if not self._checkpoint(name).exists():
             return None
         stored = load_state(self._checkpoint(name))
@@ -290,9 +267,8 @@ class Run:
             last_finite = loss
             if signals:
                 save()
-                raise Interrupted(
-                    f"a checkpoint is in {self.folder}; continue with: {self.resume_command}"
-                )
+                where = f"a checkpoint is in {self.folder}"
+                raise Interrupted(f"{where}; continue with: {self.resume_command}")
 
         handlers = {
             number: signal.signal(number, lambda received, _: signals.append(received))
@@ -308,8 +284,6 @@ class Run:
     def resume_command(self) -> str:
         """The whole command that continues this run."""
         return f"{self.command} --out {shlex.quote(str(self.folder))} --resume"
-
-    # -- the end
 
     def write_metrics(self, rows: Iterable[Row], metrics_info: Mapping[str, Metric]) -> Results:
         """Writes metrics.json and returns its content.
@@ -328,7 +302,7 @@ class Run:
         draw: Callable[[Path], None] | None = None,
         report: Path | None = None,
     ) -> Results:
-        """Writes metrics.json, draws the figures and compiles `report` (a .typ file) to report.pdf."""
+        """Writes metrics.json, draws the figures and compiles `report` (a .typ file)."""
         results = self.write_metrics(rows, metrics_info)
         if draw is not None:
             draw(self.folder)
@@ -357,12 +331,9 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.close("finished")
-        elif issubclass(kind, Interrupted | KeyboardInterrupt):
-            self.close("interrupted")
-        else:
-            self.close("failed")
+        stopped = kind is not None and issubclass(kind, Interrupted | KeyboardInterrupt)
+        failed = "interrupted" if stopped else "failed"
+        self.close("finished" if kind is None else failed)
 
 
 def command_of(config: BaseConfig, assignment: str) -> str:
@@ -384,15 +355,16 @@ def command_of(config: BaseConfig, assignment: str) -> str:
     return shlex.join(words)
 
 
-def as_json(value: object) -> object:
+def as_json(value: object) -> Any:
     """A config, path or nested container as JSON values."""
+    return json.loads(json.dumps(value, default=_plain))
+
+
+def _plain(value: object) -> object:
+    """What JSON has no word for: data classes, paths and numbers of numpy."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    if isinstance(value, dict):
-        return {key: as_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+        return dataclasses.asdict(value)
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _fields(result: object) -> State:
@@ -410,9 +382,6 @@ def _rebuilt(state: State, function: Callable[..., T]) -> T:
         annotation = getattr(plain, "__globals__", {}).get(annotation)
     is_class = isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
     return annotation(**state) if is_class else state
-
-
-# ------------------------------------------------------------------------------- finished runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -433,16 +402,14 @@ class SavedRun:
         if folder is None:
             runs = finished_runs(results)
             if not runs:
-                raise InputError(
-                    f"no finished run in {results}; make one with train.py, or name one with --run"
-                )
+                advice = "make one with train.py, or name one with --run"
+                raise InputError(f"no finished run in {results}; {advice}")
             folder = runs[-1].folder
         system = Path(results).parent.name
         for name in ("run.json", *needs):
             if not (folder / name).is_file():
-                raise InputError(
-                    f"--run {folder} holds no {name}; give the folder of a finished run of {system}"
-                )
+                advice = f"give the folder of a finished run of {system}"
+                raise InputError(f"--run {folder} holds no {name}; {advice}")
         record = read_json(folder / "run.json")
         if not all(isinstance(record.get(key), dict) for key in ("config", "data", "notes")):
             raise InputError(f"{folder / 'run.json'} does not describe a run; name another folder")

@@ -1,4 +1,4 @@
-"""Model files of torch networks: safetensors that carry what is needed to build the network again."""
+"""Model files of torch networks: safetensors with what is needed to build the network again."""
 
 from __future__ import annotations
 
@@ -43,13 +43,11 @@ def read_model(path: Path) -> tuple[StateDict, JsonObject]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return weights, json.loads(file.metadata()["about"])
     except FileNotFoundError:
-        raise InputError(
-            f"{path} does not exist; train.py writes it, or name another run with --run"
-        ) from None
+        advice = "train.py writes it, or name another run with --run"
+        raise InputError(f"{path} does not exist; {advice}") from None
     except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{path} is not a whole model file ({error}); train again or copy it again"
-        ) from None
+        advice = "train again or copy it again"
+        raise InputError(f"{path} is not a whole model file ({error}); {advice}") from None
 
 
 @contextlib.contextmanager

@@ -108,10 +108,11 @@ def test_a_run_on_a_full_disk_ends_in_one_line(tmp_path):
             disk / "run",
         )
         assert done.returncode == 2, done.stderr
-        lines = [line for line in done.stderr.splitlines() if line]
-        assert len(lines) == 1, done.stderr
-        assert lines[0].startswith("error: ")
-        assert "No space left" in lines[0]
+        *notice, error = [line for line in done.stderr.splitlines() if line]
+        assert len(notice) == 1, done.stderr
+        assert notice[0].startswith("notice: simulated prices")
+        assert error.startswith("error: ")
+        assert "No space left" in error
         assert_readable(disk / "run")
         assert json.loads((disk / "run" / "run.json").read_text())["status"] in {
             "running",
