@@ -1,11 +1,20 @@
 """Makes a data set of flows, in parallel and resumable, or the built-in sample.
 
-python final_project/simulate.py --flow cylinder --trajectories 48 --workers 2
-python final_project/simulate.py --flow lock_exchange --shard 3/8       # rows 3, 11, 19, ... on one machine of eight ...
-python final_project/simulate.py --flow lock_exchange --merge           # ... and the file from all of them
+    python final_project/simulate.py --flow cylinder --trajectories 48 --workers 2
+    python final_project/simulate.py --flow lock_exchange --shard 3/8   # rows 3, 11, 19, ... here,
+    python final_project/simulate.py --flow lock_exchange --merge       # and the file from all
+
+A trajectory of the real data takes under a minute of one core. Finished ones are parts in a folder
+beside the file; --resume continues from them.
 """
 
 from __future__ import annotations
+
+from common.cli import read_options
+from final_project.simulate_config import FlowName, SimulateConfig
+
+if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
+    OPTIONS = read_options(SimulateConfig)
 
 import contextlib
 import dataclasses
@@ -13,74 +22,82 @@ import importlib
 import importlib.metadata
 import json
 import multiprocessing
-import re
 import shutil
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, cast, get_args
 
 import numpy as np
 
-from common.cli import InputError, Interrupted, PathOrNone, Preset, data_folder, entry, parse
-from common.run import progress, write_arrays
+from common.cli import InputError, Interrupted, Preset, data_folder, entry
+from common.files import JsonObject, write_arrays
+from common.run import progress
 from final_project.data import Flow, load_flow, write_flow
+from final_project.solver import Trajectory
 
+if TYPE_CHECKING:
+    from final_project.solver import cylinder, lock_exchange
+
+Settings: TypeAlias = "cylinder.Settings | lock_exchange.Settings"
 NOTICE = "built-in sample: a few short coarse trajectories; make the real set with simulate.py"
-BUILT_IN = {"smoke": 6, "default": 16}  # trajectories
+BUILT_IN = {"smoke": 6, "default": 16}  # trajectories per preset
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Simulates flows for the final project."""
+class Simulate(Protocol):
+    """A flow's function from a row of parameters and its settings to a trajectory."""
 
-    flow: Literal["cylinder", "lock_exchange"] = "cylinder"
-    trajectories: int = 48
-    workers: int = 2
-    """processes, each of one thread"""
-    preset: Preset = "full"
-    """full: the real data; default, smoke: the coarse and short ones of the built-in sample"""
-    shard: str = "0/1"
-    """i/n: only the trajectories i, i + n, i + 2n, ..., left in the folder of parts beside --out for --merge"""
-    merge: bool = False
-    """simulate nothing, join the parts"""
-    resume: bool = False
-    """keep the trajectories that are finished"""
-    out: PathOrNone = None
-    """.h5 or .npz (default: <flow>.h5 in the data folder)"""
-    seed: int = 0
-    """of the parameters; trajectory i depends on (seed, i) alone"""
+    def __call__(self, parameters: np.ndarray, settings: Settings) -> Trajectory: ...
 
 
-def solver(flow: str) -> ModuleType:
-    """The flow's module, loaded late: NGSolve takes a second that a cached sample need not wait for. Raises InputError."""
-    if flow not in ("cylinder", "lock_exchange"):
-        raise InputError(f"flow {flow}: allowed are cylinder, lock_exchange")
-    return importlib.import_module(f"final_project.solver.{flow}")
+class Solver(Protocol):
+    """What a flow's module defines."""
+
+    ABOUT: str
+    FIELD_NAMES: tuple[str, ...]
+    PARAMETER_NAMES: tuple[str, ...]
+    PRESETS: dict[str, Settings]
+    simulate: Simulate
+
+    def draw_parameters(self, count: int, seed: int) -> np.ndarray: ...
 
 
-def identity(config: Config) -> str:
-    """What the bytes of trajectory i depend on, besides i, as JSON."""
-    settings = dataclasses.asdict(solver(config.flow).PRESETS[config.preset])
-    return json.dumps(
-        {
-            "flow": config.flow,
-            "seed": config.seed,
-            "settings": settings,
-            "NGSolve": importlib.metadata.version("ngsolve"),
-        }
-    )
+def solver(flow: str) -> Solver:
+    """The flow's module, imported late: NGSolve takes a second that a cached sample does not need.
+
+    Raises InputError for an unknown flow.
+    """
+    if flow not in get_args(FlowName):
+        raise InputError(f"flow {flow}: allowed are {', '.join(get_args(FlowName))}")
+    return cast(Solver, importlib.import_module(f"final_project.solver.{flow}"))
+
+
+# ---------------------------------------------------------------------------- one trajectory
+
+
+def identity(config: SimulateConfig) -> JsonObject:
+    """What the bytes of trajectory i depend on, besides i."""
+    settings = solver(config.flow).PRESETS[config.preset]
+    return {
+        "flow": config.flow,
+        "seed": config.seed,
+        "settings": dataclasses.asdict(settings),
+        "NGSolve": importlib.metadata.version("ngsolve"),
+    }
 
 
 def part(folder: Path, number: int) -> Path:
+    """The file of a finished trajectory."""
     return folder / f"{number:05d}.npz"
 
 
-def work(config: Config, number: int, folder: Path) -> float | None:
-    """Simulates one trajectory and writes its part; returns the time at which it diverged, if it did."""
+def work(config: SimulateConfig, number: int) -> float | None:
+    """Simulates one trajectory and writes its part; returns the time at which it diverged, if any.
+
+    Runs in a process of its own.
+    """
     import ngsolve
 
     from final_project.solver.navier_stokes import Diverged
@@ -88,175 +105,216 @@ def work(config: Config, number: int, folder: Path) -> float | None:
     ngsolve.SetNumThreads(1)
     module = solver(config.flow)
     parameters = module.draw_parameters(number + 1, config.seed)[number]
-    arrays: dict[str, Any] = {"identity": np.array(identity(config)), "parameters": parameters}
+    arrays: dict[str, np.ndarray] = {
+        "identity": np.array(json.dumps(identity(config))),
+        "parameters": parameters,
+    }
+    time = None
     try:
-        arrays |= dataclasses.asdict(module.simulate(parameters, module.PRESETS[config.preset]))
+        trajectory = module.simulate(parameters, module.PRESETS[config.preset])
+        arrays |= dataclasses.asdict(trajectory)
     except Diverged as error:
-        arrays["diverged"] = error.time
-    write_arrays(part(folder, number), **arrays)
-    return arrays.get("diverged")
+        time = error.time
+        arrays["diverged"] = np.array(time)
+    write_arrays(part(config.parts, number), **arrays)
+    return time
 
 
-def read_part(folder: Path, number: int, wanted: str) -> dict[str, np.ndarray]:
-    """Arrays of a finished trajectory. Raises InputError where the part is broken or of other settings."""
-    path = part(folder, number)
+def read_part(config: SimulateConfig, number: int) -> dict[str, np.ndarray]:
+    """Arrays of a finished trajectory.
+
+    Raises InputError where the part cannot be read or belongs to other options.
+    """
+    path = part(config.parts, number)
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = dict(archive)
-        found = json.loads(str(arrays["identity"]))
-    except Exception:  # (zipfile's and numpy's many ways to fail)
+        origin = json.loads(str(arrays["identity"]))
+    except Exception:  # zipfile and numpy fail in many ways
         raise InputError(f"{path} is not a readable part; remove it and use --resume") from None
-    different = [key for key, value in json.loads(wanted).items() if found.get(key) != value]
+    different = [key for key, value in identity(config).items() if origin.get(key) != value]
     if different:
         raise InputError(
-            f"{path} was made with another {', '.join(different)}; use the same options, another --out, or remove {folder}"
+            f"{path} was made with another {', '.join(different)}; "
+            f"use the same options, another --out, or remove {config.parts}"
         )
     return arrays
 
 
-def outcomes(
-    config: Config, numbers: list[int], folder: Path
-) -> Generator[tuple[int, float | None], None, None]:
-    """(trajectory, time of divergence or None) as they finish."""
+# --------------------------------------------------------------------------- all trajectories
+
+
+class Outcome(NamedTuple):
+    """A trajectory that is finished, and when it diverged, if it did."""
+
+    number: int
+    diverged: float | None
+
+
+def outcomes(config: SimulateConfig, numbers: Sequence[int]) -> Generator[Outcome, None, None]:
+    """Simulates trajectories, and yields them as they finish. Raises InputError."""
     workers = min(config.workers, len(numbers))
     if workers <= 1:
-        yield from ((number, work(config, number, folder)) for number in numbers)
+        for number in numbers:
+            yield Outcome(number, work(config, number))
         return
+
     # a worker dies silently of the Ctrl-C that reaches the whole process group
-    with ProcessPoolExecutor(
+    pool = ProcessPoolExecutor(
         workers,
         multiprocessing.get_context("spawn"),
-        signal.signal,
-        (signal.SIGINT, signal.SIG_DFL),
-    ) as pool:
-        futures = {pool.submit(work, config, number, folder): number for number in numbers}
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_DFL),
+    )
+    with pool:
+        futures = {pool.submit(work, config, number): number for number in numbers}
         try:
             for future in as_completed(futures):
-                yield futures[future], future.result()
+                yield Outcome(futures[future], future.result())
         except BrokenExecutor:
             raise InputError(
-                "a worker was killed (out of memory?); what is finished is kept: --resume, with fewer --workers"
+                "a worker was killed (out of memory?); finished trajectories are stored: "
+                "use --resume with fewer --workers"
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def merge(config: Config, out: Path, folder: Path, notice: str | None = None) -> Flow:
-    """Joins the parts of all trajectories and writes the file. Raises InputError that names what is missing."""
-    missing = [number for number in range(config.trajectories) if not part(folder, number).exists()]
-    if missing:
-        named = ", ".join(map(str, missing[:12])) + (", ..." if len(missing) > 12 else "")
+def simulate_parts(config: SimulateConfig) -> int:
+    """Simulates the missing trajectories of this shard; returns how many the shard has.
+
+    Raises InputError where parts exist without --resume, and Interrupted.
+    """
+    first, step = config.shard_of
+    numbers = range(first, config.trajectories, step)
+    missing = [number for number in numbers if not part(config.parts, number).exists()]
+    finished = sorted(set(numbers) - set(missing))
+    if finished and not config.resume:
         raise InputError(
-            f"{folder} lacks {len(missing)} of {config.trajectories} trajectories ({named}); simulate them with --resume"
+            f"{config.parts} holds {len(finished)} of these trajectories; "
+            "use --resume, or another --out"
         )
-    module, wanted = solver(config.flow), identity(config)
-    parts = [read_part(folder, number, wanted) for number in range(config.trajectories)]
-    good = [arrays for arrays in parts if "diverged" not in arrays]
+    for number in finished:
+        read_part(config, number)
+
+    try:
+        config.parts.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--out {config.file} cannot be written ({error.strerror}); "
+            "give a file in a writable folder"
+        ) from None
+    try:
+        with contextlib.closing(outcomes(config, missing)) as results:
+            for outcome in progress(results, f"simulating {config.flow}", len(missing)):
+                report(outcome)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"finished trajectories are stored in {config.parts}; "
+            "the same command with --resume continues"
+        ) from None
+    return len(numbers)
+
+
+def report(outcome: Outcome) -> None:
+    """Says on stderr that a trajectory diverged."""
+    if outcome.diverged is not None:
+        print(
+            f"trajectory {outcome.number} diverged at t = {outcome.diverged:.4g} and is left out",
+            file=sys.stderr,
+        )
+
+
+def merge(config: SimulateConfig, notice: str | None = None) -> Flow:
+    """Joins the parts of all trajectories and writes the file.
+
+    `notice` marks a built-in sample. Raises InputError that names what is missing.
+    """
+    everything = range(config.trajectories)
+    missing = [number for number in everything if not part(config.parts, number).exists()]
+    if missing:
+        named = ", ".join(map(str, missing[:12]))
+        if len(missing) > 12:
+            named += ", ..."
+        raise InputError(
+            f"{config.parts} lacks {len(missing)} of {config.trajectories} trajectories "
+            f"({named}); simulate them with --resume"
+        )
+
+    good = []
+    diverged = {}
+    for number in everything:
+        arrays = read_part(config, number)
+        if "diverged" in arrays:
+            diverged[str(number)] = float(arrays["diverged"])
+        else:
+            good.append(arrays)
     if not good:
         raise InputError(f"all {config.trajectories} trajectories diverged; nothing is written")
-    parameters, known = (
-        np.stack([arrays["parameters"] for arrays in good]),
-        len(module.PARAMETER_NAMES),
-    )
-    provenance = json.loads(wanted) | {
+
+    # the last parameters, such as a random phase, are no inputs of a model:
+    module = solver(config.flow)
+    parameters = np.stack([arrays["parameters"] for arrays in good])
+    known = len(module.PARAMETER_NAMES)
+    provenance = identity(config) | {
         "generator": "final_project/simulate.py",
         "preset": config.preset,
-        "about": module.simulate.__doc__,
-        "diverged": {
-            str(number): float(arrays["diverged"])
-            for number, arrays in enumerate(parts)
-            if "diverged" in arrays
-        },
+        "about": module.ABOUT,
+        "diverged": diverged,
         "hidden_parameters": parameters[:, known:].tolist(),
-        **({"notice": notice} if notice else {}),
     }
+    if notice:
+        provenance["notice"] = notice
     flow = Flow(
-        np.stack([arrays["fields"] for arrays in good]),
+        fields=np.stack([arrays["fields"] for arrays in good]),
+        coordinates=good[0]["coordinates"],
         parameters=parameters[:, :known],
+        time=good[0]["time"],
         field_names=module.FIELD_NAMES,
         parameter_names=module.PARAMETER_NAMES,
+        triangles=good[0]["triangles"],
         provenance=provenance,
-        **{name: good[0][name] for name in ("coordinates", "triangles", "time")},
     )
-    write_flow(out, flow)
+    write_flow(config.file, flow)
     return flow
 
 
-def main(config: Config, notice: str | None = None) -> Path | None:
+def main(config: SimulateConfig, notice: str | None = None) -> Path | None:
     """Runs what the options ask for; returns the file, or None for a shard."""
-    if config.trajectories < 1 or config.workers < 1:
-        raise InputError(
-            f"--trajectories {config.trajectories} --workers {config.workers}: at least one of each is needed"
-        )
-    match = re.fullmatch(r"(\d+)/(\d+)", config.shard)
-    if not match or not int(match[1]) < int(match[2]):
-        raise InputError(f"--shard {config.shard}: allowed is i/n with 0 <= i < n")
-    out = config.out or data_folder() / f"{config.flow}.h5"
-    if out.suffix not in (".h5", ".hdf5", ".npz"):
-        raise InputError(f"--out {out}: allowed are .h5, .hdf5, .npz")
-    folder = out.with_name(out.stem + ".parts")
-    numbers = list(range(int(match[1]), config.trajectories, int(match[2])))
-    left = [number for number in numbers if not part(folder, number).exists()]
     if not config.merge:
-        if left != numbers and not config.resume:
-            raise InputError(
-                f"{folder} holds {len(numbers) - len(left)} of these trajectories; use --resume, or another --out"
-            )
-        for number in sorted(set(numbers) - set(left)):
-            read_part(folder, number, identity(config))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"--out {out} cannot be written ({error.strerror}); give a writable place"
-            ) from None
-        try:
-            with contextlib.closing(outcomes(config, left, folder)) as results:
-                for number, diverged in progress(results, f"simulating {config.flow}", len(left)):
-                    if diverged is not None:
-                        print(
-                            f"trajectory {number} diverged at t = {diverged:.4g} and is left out",
-                            file=sys.stderr,
-                        )
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"finished trajectories are kept in {folder}; the same command with --resume goes on"
-            ) from None
-        if int(match[2]) > 1:
+        count = simulate_parts(config)
+        _, shards = config.shard_of
+        if shards > 1:
             print(
-                f"{len(numbers)} of {config.trajectories} trajectories in {folder}; join all shards with --merge"
+                f"{count} of {config.trajectories} trajectories in {config.parts}; "
+                "join all shards with --merge"
             )
             return None
-    flow = merge(config, out, folder, notice)
-    print(
-        f"{len(flow.fields)} trajectories of {flow.fields.shape[1]} frames on {flow.fields.shape[2]} nodes: {out}"
-    )
-    return out
+    flow = merge(config, notice)
+    trajectories, frames, nodes, _ = flow.fields.shape
+    print(f"{trajectories} trajectories of {frames} frames on {nodes} nodes: {config.file}")
+    return config.file
 
 
-def built_in(flow: Literal["cylinder", "lock_exchange"], preset: Preset, workers: int) -> Flow:
-    """The sample of a preset (smoke: 6 trajectories, default: 16), simulated once and kept in the data folder. Raises InputError."""
+def built_in(flow: FlowName, preset: Preset, workers: int) -> Flow:
+    """The sample of a preset, simulated once and stored in the data folder. Raises InputError."""
     solver(flow)  # refuses an unknown flow
     if preset not in BUILT_IN:
-        raise InputError(
-            f"the built-in sample has no preset {preset}; allowed are {', '.join(BUILT_IN)}"
-        )
-    out = data_folder() / "built-in" / f"{flow}-{preset}.h5"
-    if not out.exists():
-        main(
-            Config(
-                flow=flow,
-                trajectories=BUILT_IN[preset],
-                workers=workers,
-                preset=preset,
-                out=out,
-                resume=True,
-            ),
-            NOTICE,
-        )
-        shutil.rmtree(out.with_name(out.stem + ".parts"))
-    return load_flow(out)
+        allowed = ", ".join(BUILT_IN)
+        raise InputError(f"the built-in sample has no preset {preset}; allowed are {allowed}")
+    config = SimulateConfig(
+        flow=flow,
+        trajectories=BUILT_IN[preset],
+        workers=workers,
+        preset=preset,
+        out=data_folder() / "built-in" / f"{flow}-{preset}.h5",
+        resume=True,
+    )
+    if not config.file.exists():
+        main(config, NOTICE)
+        shutil.rmtree(config.parts)
+    return load_flow(config.file)
 
 
 if __name__ == "__main__":
-    entry(lambda: main(parse(Config)))
+    entry(main, OPTIONS)

@@ -12,7 +12,11 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Trajectory:
-    """One simulated flow: fields float32 (T, P, F), reference coordinates float64 (P, 2), triangles int32 (M, 3), time float64 (T,)."""
+    """One simulated flow.
+
+    fields : float32 (T, P, F). coordinates : float64 (P, 2), of the undeformed mesh.
+    triangles : int32 (M, 3). time : float64 (T,).
+    """
 
     fields: np.ndarray
     coordinates: np.ndarray
@@ -21,10 +25,17 @@ class Trajectory:
 
 
 def even_draws(count: int, dimensions: int, seed: int) -> np.ndarray:
-    """Numbers float64 (count, dimensions) in [0, 1) that fill the cube evenly; row i depends on (seed, i) alone.
+    """Numbers float64 (count, dimensions) in [0, 1) that fill the cube evenly.
 
-    Kronecker sequence whose steps are powers of 1 / g, g^(dimensions + 1) = g + 1 (Roberts 2018, "R_d"), shifted at random.
+    Row i depends on (seed, i) alone. A Kronecker sequence with steps 1 / g, 1 / g^2, ..., where
+    g^(dimensions + 1) = g + 1 (Roberts 2018, "R_d"), shifted at random.
+
+    A single axis is even only for long sequences: in four dimensions the first step is 0.857,
+    nearly 6 / 7, so that the first 48 values of that axis (the cylinder's Reynolds numbers) are
+    seven clusters of six or seven values each.
     """
-    g = max(np.roots([1, *[0] * (dimensions - 1), -1, -1]).real)
+    polynomial = [1, *[0] * (dimensions - 1), -1, -1]
+    g = max(np.roots(polynomial).real)
+    steps = g ** -np.arange(1.0, dimensions + 1)  # (dimensions,)
     shift = np.random.default_rng(seed).random(dimensions)
-    return (shift + np.outer(np.arange(1, count + 1), g ** -np.arange(1.0, dimensions + 1))) % 1
+    return (shift + np.outer(np.arange(1, count + 1), steps)) % 1

@@ -1,10 +1,13 @@
-"""Lock exchange: two fluids behind a gate in a closed tank 5 long and 1 high, in the Boussinesq limit.
+"""Lock exchange: two fluids behind a gate in a closed tank, in the Boussinesq limit.
 
-du/dt + (u . grad) u = -grad p + nu laplace u + alpha e_y,  d alpha/dt + div(u alpha) = nu laplace alpha (Schmidt number 1).
-alpha = 1 is the light fluid, left of the gate at first. Lengths are in tank heights H, speeds in sqrt(g' H), times in sqrt(H / g'); the Grashof
-number is that of the full height, Gr = (sqrt(g' H) H / nu)^2, so nu = Gr^(-1/2) (Haertel, Meiburg & Necker 2000 take half the height, 1/8 of this).
-All walls slip freely and let no alpha through.
-Shape letters: N trajectories, T frames, P nodes, F fields, K parameters.
+    du/dt + (u . grad) u = -grad p + nu laplace u + alpha e_y,    div u = 0,
+    d alpha/dt + div(u alpha) = nu laplace alpha    (Schmidt number 1).
+
+The tank is 5 long and 1 high. alpha = 1 is the light fluid, at first left of the gate. Lengths are
+in tank heights H, speeds in sqrt(g' H), times in sqrt(H / g'). The Grashof number is that of the
+full height, Gr = (sqrt(g' H) H / nu)^2, so that nu = Gr^(-1/2); Haertel, Meiburg & Necker (2000)
+take half the height, 1/8 of this. All walls slip freely and let no alpha through.
+Shape letters: N trajectories, T frames, P nodes, F fields, K parameters, E elements.
 """
 
 from __future__ import annotations
@@ -21,7 +24,16 @@ from final_project.solver.navier_stokes import IMEX, Lattice, NavierStokes, step
 LENGTH = 5.0
 FIELD_NAMES = ("u", "v", "alpha", "p")
 PARAMETER_NAMES = ("Gr", "gate")
-LOWEST, HIGHEST = (1e5, 1.5), (2e6, 3.5)
+LOWEST = (1e5, 1.5)
+HIGHEST = (2e6, 3.5)
+
+# Stands in every file's provenance, word for word: the same options make a file of the same bytes.
+ABOUT = (
+    "One trajectory with fields u, v, alpha, p for a row of `draw_parameters`; "
+    "a function of its arguments alone.\n\n"
+    "    Nodes form a regular grid, row by row from the floor. "
+    "The pressure of the first frame, at rest, is that after one step. Raises Diverged.\n    "
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,15 +43,15 @@ class Settings:
     rows: int = 10
     """squares, each cut into two triangles, over the height; five times as many over the length"""
     order: int = 3
-    """of the velocity; pressure and alpha have one less"""
+    """polynomial order of the velocity; pressure and alpha have one less"""
     step: float = 5e-3
     """largest time step"""
     frame: float = 0.05
     """time between frames"""
     frames: int = 300
-    """two thirds for training and the main scores, the rest for the longer horizon"""
+    """frames of a trajectory: two thirds to train on and score, the rest for the longer horizon"""
     gate_width: float = 0.1
-    """alpha = (1 - tanh((x - gate) / gate_width)) / 2 at first"""
+    """at first alpha = (1 - tanh((x - gate) / gate_width)) / 2"""
 
 
 PRESETS = {
@@ -50,8 +62,12 @@ PRESETS = {
 
 
 def draw_parameters(count: int, seed: int) -> np.ndarray:
-    """Gr (its logarithm evenly) and the gate's position, float64 (N, 2); row i depends on (seed, i) alone."""
-    lowest, highest = (np.array([np.log(gr), gate]) for gr, gate in (LOWEST, HIGHEST))
+    """Gr (its logarithm evenly) and the gate's position, float64 (N, 2).
+
+    Row i depends on (seed, i) alone.
+    """
+    lowest = np.array([np.log(LOWEST[0]), LOWEST[1]])
+    highest = np.array([np.log(HIGHEST[0]), HIGHEST[1]])
     drawn = lowest + even_draws(count, 2, seed) * (highest - lowest)
     drawn[:, 0] = np.exp(drawn[:, 0])
     return drawn
@@ -60,8 +76,9 @@ def draw_parameters(count: int, seed: int) -> np.ndarray:
 class Tank:
     """The solver set up for one (Gr, gate), at rest.
 
-    alpha is discontinuous, of the pressure's order: its upwind flux is conservative, and the limiter of Zhang & Shu (2010) draws an element's
-    polynomial towards its mean where it leaves [0, 1] at a node. Diffusion is implicit (symmetric interior penalty, Arnold 1982).
+    alpha is discontinuous, of the pressure's order. Its upwind flux is conservative, and the
+    limiter of Zhang & Shu (2010) draws an element's polynomial towards its mean where it leaves
+    [0, 1] at a node. Diffusion is implicit, by a symmetric interior penalty (Arnold 1982).
     """
 
     def __init__(self, settings: Settings, grashof: float, gate: float):
@@ -71,7 +88,9 @@ class Tank:
             ny=settings.rows,
             mapping=lambda x, y: (LENGTH * x, y),
         )
-        self.lattice, self.viscosity, self.step = Lattice(self.mesh), grashof**-0.5, settings.step
+        self.lattice = Lattice(self.mesh)
+        self.viscosity = grashof**-0.5
+        self.step = settings.step
         self.solver = NavierStokes(
             self.mesh,
             settings.order,
@@ -81,57 +100,76 @@ class Tank:
             fixed_y="bottom|top",
         )
         self.solver.start(ng.CF((0, 0)))
+
+        # the light fluid left of the gate:
         space = ng.L2(self.mesh, order=settings.order - 1, dgjumps=True)
-        self.alpha, (a, b) = ng.GridFunction(space), space.TnT()
+        self.alpha = ng.GridFunction(space)
         self.alpha.Set(1 / (1 + ng.exp(2 * (ng.x - gate) / settings.gate_width)))
         self._limit()
-        # the velocity's divergence is zero only on average: advecting alpha - 1/2 makes its error the same for both fluids
-        out, excess, outer = (
-            ng.InnerProduct(self.solver.velocity, ng.specialcf.normal(2)),
-            a - 0.5,
-            a.Other() - 0.5,
-        )
-        self.advection = ng.BilinearForm(space, nonassemble=True)
-        self.advection += (
-            -excess * ng.InnerProduct(self.solver.velocity, ng.grad(b)) * ng.dx(bonus_intorder=2)
-        )
-        self.advection += (
-            out * ng.IfPos(out, excess, outer) * (b - b.Other()) * ng.dx(skeleton=True)
-        )
+
+        self.advection = self._advection()
+        a, b = space.TnT()
         mass = ng.BilinearForm(a * b * ng.dx).Assemble().mat
         self.stepper = IMEX(
             self.alpha.vec, mass, settings.step, self.advection.Apply, self._assemble
         )
+
+        # alpha e_y, the force on the flow:
         self.buoyancy = ng.BilinearForm(trialspace=space, testspace=self.solver.space)
         self.buoyancy += a * self.solver.space.TestFunction()[0][1] * ng.dx
         self.buoyancy.Assemble()
         self.load = self.solver.state.vec.CreateVector()
 
-    def _assemble(self, weight: float) -> tuple[ng.BaseMatrix, ng.BaseMatrix]:
+    def _advection(self) -> ng.BilinearForm:
+        """The upwind form of div(u (alpha - 1/2)).
+
+        The velocity's divergence is zero only on average; advecting alpha - 1/2 makes the error of
+        that the same for both fluids.
+        """
         space = self.alpha.space
-        (a, b), normal = space.TnT(), ng.specialcf.normal(2)
-        jumps = [f - f.Other() for f in (a, b)]
-        slopes = [0.5 * ng.InnerProduct(ng.grad(f) + ng.grad(f.Other()), normal) for f in (a, b)]
+        a, b = space.TnT()
+        velocity = self.solver.velocity
+        out = ng.InnerProduct(velocity, ng.specialcf.normal(2))
+        excess = a - 0.5
+        outer = a.Other() - 0.5
+        upwind = ng.IfPos(out, excess, outer)
+
+        form = ng.BilinearForm(space, nonassemble=True)
+        form += -excess * ng.InnerProduct(velocity, ng.grad(b)) * ng.dx(bonus_intorder=2)
+        form += out * upwind * (b - b.Other()) * ng.dx(skeleton=True)
+        return form
+
+    def _assemble(self, weight: float) -> tuple[ng.BaseMatrix, ng.BaseMatrix]:
+        """The operator of a step of alpha, mass and diffusion, and its inverse."""
+        space = self.alpha.space
+        a, b = space.TnT()
+        normal = ng.specialcf.normal(2)
+        jump_a = a - a.Other()
+        jump_b = b - b.Other()
+        slope_a = 0.5 * ng.InnerProduct(ng.grad(a) + ng.grad(a.Other()), normal)
+        slope_b = 0.5 * ng.InnerProduct(ng.grad(b) + ng.grad(b.Other()), normal)
         penalty = 3 * (space.globalorder + 1) ** 2 / ng.specialcf.mesh_size
+
         form = ng.BilinearForm(space)
         form += (weight / self.step * a * b + self.viscosity * ng.grad(a) * ng.grad(b)) * ng.dx
-        form += (
-            self.viscosity
-            * (penalty * jumps[0] * jumps[1] - slopes[0] * jumps[1] - slopes[1] * jumps[0])
-            * ng.dx(skeleton=True)
-        )
+        edges = penalty * jump_a * jump_b - slope_a * jump_b - slope_b * jump_a
+        form += self.viscosity * edges * ng.dx(skeleton=True)
         operator = form.Assemble().mat
         return operator, operator.Inverse(inverse="sparsecholesky")
 
     def _limit(self) -> None:
-        """Scales each element's polynomial about its mean so that its six nodes lie in [0, 1]; the mean is never changed."""
-        values = self.alpha(self.lattice.points).reshape(-1, 6)
-        modes = (
-            self.alpha.vec.FV().NumPy().reshape(len(values), -1)
-        )  # the first of an orthogonal basis is the mean
-        room = np.stack([1 - modes[:, 0], modes[:, 0]]).clip(0)
-        need = np.stack([values.max(1) - modes[:, 0], modes[:, 0] - values.min(1)])
-        modes[:, 1:] *= np.where(need > room, room / need.clip(1e-300), 1).min(0)[:, None]
+        """Scales each element's polynomial about its mean until its six nodes lie in [0, 1].
+
+        The mean never changes.
+        """
+        values = self.alpha(self.lattice.points).reshape(-1, 6)  # (E, 6)
+        # the first of an orthogonal basis is the mean
+        modes = self.alpha.vec.FV().NumPy().reshape(len(values), -1)
+        mean = modes[:, 0]
+        room = np.stack([1 - mean, mean]).clip(0)  # (2, E), to 1 and to 0
+        need = np.stack([values.max(1) - mean, mean - values.min(1)])
+        factors = np.where(need > room, room / need.clip(1e-300), 1).min(0)  # (E,)
+        modes[:, 1:] *= factors[:, None]
 
     def advance(self) -> None:
         """One step of alpha, then of the flow that it drives. Raises Diverged."""
@@ -141,25 +179,29 @@ class Tank:
         self.solver.advance(self.load)
 
     def energy(self) -> tuple[float, float]:
-        """Kinetic and potential energy, in density (difference) times g' H^3 per unit of breadth."""
-        kinetic = 0.5 * ng.InnerProduct(self.solver.velocity, self.solver.velocity)
-        return ng.Integrate(kinetic, self.mesh), -ng.Integrate(self.alpha * ng.y, self.mesh)
+        """Kinetic and potential energy, in density (difference) times g' H^3 per unit of width."""
+        speed = ng.InnerProduct(self.solver.velocity, self.solver.velocity)
+        kinetic = ng.Integrate(0.5 * speed, self.mesh)
+        return kinetic, -ng.Integrate(self.alpha * ng.y, self.mesh)
 
     def frame(self) -> np.ndarray:
         """u, v, alpha and p at the nodes, float32 (P, F); p has zero mean."""
         solver = self.solver
-        fields = self.lattice.sample(solver.velocity, self.alpha, solver.pressure)
+        fields = self.lattice.sample(solver.velocity, self.alpha, solver.pressure)  # (P, 4)
         fields[:, 3] -= ng.Integrate(solver.pressure, self.mesh) / LENGTH
         return fields.astype(np.float32)
 
 
 def simulate(parameters: np.ndarray, settings: Settings) -> Trajectory:
-    """One trajectory with fields u, v, alpha, p for a row of `draw_parameters`; a function of its arguments alone.
+    """One trajectory with fields u, v, alpha, p for a row (2,) of `draw_parameters`.
 
-    Nodes form a regular grid, row by row from the floor. The pressure of the first frame, at rest, is that after one step. Raises Diverged.
+    A function of its arguments alone. Nodes form a regular grid, row by row from the floor. The
+    pressure of the first frame, at rest, is that after one step. Raises Diverged.
     """
+    grashof, gate = (float(value) for value in parameters)
     every = steps_per_frame(settings.frame, settings.step)
-    tank = Tank(dataclasses.replace(settings, step=settings.frame / every), *map(float, parameters))
+    settings = dataclasses.replace(settings, step=settings.frame / every)
+    tank = Tank(settings, grashof, gate)
     frames = [tank.frame()]
     for taken in range(1, every * (settings.frames - 1) + 1):
         tank.advance()
@@ -167,9 +209,6 @@ def simulate(parameters: np.ndarray, settings: Settings) -> Trajectory:
             frames[0][:, 3] = tank.frame()[:, 3]
         if taken % every == 0:
             frames.append(tank.frame())
-    return Trajectory(
-        np.stack(frames),
-        tank.lattice.coordinates,
-        tank.lattice.triangles,
-        settings.frame * np.arange(settings.frames),
-    )
+    time = settings.frame * np.arange(settings.frames)
+    lattice = tank.lattice
+    return Trajectory(np.stack(frames), lattice.coordinates, lattice.triangles, time)

@@ -1,28 +1,85 @@
-"""Measures both solvers against published figures: python -m final_project.solver.validate (about six minutes of one core)."""
+"""Measures both solvers against exact solutions and published values.
+
+    python -m final_project.solver.validate     # about six minutes of one core
+
+Prints every value beside its reference and writes final_project/results/solver/metrics.json: rows
+{case, quantity, value, reference_low, reference_high, seconds}, seconds of processor time.
+"""
 
 from __future__ import annotations
 
+from common.cli import read_options
+from final_project.simulate_config import ValidateConfig
+
+if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
+    OPTIONS = read_options(ValidateConfig)
+
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import ngsolve as ng
 import numpy as np
 from ngsolve.meshes import MakeStructured2DMesh
 
-from common.run import write_json
+from common.cli import entry
+from common.files import write_json
 from final_project.solver import Trajectory, cylinder, lock_exchange
 from final_project.solver.navier_stokes import NavierStokes
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "solver" / "metrics.json"
+
+FULL = cylinder.PRESETS["full"]
 FINE = cylinder.Settings(maxh=0.05, cylinder_h=0.010, step=2.5e-4)  # the reference resolution
-Row = dict[str, str | float | None]
+RESOLUTIONS = {"data resolution": FULL, "reference resolution": FINE}
+
+Range = tuple[float | None, float | None]  # of published values, or of what is allowed
+TAYLOR_GREEN: dict[str, Range] = {"energy over the exact one": (0.9999, 1.0001)}
+DFG_1: dict[str, Range] = {  # Schaefer & Turek 1996, case 2D-1
+    "drag": (5.57, 5.59),
+    "lift": (0.0104, 0.0110),
+    "pressure difference": (0.1172, 0.1176),
+}
+DFG_2: dict[str, Range] = {  # case 2D-2
+    "Strouhal number": (0.295, 0.305),
+    "largest drag": (3.22, 3.24),
+    "largest lift": (0.99, 1.01),
+    "pressure difference": (2.46, 2.50),
+}
+FRONT: dict[str, Range] = {"front's Froude number": (0.45, 0.48)}
+BUDGET: dict[str, Range] = {
+    "relative drift of alpha": (0.0, 1e-10),
+    "least alpha": (-1e-4, None),
+    "largest alpha": (None, 1 + 1e-4),
+    "largest growth of the energy": (None, 0.0),
+}
+COST: dict[str, Range] = {"processor seconds": (None, 60.0)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measured value with the range of its reference; seconds of processor time of its case."""
+
+    case: str
+    quantity: str
+    value: float
+    reference_low: float | None
+    reference_high: float | None
+    seconds: float
+
+
+# --------------------------------------------------------------------------------- measurements
 
 
 def taylor_green(
     squares: int, order: int, step: float, end: float, viscosity: float = 0.05
 ) -> dict[str, float]:
-    """L2 errors of velocity and pressure at time `end`, and kinetic energy over the exact one, on [0, pi]^2 with free slip."""
+    """Errors of the Taylor-Green vortex at time `end` on [0, pi]^2 with free slip.
+
+    L2 errors of velocity and pressure, and the kinetic energy over the exact one, of
+    u = (sin x cos y, -cos x sin y) exp(-2 nu t), p = (cos 2x + cos 2y) exp(-4 nu t) / 4.
+    """
     mesh = MakeStructured2DMesh(
         quads=False, nx=squares, ny=squares, mapping=lambda x, y: (np.pi * x, np.pi * y)
     )
@@ -31,22 +88,38 @@ def taylor_green(
     flow.start(exact)
     for _ in range(round(end / step)):
         flow.advance()
+
     decay = np.exp(-2 * viscosity * end)
     pressure = (ng.cos(2 * ng.x) + ng.cos(2 * ng.y)) / 4 * decay**2  # zero mean
     mean = ng.Integrate(flow.pressure, mesh) / np.pi**2
+    velocity_error = ng.Integrate((flow.velocity - decay * exact) ** 2, mesh, order=12)
+    pressure_error = ng.Integrate((flow.pressure - mean - pressure) ** 2, mesh, order=12)
+    energy = ng.Integrate(flow.velocity**2, mesh, order=12)
     return {
-        "velocity": float(
-            np.sqrt(ng.Integrate((flow.velocity - decay * exact) ** 2, mesh, order=12))
-        ),
-        "pressure": float(
-            np.sqrt(ng.Integrate((flow.pressure - mean - pressure) ** 2, mesh, order=12))
-        ),
-        "energy": float(ng.Integrate(flow.velocity**2, mesh, order=12) / (np.pi**2 / 2 * decay**2)),
+        "velocity": float(np.sqrt(velocity_error)),
+        "pressure": float(np.sqrt(pressure_error)),
+        "energy": float(energy / (np.pi**2 / 2 * decay**2)),
     }
 
 
+def convergence() -> dict[str, float]:
+    """Orders of convergence in space and time, and the energy of the finest Taylor-Green vortex."""
+    coarse, fine = (taylor_green(squares, 3, 2e-3, 0.1) for squares in (8, 16))
+    values = {}
+    for name in ("velocity", "pressure"):
+        values[f"order in space, {name}"] = float(np.log2(coarse[name] / fine[name]))
+
+    _, coarse, fine = (taylor_green(6, 6, step, 1.0) for step in (0.1, 0.05, 0.025))
+    values["order in time, velocity"] = float(np.log2(coarse["velocity"] / fine["velocity"]))
+    values["energy over the exact one"] = fine["energy"]
+    return values
+
+
 def steady(settings: cylinder.Settings, end: float = 3.0) -> dict[str, float]:
-    """DFG 2D-1, Re = 20: drag and lift coefficient, and pressure difference in the benchmark's units (mean velocity 0.2)."""
+    """DFG 2D-1, Re = 20: drag and lift coefficient, pressure difference.
+
+    The latter in the benchmark's units, whose mean velocity is 0.2.
+    """
     channel = cylinder.Channel(settings, 20.0, kick=0.0)
     for _ in range(round(end / settings.step)):
         channel.solver.advance()
@@ -57,15 +130,20 @@ def steady(settings: cylinder.Settings, end: float = 3.0) -> dict[str, float]:
 def shedding(
     settings: cylinder.Settings, spin_up: float = 3.0, record: float = 1.2
 ) -> dict[str, float]:
-    """DFG 2D-2, Re = 100: Strouhal number, largest drag and lift coefficient, pressure difference half a period after the largest lift."""
+    """DFG 2D-2, Re = 100: Strouhal number, largest drag and lift coefficient, pressure difference.
+
+    The latter half a period after the largest lift.
+    """
     channel = cylinder.Channel(settings, 100.0)
     for _ in range(round(spin_up / settings.step)):
         channel.solver.advance()
-    rows = []
+    samples = []
     for _ in range(round(record / settings.step)):
         channel.solver.advance()
-        rows.append((channel.solver.time, *channel.coefficients()))
-    times, drag, lift, difference = np.array(rows).T
+        samples.append((channel.solver.time, *channel.coefficients()))
+    times, drag, lift, difference = np.array(samples).T
+
+    # the period between upward zero crossings of the lift:
     up = np.flatnonzero((lift[:-1] < 0) & (lift[1:] >= 0))
     crossings = times[up] - lift[up] * settings.step / (lift[up + 1] - lift[up])
     period = float(np.diff(crossings).mean())
@@ -80,31 +158,40 @@ def shedding(
 
 
 def front_speed(trajectory: Trajectory, begin: float, end: float) -> float:
-    """Mean speed of both fronts, alpha = 1/2 on the floor and under the lid, by a straight line through their positions."""
+    """Mean speed of both fronts, alpha = 1/2 on the floor and under the lid.
+
+    By a straight line through their positions between the times `begin` and `end`.
+    """
     x, y = trajectory.coordinates.T
     chosen = (trajectory.time >= begin) & (trajectory.time <= end)
     speeds = []
-    for row in (y == y.min(), y == y.max()):  # alpha falls with x in both
-        places = [
-            np.interp(0.5, frame[::-1], x[row][::-1])
-            for frame in trajectory.fields[chosen][:, row, 2]
-        ]
-        speeds.append(abs(np.polyfit(trajectory.time[chosen], places, 1)[0]))
+    for row in (y == y.min(), y == y.max()):
+        alpha = trajectory.fields[chosen][:, row, 2]  # (T, nodes), falls with x
+        fronts = [np.interp(0.5, frame[::-1], x[row][::-1]) for frame in alpha]
+        slope, _ = np.polyfit(trajectory.time[chosen], fronts, 1)
+        speeds.append(abs(slope))
     return float(np.mean(speeds))
 
 
 def exchange_budget(
     settings: lock_exchange.Settings, grashof: float, end: float
 ) -> dict[str, float]:
-    """Drift of alpha's integral relative to it, the least and largest alpha at a node, the largest growth of the energy in a time unit."""
+    """Conservation of a lock exchange until time `end`.
+
+    Relative drift of alpha's integral, least and largest alpha at a node, and the largest growth of
+    the energy in a time unit.
+    """
     tank = lock_exchange.Tank(settings, grashof, 2.5)
     amount = ng.Integrate(tank.alpha, tank.mesh)
-    energies, least, largest = [sum(tank.energy())], 1.0, 0.0
+    energies = [sum(tank.energy())]
+    least = 1.0
+    largest = 0.0
     for _ in range(round(end)):
         for _ in range(round(1 / settings.step)):
             tank.advance()
         values = tank.alpha(tank.lattice.points)
-        least, largest = min(least, float(values.min())), max(largest, float(values.max()))
+        least = min(least, float(values.min()))
+        largest = max(largest, float(values.max()))
         energies.append(sum(tank.energy()))
     return {
         "relative drift of alpha": abs(ng.Integrate(tank.alpha, tank.mesh) / amount - 1),
@@ -114,101 +201,68 @@ def exchange_budget(
     }
 
 
-def main() -> list[Row]:
-    """Prints and writes rows {case, quantity, value, reference_low, reference_high, seconds}; seconds are of processor time."""
+def front_number() -> dict[str, float]:
+    """The front's Froude number at Gr = 1e6."""
+    settings = lock_exchange.PRESETS["full"]
+    trajectory = lock_exchange.simulate(np.array([1e6, 2.5]), settings)
+    return {"front's Froude number": front_speed(trajectory, 2.0, 4.5)}
+
+
+def cost(flow: str) -> dict[str, float]:
+    """Processor seconds of one trajectory of the real data."""
+    started = time.process_time()
+    if flow == "cylinder":
+        cylinder.simulate(cylinder.draw_parameters(1, 0)[0], cylinder.PRESETS["full"])
+    else:
+        settings = lock_exchange.PRESETS["full"]
+        lock_exchange.simulate(lock_exchange.draw_parameters(1, 0)[0], settings)
+    return {"processor seconds": time.process_time() - started}
+
+
+# ----------------------------------------------------------------------------------------- main
+
+
+def compared(
+    case: str, values: Mapping[str, float], references: Mapping[str, Range], started: float
+) -> list[Measured]:
+    """The values of a case beside their references, printed; `started` in processor time."""
+    seconds = round(time.process_time() - started, 2)
+    rows = []
+    for quantity, value in values.items():
+        low, high = references.get(quantity, (None, None))
+        rows.append(Measured(case, quantity, value, low, high, seconds))
+        measured = f"{case:42} {quantity:30} {value:12.6g}"
+        print(f"{measured}   reference {low} to {high}   {seconds} s", flush=True)
+    return rows
+
+
+def main(config: ValidateConfig) -> list[Measured]:
+    """Measures, prints and writes everything."""
     ng.SetNumThreads(1)
-    rows: list[Row] = []
+    started = time.process_time()
+    rows = compared("Taylor-Green, k = 3", convergence(), TAYLOR_GREEN, started)
 
-    def add(
-        case: str,
-        values: dict[str, float],
-        references: Mapping[str, tuple[float | None, float | None]],
-        started: float,
-    ) -> None:
-        seconds = round(time.process_time() - started, 2)
-        for quantity, value in values.items():
-            low, high = references.get(quantity, (None, None))
-            rows.append(
-                {
-                    "case": case,
-                    "quantity": quantity,
-                    "value": value,
-                    "reference_low": low,
-                    "reference_high": high,
-                    "seconds": seconds,
-                }
-            )
-            print(
-                f"{case:42} {quantity:30} {value:12.6g}   reference {low} to {high}   {seconds} s",
-                flush=True,
-            )
+    for name, settings in RESOLUTIONS.items():
+        started = time.process_time()
+        rows += compared(f"DFG 2D-1, {name}", steady(settings), DFG_1, started)
+        started = time.process_time()
+        rows += compared(f"DFG 2D-2, {name}", shedding(settings), DFG_2, started)
 
     started = time.process_time()
-    errors = [taylor_green(squares, 3, 2e-3, 0.1) for squares in (8, 16)]
-    orders = {
-        f"order in space, {name}": float(np.log2(errors[0][name] / errors[1][name]))
-        for name in ("velocity", "pressure")
-    }
-    errors = [taylor_green(6, 6, step, 1.0) for step in (0.1, 0.05, 0.025)]
-    orders["order in time, velocity"] = float(
-        np.log2(errors[1]["velocity"] / errors[2]["velocity"])
-    )
-    orders["energy over the exact one"] = errors[-1]["energy"]
-    add("Taylor-Green, k = 3", orders, {"energy over the exact one": (0.9999, 1.0001)}, started)
-
-    data, dfg1, dfg2 = cylinder.PRESETS["full"], (5.57, 5.59), (3.22, 3.24)
-    for name, settings in (("data resolution", data), ("reference resolution", FINE)):
-        started = time.process_time()
-        add(
-            f"DFG 2D-1, {name}",
-            steady(settings),
-            {"drag": dfg1, "lift": (0.0104, 0.0110), "pressure difference": (0.1172, 0.1176)},
-            started,
-        )
-        started = time.process_time()
-        references = {
-            "Strouhal number": (0.295, 0.305),
-            "largest drag": dfg2,
-            "largest lift": (0.99, 1.01),
-            "pressure difference": (2.46, 2.50),
-        }
-        add(f"DFG 2D-2, {name}", shedding(settings), references, started)
-
+    rows += compared("lock exchange, Gr 1e6, data resolution", front_number(), FRONT, started)
     started = time.process_time()
-    trajectory = lock_exchange.simulate(np.array([1e6, 2.5]), lock_exchange.PRESETS["full"])
-    add(
-        "lock exchange, Gr 1e6, data resolution",
-        {"front's Froude number": front_speed(trajectory, 2.0, 4.5)},
-        {"front's Froude number": (0.45, 0.48)},
-        started,
-    )
-    started = time.process_time()
-    limits = {
-        "relative drift of alpha": (0.0, 1e-10),
-        "least alpha": (-1e-4, None),
-        "largest alpha": (None, 1 + 1e-4),
-        "largest growth of the energy": (None, 0.0),
-    }
-    add(
-        "lock exchange, Gr 2e6, data resolution",
-        exchange_budget(lock_exchange.PRESETS["full"], 2e6, 10.0),
-        limits,
-        started,
-    )
+    budget = exchange_budget(lock_exchange.PRESETS["full"], 2e6, 10.0)
+    rows += compared("lock exchange, Gr 2e6, data resolution", budget, BUDGET, started)
 
-    for module in (cylinder, lock_exchange):
+    for flow in ("cylinder", "lock_exchange"):
         started = time.process_time()
-        module.simulate(module.draw_parameters(1, 0)[0], module.PRESETS["full"])
-        add(
-            f"one trajectory, {module.__name__.split('.')[-1]}",
-            {"processor seconds": time.process_time() - started},
-            {"processor seconds": (None, 60.0)},
-            started,
-        )
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    write_json(OUT, rows)
+        rows += compared(f"one trajectory, {flow}", cost(flow), COST, started)
+
+    out = config.out or OUT
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, [asdict(row) for row in rows])
     return rows
 
 
 if __name__ == "__main__":
-    main()
+    entry(main, OPTIONS)

@@ -12,7 +12,8 @@ import pytest
 from common.cli import InputError, Interrupted
 from final_project import simulate as script
 from final_project.data import load_flow
-from final_project.simulate import NOTICE, Config, built_in, main, part
+from final_project.simulate import NOTICE, built_in, main, part
+from final_project.simulate_config import SimulateConfig
 from final_project.solver import cylinder, lock_exchange
 from final_project.solver.navier_stokes import Diverged
 from tests.conftest import assert_refused, call
@@ -32,8 +33,10 @@ def tiny(monkeypatch):
         monkeypatch.setitem(module.PRESETS, "smoke", TINY[name])
 
 
-def config(out, **options) -> Config:
-    return Config(**{"trajectories": 3, "workers": 1, "preset": "smoke", "out": out} | options)
+def config(out, **options) -> SimulateConfig:
+    return SimulateConfig(
+        **{"trajectories": 3, "workers": 1, "preset": "smoke", "out": out} | options
+    )
 
 
 @pytest.mark.parametrize("flow", FLOWS)
@@ -81,7 +84,7 @@ def test_resuming_makes_only_what_is_missing(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(
         script,
         "work",
-        lambda config, number, folder: made.append(number) or real(config, number, folder),
+        lambda config, number: made.append(number) or real(config, number),
     )
     main(config(out, resume=True))
     assert made == [1]
@@ -92,13 +95,13 @@ def test_resuming_makes_only_what_is_missing(tiny, tmp_path, monkeypatch):
 def test_an_interruption_keeps_what_is_finished(tiny, tmp_path, monkeypatch):
     real = script.work
 
-    def stop_at_two(config, number, folder):
+    def stop_at_two(config, number):
         if number == 2:
             raise KeyboardInterrupt
-        return real(config, number, folder)
+        return real(config, number)
 
     monkeypatch.setattr(script, "work", stop_at_two)
-    with pytest.raises(Interrupted, match="finished trajectories are kept"):
+    with pytest.raises(Interrupted, match="finished trajectories are stored"):
         main(config(tmp_path / "flow.npz"))
     assert sorted(path.name for path in (tmp_path / "flow.parts").iterdir()) == [
         "00000.npz",
@@ -116,7 +119,6 @@ def test_a_diverged_trajectory_is_reported_and_the_others_are_kept(
             settings = dataclasses.replace(settings, step=5.0, frame=5.0, frames=40, order=3)
         return real(parameters, settings)
 
-    absurd_once.__doc__ = real.__doc__
     monkeypatch.setattr(cylinder, "simulate", absurd_once)
     main(config(tmp_path / "flow.h5"))
     assert re.search(r"trajectory 1 diverged at t = \S+ and is left out", capsys.readouterr().err)
@@ -167,8 +169,8 @@ def test_the_built_in_sample_has_two_presets():
         ({"shard": "0/0"}, "--shard 0/0: allowed"),
         ({"shard": "-1/2"}, "--shard -1/2: allowed"),
         ({"shard": "half"}, "--shard half: allowed"),
-        ({"trajectories": 0}, "at least one of each"),
-        ({"workers": 0}, "at least one of each"),
+        ({"trajectories": 0}, "--trajectories 0: allowed are 1 and more"),
+        ({"workers": 0}, "--workers 0: allowed are 1 and more"),
         ({"merge": True}, "lacks 3 of 3 trajectories (0, 1, 2)"),
     ],
 )
@@ -212,4 +214,4 @@ def test_parts_are_not_overwritten_mixed_or_trusted_blindly(tiny, tmp_path):
     ],
 )
 def test_the_command_line_refuses_in_one_line(words, message, tmp_path):
-    assert_refused(SCRIPT, [*words, "--out", tmp_path / "flow.h5"], message, tmp_path)
+    assert_refused(main, SimulateConfig, [*words, "--out", tmp_path / "flow.h5"], message, tmp_path)
