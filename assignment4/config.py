@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import math
 
-from assignment3.model import Normalisation
-from common.cli import PathOrNone
-from common.forecast import ForecastConfig
+import common.forecasting.config
+from assignment3.config import FitRecipe, Normalisation
+from assignment4.jobs import Job
+from assignment4.strategies import Strategy
+from common.cli import InputError, PathOrNone, check_exists, check_ranges
+from common.forecasting.config import ForecastConfig
+
+RANGES = {
+    "assigned_epochs": (1, math.inf),
+    "assigned_ranks": (1, math.inf),
+    "assigned_lr": (0, math.inf),
+    "ranks": (1, math.inf),
+    "rank": (1, math.inf),
+    "shares": (0.001, 0.999),
+    "lrs": (0, math.inf),
+    "lora_lrs": (0, math.inf),
+    "epochs": (1, math.inf),
+    "patience": (1, math.inf),
+    "batch": (1, math.inf),
+    "alpha": (0, math.inf),
+    "weight_decay": (0, math.inf),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,47 +34,61 @@ class Config(ForecastConfig):
     """Assignment 4: transfer of a forecaster to currencies and oil."""
 
     base: PathOrNone = None
-    """run folder of assignment 3 that holds the pretrained networks (default: its newest finished run)"""
+    """run folder of assignment 3 with the pretrained networks (default: its newest finished run)"""
     normalisation: Normalisation = "minmax"
-    """which of its networks; minmax takes oil's negative price of April 2020, log refuses it"""
+    """which pretrained networks; minmax takes oil's negative price of April 2020, log refuses it"""
     steps: int = 3000
     """days of the simulated sample"""
 
     assigned_epochs: int = 1000
-    """passes over it from scratch"""
+    """epochs of training from scratch on the course's one window; other strategies have 1 and 2"""
     assigned_ranks: tuple[int, ...] = (2, 8, 16)
-    """the course's ranks; each strategy but scratch is tuned for one and for two passes"""
+    """LoRA's ranks on the course's one window"""
     assigned_lr: float = 1e-3
-    """learning rate (Adam)"""
+    """Adam's learning rate on the course's one window"""
 
     test_steps: int = 1500
     """steps of the test part at the end of the history (at most a quarter of it)"""
     validation_steps: int = 750
-    """steps of the validation part before it"""
+    """steps of the validation part before the test part (at most a quarter of the history)"""
     ranks: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    """of LoRA on every affine map"""
+    """ranks of LoRA on every affine map"""
     rank: int = 8
-    """of LoRA on attention alone, of rsLoRA, and of LoRA where data are few; its adapters are saved"""
+    """rank (one of --ranks) of LoRA on attention alone, of rsLoRA and of LoRA on less data"""
     shares: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5)
-    """of the training part, its last windows; the whole is always trained on"""
+    """shares of the training part, its last windows, that three strategies are also trained on"""
     lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
-    """peak learning rates that each strategy may choose from on validation, with one seed"""
+    """candidates for the peak learning rate, chosen per strategy on validation with one seed"""
     lora_lrs: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
-    """the same for LoRA and for the head alone, which bear larger ones"""
+    """candidates for the peak learning rate of LoRA and the head, which tolerate larger rates"""
     epochs: int = 5
-    """passes over the whole training part at most; over a share of it more by one over the share's square root"""
+    """most epochs on the whole training part; on a share of it divided by sqrt(share)"""
     patience: int = 2
-    """passes without a better validation CRPS before training stops, for a share likewise"""
+    """epochs without a better validation CRPS before training stops; divided by sqrt(share) too"""
     batch: int = 32
-    """windows in a batch"""
+    """windows per batch"""
     alpha: float = 16.0
-    """of LoRA: its update is scaled by alpha over the rank"""
+    """LoRA's alpha: the update is scaled by alpha / rank, in rsLoRA by alpha / sqrt(rank)"""
     weight_decay: float = 0.01
     """AdamW's weight decay"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, RANGES)
+        for name in ("ranks", "lrs", "lora_lrs"):
+            if not getattr(self, name):
+                raise InputError(f"--{name.replace('_', '-')}: at least one value is needed")
+        if self.rank not in self.ranks:
+            given = " ".join(str(rank) for rank in self.ranks)
+            raise InputError(f"--rank {self.rank}: allowed are those of --ranks: {given}")
+
+    def check(self) -> None:
+        super().check()
+        check_exists("--base", self.base)
+
     @classmethod
-    def presets(cls) -> dict[str, dict[str, Any]]:
-        small = {
+    def presets(cls) -> dict[str, dict[str, object]]:
+        smoke: dict[str, object] = {
             "steps": 700,
             "seeds": 1,
             "assigned_epochs": 20,
@@ -67,7 +100,7 @@ class Config(ForecastConfig):
             "lrs": (3e-4,),
             "lora_lrs": (1e-3,),
         }
-        few = {
+        default: dict[str, object] = {
             "steps": 2000,
             "seeds": 2,
             "ranks": (2, 8),
@@ -76,4 +109,44 @@ class Config(ForecastConfig):
             "lora_lrs": (1e-3,),
             "epochs": 3,
         }
-        return {"smoke": small, "default": few, "full": {}}
+        return {"smoke": smoke, "default": default, "full": {}}
+
+    def candidate_rates(self, strategy: Strategy) -> tuple[float, ...]:
+        """The learning rates that a strategy may choose from on validation."""
+        return self.lora_lrs if strategy.kind in ("lora", "head") else self.lrs
+
+    def recipe(self, job: Job) -> FitRecipe:
+        """How a job is trained: little data have few steps per epoch, so they get more epochs."""
+        epochs = round((job.epochs or self.epochs) / job.share**0.5)
+        patience = round(self.patience / job.share**0.5)
+        return FitRecipe(job.seed, epochs, patience, self.batch, job.lr, self.weight_decay)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig(common.forecasting.config.EvaluateConfig):
+    """Backtest of saved adapters and of every baseline."""
+
+    adapter: PathOrNone = None
+    """one adapter (x.safetensors with x.json and scales.safetensors) instead of all of the run"""
+    base: PathOrNone = None
+    """run folder of assignment 3 with the pretrained networks (default: found by its name)"""
+
+    def check(self) -> None:
+        super().check()
+        check_exists("--adapter", self.adapter)
+        check_exists("--base", self.base)
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictConfig(common.forecasting.config.PredictConfig):
+    """Forecast of the next days."""
+
+    adapter: PathOrNone = None
+    """one adapter (x.safetensors with x.json and scales.safetensors), not the highest rank's"""
+    base: PathOrNone = None
+    """run folder of assignment 3 with the pretrained networks (default: found by its name)"""
+
+    def check(self) -> None:
+        super().check()
+        check_exists("--adapter", self.adapter)
+        check_exists("--base", self.base)

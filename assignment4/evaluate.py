@@ -1,95 +1,98 @@
-"""Backtests a finished run's adapters and the network without one: on its own test part, or on rates they have not seen with --data."""
+"""Backtests a finished run's adapters on its own test part, or with --data on new rates."""
 
 from __future__ import annotations
 
-import dataclasses
+from assignment4.config import EvaluateConfig
+from common.cli import entry, read_options
+
+if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
+    OPTIONS = read_options(EvaluateConfig)
+
 from pathlib import Path
-from typing import Any
 
 from assignment3.model import Forecaster, load_model
+from assignment4.adapter_file import AdapterFile
+from assignment4.artifacts import SCALES, Scales
 from assignment4.figures import draw_figures
+from assignment4.jobs import ensemble_label
 from assignment4.lora import LoRA
-from assignment4.scoring import load_scales
-from assignment4.strategies import PRETRAINED
-from common.cli import InputError, PathOrNone, entry, parse
-from common.forecast import EvaluateConfig, Group, Saved, evaluate
-from common.prices import CURRENCIES
-from common.run import sha256
+from assignment4.pretrained import PRETRAINED
+from common.cli import InputError
+from common.files import sha256
+from common.forecasting.ensemble import ModelGroup
+from common.forecasting.prices import CURRENCIES
+from common.forecasting.scripts import SavedForecasters, evaluate
+from common.results import Results
 
-HERE = Path(__file__).resolve().parent
-
-
-@dataclasses.dataclass(frozen=True)
-class Config(EvaluateConfig):
-    """Backtest of saved adapters, beside their base and every baseline."""
-
-    adapter: PathOrNone = None
-    """one adapter (x.safetensors, with x.json and scales.safetensors beside it) instead of all of the run"""
-    base: PathOrNone = None
-    """run folder of assignment 3 that holds the pretrained networks (default: the one of that name in its results)"""
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def adapted(file: Path, base: Path | None) -> Forecaster:
-    """The forecaster that an adapter makes of its base. Raises InputError where one of them is missing or is another."""
-    scales = load_scales(file.parent / "scales.safetensors")
-    number = file.stem.rpartition("-")[2]
-    made = (
-        scales["bases"][int(number) % len(scales["bases"])]
-        if number.isdigit()
-        else scales["bases"][0]
-    )
-    place = (base or PRETRAINED / made["run"]) / made["file"]
-    if not place.is_file():
+    """The forecaster that an adapter makes of its base, the seed's own of the file's name.
+
+    Raises InputError where the adapter or its base is missing, or where the base is another.
+    """
+    scales = Scales.read(file.parent / SCALES)
+    seed = file.stem.rpartition("-")[2]
+    named = scales.bases[int(seed) % len(scales.bases) if seed.isdigit() else 0]
+    base_file = (base or PRETRAINED / named["run"]) / named["file"]
+    if not base_file.is_file():
         raise InputError(
-            f"{file}: its base {place} does not exist; make it with python assignment3/train.py, or name its run with --base"
+            f"{file}: its base {base_file} does not exist; "
+            "make it with python assignment3/train.py, or name its run with --base"
         )
-    if sha256(place) != made["sha256"]:
+    if sha256(base_file) != named["sha256"]:
         raise InputError(
-            f"{file} is an adapter for another base than {place} (sha256 {made['sha256'][:12]}); name the right run with --base"
+            f"{file} is an adapter for another base than {base_file} "
+            f"(sha256 {named['sha256'][:12]}); name the right run with --base"
         )
-    model = load_model(place)
+
+    # the base with the target's scales is what the adapter was trained on
+    model = load_model(base_file)
     fitted = model.get_layer("quantiles")
-    for name in ("spread", "deviation"):
-        getattr(fitted, f"fitted_{name}").assign(scales[name])
+    fitted.fitted_spread.assign(scales.spread)
+    fitted.fitted_deviation.assign(scales.deviation)
     LoRA(model).load(file, "target")
-    fitted.fitted_shrink.assign(
-        scales["shrink"].get(file.stem.removeprefix("adapter."), fitted.fitted_shrink.numpy())
-    )
+    shrink = scales.shrink.get(file.stem.removeprefix("adapter."))
+    if shrink is not None:
+        fitted.fitted_shrink.assign(shrink)
     return Forecaster(model)
 
 
-def load(folder: Path, adapter: Path | None, base: Path | None) -> Saved:
-    """The forecasters of a run folder by kind of adapter, or the one of an adapter."""
-    files = [adapter] if adapter is not None else sorted(folder.glob("adapter.*.safetensors"))
+def load_adapters(folder: Path, adapter: Path | None, base: Path | None) -> SavedForecasters:
+    """The forecasters of a run folder, the highest rank first, or that of one adapter file."""
+    files = by_variant(folder) if adapter is None else {adapter.stem: [adapter]}
+    groups = []
+    for variant, members in files.items():
+        forecasters = [adapted(file, base) for file in members]
+        ensemble = ensemble_label(variant, len(forecasters))
+        groups.append(ModelGroup("LoRA", variant, forecasters, ensemble))
+    scales = Scales.read((folder if adapter is None else adapter.parent) / SCALES)
+    return SavedForecasters(groups, tuple(scales.series), scales.normalisation == "log")
+
+
+def by_variant(folder: Path) -> dict[str, list[Path]]:
+    """The adapters of a run folder by rank, the highest first. Raises InputError without any."""
+    files = sorted(folder.glob("adapter.*.safetensors"))
     if not files:
         raise InputError(
             f"{folder} holds no adapter.*.safetensors; make them with: python assignment4/train.py"
         )
-    kinds: dict[str, list[Path]] = {}
+    by_rank: dict[int, list[Path]] = {}
     for file in files:
-        kinds.setdefault(
-            file.stem.removeprefix("adapter.").rpartition("-")[0] if adapter is None else file.stem,
-            [],
-        ).append(file)
-    scales = load_scales(files[0].parent / "scales.safetensors")
-    groups = []
-    for kind, members in sorted(
-        kinds.items(), key=lambda item: (len(item[0]), item[0]), reverse=True
-    ):  # the higher rank first
-        models = [adapted(file, base) for file in members]
-        groups.append(Group("LoRA", kind, models, f"{kind}, mean of {len(models)} seeds"))
-    return Saved(groups, tuple(scales["series"]), scales["normalisation"] == "log")
+        by_rank.setdefault(AdapterFile.read(file).rank, []).append(file)
+    return {f"r{rank}": by_rank[rank] for rank in sorted(by_rank, reverse=True)}
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: EvaluateConfig) -> Results:
     return evaluate(
         config,
-        HERE / "results",
+        RESULTS,
         CURRENCIES,
-        lambda folder: load(folder, config.adapter, config.base),
+        lambda folder: load_adapters(folder, config.adapter, config.base),
         draw_figures,
     )
 
 
 if __name__ == "__main__":
-    entry(lambda: main(parse(Config)))
+    entry(main, OPTIONS)

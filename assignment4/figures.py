@@ -2,178 +2,214 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from numpy.lib.npyio import NpzFile
 
-from common.figures import (
-    MARKERS,
-    PALETTE,
-    by_horizon,
-    calibration,
-    cells,
-    fans_of,
-    figure,
-    panels,
-    read_run,
-    seed_curves,
+from assignment4.jobs import CONVERGENCE, Job, Share, ensemble_label
+from assignment4.strategies import (
+    FROM_SCRATCH,
+    FULL,
+    HEAD_ONLY,
+    NO_ADAPTATION,
+    Strategy,
+    compared,
+    lora,
+    main_strategies,
+    singular_key,
 )
+from common.figures import MARKERS, PALETTE, figure, panels, read_run
+from common.files import JsonObject
+from common.forecasting.figures import by_horizon, calibration, cells, fans_of, seed_curves
+
+CRPS_RATIO = "CRPS ratio (1: rolling random walk)"
+RMSSE = "RMSSE (1: no change)"
+NO_WEIGHTS = 100  # where no trained weights are drawn on the logarithmic axis
+UNCHANGED = 1e-12  # largest singular value of a map that training left as it was
+NOISE = 1e-4  # of the largest singular value: below it is the rounding of merging in float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The options of a run that its figures depend on."""
+
+    ranks: tuple[int, ...]
+    rank: int
+    shares: tuple[float, ...]
+    seeds: int
+
+    @classmethod
+    def of(cls, record: JsonObject) -> Options:
+        """The options in run.json."""
+        config = record["config"]
+        return cls(tuple(config["ranks"]), config["rank"], tuple(config["shares"]), config["seeds"])
+
+    @property
+    def strategies(self) -> list[Strategy]:
+        return compared(self.ranks, self.rank)
 
 
 def draw_figures(folder: Path) -> None:
     """Draws every figure of a finished run into its folder."""
     record, table = read_run(folder)
-    held = np.load(folder / "predictions.npz", allow_pickle=False)
-    series = [str(name) for name in held["series"]]
-    chosen = f"LoRA, rank {record['config']['rank']}"
-    test = table[
-        (table.protocol == "held-out")
-        & (table.split == "test")
-        & ~table.variant.str.contains("against")
-    ]
-    mean = f"to convergence, mean of {record['config']['seeds']} seeds"
+    options = Options.of(record)
+    arrays = np.load(folder / "predictions.npz", allow_pickle=False)
+    log = pd.read_csv(folder / "metrics.csv")
+    test = table[(table.protocol == "held-out") & (table.split == "test")]
     pooled = test[test.series.isna() & test.horizon.isna()]
-    fans_of(folder / "forecast_fans.png", record, held)
-    some = test.model.isin(["no adaptation", "from scratch", "full fine-tuning", chosen]) & (
-        test.variant == mean
+
+    chosen = lora(options.rank).label
+    ensemble = ensemble_label(CONVERGENCE, options.seeds)
+    series = [str(name) for name in arrays["series"]]
+    main_models = [NO_ADAPTATION, *main_strategies(options.rank)]
+    ensembles = test.model.isin([strategy.label for strategy in main_models]) & (
+        test.variant == ensemble
     )
-    by_horizon(
-        folder / "error_by_horizon.png",
-        record,
-        test[some | test.variant.str.contains("residuals")],
-        chosen,
-    )
-    cells(folder / "error_by_cell.png", record, test, series, chosen, mean)
-    calibration(folder / "calibration.png", record, held)
-    parameters(folder, record, pooled)
-    shares(folder, record, pooled, chosen)
-    forgetting(folder, record, table)
-    singular_values(folder, record, held)
-    curves(folder, record)
+    walks = test.model == "random walk"
+
+    fans_of(folder / "forecast_fans.png", record, arrays)
+    by_horizon(folder / "error_by_horizon.png", record, test[ensembles | walks], chosen)
+    cells(folder / "error_by_cell.png", record, test, series, chosen, ensemble)
+    calibration(folder / "calibration.png", record, arrays)
+    parameters(folder, record, options, pooled)
+    shares(folder, record, options, pooled)
+    forgetting(folder, record, options, table[table.metric == "coin_crps"])
+    singular_values(folder, record, options, arrays)
+    curves(folder, record, options, log)
 
 
-def style(name: str) -> dict[str, Any]:
-    """One colour and marker a kind of strategy."""
-    kinds = (
-        "from scratch",
-        "full fine-tuning",
-        "LoRA",
-        "attention only",
-        "rsLoRA",
-        "head only",
-        "no adaptation",
-    )
-    place = next(number for number in (3, 4, 2, 0, 1, 5, 6) if kinds[number] in name)
-    return {
-        "color": PALETTE[place],
-        "marker": MARKERS[place],
-        "label": "LoRA, attention only" if place == 3 else kinds[place],
-    }
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """Colour, marker and legend of a kind of strategy."""
+
+    number: int
+    label: str
+
+    @classmethod
+    def of(cls, strategy: Strategy) -> Style:
+        """The style of a strategy, the same for every rank."""
+        if strategy.attention_only:
+            return cls(3, "LoRA, attention only")
+        if strategy.rank_stabilised:
+            return cls(4, "rsLoRA")
+        styles = {
+            "scratch": cls(0, strategy.label),
+            "full": cls(1, strategy.label),
+            "lora": cls(2, "LoRA"),
+            "head": cls(5, strategy.label),
+            "none": cls(6, strategy.label),
+        }
+        return styles[strategy.kind]
+
+    @property
+    def colour(self) -> str:
+        return PALETTE[self.number]
+
+    @property
+    def marker(self) -> str:
+        return MARKERS[self.number]
 
 
-def parameters(folder: Path, record: dict[str, Any], pooled: pd.DataFrame) -> None:
+def parameters(folder: Path, record: JsonObject, options: Options, pooled: pd.DataFrame) -> None:
     """Error against the number of trained weights, mean and deviation of the seeds."""
-    part = pooled[
-        (pooled.variant == "to convergence") & pooled.metric.isin(["crps_ratio", "rmsse"])
-    ]
+    converged = pooled[pooled.variant == CONVERGENCE]
     with figure(folder / "error_against_parameters.png", record, (10, 3.4), 1, 2) as (
         picture,
         axes,
     ):
-        for panel, metric, label in zip(
-            axes,
-            ("crps_ratio", "rmsse"),
-            ("CRPS ratio (1: rolling random walk)", "RMSSE (1: no change)"),
-            strict=True,
+        for panel, metric, label in (
+            (axes[0], "crps_ratio", CRPS_RATIO),
+            (axes[1], "rmsse", RMSSE),
         ):
-            for name, rows in part[part.metric == metric].groupby("model", sort=False):
-                look = style(str(name))
-                if look["label"] in [line.get_label() for line in panel.containers]:
-                    look["label"] = "_again"
-                panel.errorbar(
-                    np.maximum(rows.params, 100),
-                    rows.value,
-                    rows["std"].fillna(0),
-                    ls="none",
-                    ms=5,
-                    capsize=2,
-                    **look,
-                )
+            _errors_by_parameters(panel, options, converged[converged.metric == metric])
             panel.set(
                 xscale="log",
-                xlabel="trained weights (no adaptation: 0, drawn at 100)",
+                xlabel=f"trained weights (no adaptation: 0, drawn at {NO_WEIGHTS})",
                 ylabel=label,
             )
         picture.legend(*axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right center")
         picture.suptitle(
-            "Error of each strategy on the test part, single networks: mean and deviation of the seeds",
+            "Error of each strategy on the test part, single networks: "
+            "mean and deviation of the seeds",
             fontsize=10,
         )
 
 
-def shares(folder: Path, record: dict[str, Any], pooled: pd.DataFrame, chosen: str) -> None:
-    """Error against the share of the target's training part."""
-    part = pooled[
-        (pooled.metric == "crps_ratio")
-        & pooled.model.isin(["from scratch", "full fine-tuning", chosen])
-    ]
-    part = part.assign(
-        share=part.variant.map(
-            lambda name: (
-                100.0
-                if name == "to convergence"
-                else float(name.split(" %")[0])
-                if name.endswith("% of the data")
-                else np.nan
-            )
+def _errors_by_parameters(panel: Axes, options: Options, rows: pd.DataFrame) -> None:
+    """One point per strategy; each kind stands in the legend once."""
+    labelled: set[str] = set()
+    for strategy in options.strategies:
+        style = Style.of(strategy)
+        row = rows[rows.model == strategy.label]
+        panel.errorbar(
+            np.maximum(row.params, NO_WEIGHTS),
+            row.value,
+            row["std"].fillna(0),
+            ls="none",
+            ms=5,
+            capsize=2,
+            color=style.colour,
+            marker=style.marker,
+            label="_again" if style.label in labelled else style.label,
         )
-    )
-    part = part[part.share.notna()].sort_values("share")
-    untouched = pooled[
-        (pooled.metric == "crps_ratio")
-        & (pooled.model == "no adaptation")
-        & (pooled.variant == "to convergence")
-    ].value
+        labelled.add(style.label)
+
+
+def shares(folder: Path, record: JsonObject, options: Options, pooled: pd.DataFrame) -> None:
+    """Error against the share of the target's training part."""
+    ratios = pooled[pooled.metric == "crps_ratio"].set_index(["model", "variant"])
+    drawn = sorted((*options.shares, 1.0))
+    variants = [Share(share).label for share in drawn]
+    percent = [100 * share for share in drawn]
     with figure(folder / "error_against_data.png", record, (5.5, 3.4)) as (_, panel):
-        for name, rows in part.groupby("model", sort=False):
+        for strategy in main_strategies(options.rank):
+            style = Style.of(strategy)
+            rows = ratios.loc[[(strategy.label, variant) for variant in variants]]
             panel.errorbar(
-                rows.share,
+                percent,
                 rows.value,
                 rows["std"].fillna(0),
                 capsize=2,
                 ms=5,
-                **(style(str(name)) | {"label": str(name)}),
+                color=style.colour,
+                marker=style.marker,
+                label=strategy.label,
             )
-        panel.axhline(float(untouched.mean()), color="#888888", ls=":", label="no adaptation")
+        untouched = ratios.loc[(NO_ADAPTATION.label, CONVERGENCE)].value
+        panel.axhline(untouched, color="#888888", ls=":", label=NO_ADAPTATION.label)
         panel.set(
             xscale="log",
             xlabel="share of the target's training part (%)",
-            ylabel="CRPS ratio (1: rolling random walk)",
+            ylabel=CRPS_RATIO,
             title="Error by how much of the target is trained on",
         )
-        ticks = sorted(part.share.unique())
-        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.set_xticks(percent, [f"{tick:g}" for tick in percent])
         panel.minorticks_off()
         panel.legend()
 
 
-def forgetting(folder: Path, record: dict[str, Any], table: pd.DataFrame) -> None:
-    """Error on the coins after each adaptation over that before it; with the adapter off it is 1."""
-    part = table[table.metric == "coin_crps"]
-    with figure(folder / "forgetting.png", record, (7, 0.28 * len(part) + 1.2)) as (_, panel):
-        for place, row in enumerate(part.itertuples()):
+def forgetting(folder: Path, record: JsonObject, options: Options, rows: pd.DataFrame) -> None:
+    """Error on the coins after each adaptation over that before it; without the adapter it is 1."""
+    by_model = rows.set_index("model")
+    strategies = options.strategies
+    size = (7, 0.28 * len(strategies) + 1.2)
+    with figure(folder / "forgetting.png", record, size) as (_, panel):
+        for number, strategy in enumerate(strategies):
+            row = by_model.loc[strategy.label]
             panel.barh(
-                place,
+                number,
                 row.value - 1,
-                xerr=0 if np.isnan(row.std or np.nan) else row.std,
+                xerr=0 if pd.isna(row["std"]) else row["std"],
                 left=1,
-                color=style(row.model)["color"],
+                color=Style.of(strategy).colour,
                 height=0.7,
             )
         panel.axvline(1, color="#888888", lw=0.8)
-        panel.set_yticks(range(len(part)), list(part.model))
+        panel.set_yticks(range(len(strategies)), [strategy.label for strategy in strategies])
         panel.invert_yaxis()
         panel.set(
             xlabel="CRPS on the coins' validation part, after over before (1: nothing forgotten)",
@@ -182,76 +218,59 @@ def forgetting(folder: Path, record: dict[str, Any], table: pd.DataFrame) -> Non
         panel.grid(axis="y", visible=False)
 
 
-def singular_values(folder: Path, record: dict[str, Any], held: Any) -> None:
-    """Singular values of what each affine map changed by, full fine-tuning beside LoRA of the highest rank."""
-    ranks = record["config"]["ranks"]
-    names = [
-        "full fine-tuning",
-        f"LoRA, rank {record['config']['rank']}",
-        f"LoRA, rank {max(ranks)}",
-    ]
-    paths = list(
-        dict.fromkeys(key.split(" | ")[2] for key in held.files if key.startswith("singular | "))
-    )
-    # the first of them, the largest, is zero where the network before training was the best on validation
+def singular_values(folder: Path, record: JsonObject, options: Options, arrays: NpzFile) -> None:
+    """Singular values of what each affine map changed by: full fine-tuning, LoRA of two ranks."""
+    strategies = list(dict.fromkeys((FULL, lora(options.rank), lora(max(options.ranks)))))
+    prefix = singular_key(FULL, "")
+    paths = [key.removeprefix(prefix) for key in arrays.files if key.startswith(prefix)]
+    # the largest is zero where the network before training was the best on validation
     changed = [
         path
         for path in paths
-        if any(held[f"singular | {name} | {path}"].max() > 1e-12 for name in names)
+        if any(arrays[singular_key(strategy, path)].max() > UNCHANGED for strategy in strategies)
     ]
     layout = panels(max(len(changed), 1)) | {"sharex": True, "sharey": True}
+    title = "What training changed in each affine map (seed 0)"
     with figure(folder / "singular_values.png", record, **layout) as (picture, axes):
         for panel, path in zip(axes.flat, changed, strict=False):
-            for number, name in enumerate(dict.fromkeys(names)):
-                values = held[f"singular | {name} | {path}"]
-                values = values[
-                    values > 1e-4 * max(values.max(), 1e-12)
-                ]  # below: float32's noise of merging
-                look = {
-                    "label": name,
-                    "color": PALETTE[(1, 2, 0)[number]],
-                    "ls": ("-", "--", ":")[number],
-                    "ms": 3,
-                }
-                if len(values):
-                    panel.loglog(np.arange(1, len(values) + 1), values, **style(name) | look)
+            for number, strategy in enumerate(strategies):
+                _spectrum(panel, number, strategy, arrays[singular_key(strategy, path)])
             panel.set_title(path, fontsize=8)
         for panel in axes.flat[len(changed) :]:
             panel.axis("off")
         if changed:
+            title += ": singular values by their number"
             axes.flat[0].legend(fontsize=6)
             picture.supylabel("singular value of the change", fontsize=9)
         else:
-            picture.text(
-                0.5,
-                0.5,
-                "unchanged: on validation the networks\nbefore training were the best",
-                ha="center",
-                va="center",
-            )
-        title = (
-            "What training changed in each affine map (seed 0)"
-            + ": singular values by their number" * bool(changed)
-        )
+            text = "unchanged: on validation the networks\nbefore training were the best"
+            picture.text(0.5, 0.5, text, ha="center", va="center")
         picture.suptitle(title, fontsize=10)
 
 
-def curves(folder: Path, record: dict[str, Any]) -> None:
+def _spectrum(panel: Axes, number: int, strategy: Strategy, values: np.ndarray) -> None:
+    """The singular values of one map under one strategy, without the noise of merging."""
+    values = values[values > NOISE * max(values.max(), UNCHANGED)]
+    if len(values):
+        panel.loglog(
+            np.arange(1, len(values) + 1),
+            values,
+            color=PALETTE[(1, 2, 0)[number]],
+            ls=("-", "--", ":")[number],
+            marker=Style.of(strategy).marker,
+            ms=3,
+            label=strategy.label,
+        )
+
+
+def curves(folder: Path, record: JsonObject, options: Options, log: pd.DataFrame) -> None:
     """Validation CRPS of every seed of four strategies."""
-    log = pd.read_csv(folder / "metrics.csv")
     rates = record["notes"]["learning_rates"]
-    names = [
-        "from scratch",
-        "full fine-tuning",
-        f"LoRA, rank {record['config']['rank']}",
-        "head only",
-    ]
+    strategies = (FROM_SCRATCH, FULL, lora(options.rank), HEAD_ONLY)
     with figure(folder / "learning_curves.png", record, (11, 3), 1, 4, sharey=True) as (_, axes):
-        for panel, name in zip(axes, names, strict=True):
-            seed_curves(
-                panel, log, f"crps_{name.replace(', ', '-').replace(' ', '_')}-{rates[name]:g}-"
-            )
-            panel.set(
-                title=f"{name}, lr {rates[name]:g}",
-                ylabel=panel.get_ylabel() if panel is axes[0] else "",
-            )
+        for panel, strategy in zip(axes, strategies, strict=True):
+            rate = rates[strategy.label]
+            seed_curves(panel, log, f"crps_{Job(strategy, 0, rate).kind}-")
+            panel.set_title(f"{strategy.label}, lr {rate:g}")
+            if panel is not axes[0]:
+                panel.set_ylabel("")

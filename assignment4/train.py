@@ -1,340 +1,303 @@
-"""Assignment 4: the coins' Transformer goes to currencies and oil: from scratch, fine-tuned, or by LoRA at several ranks.
+"""Assignment 4: the coins' Transformer goes to currencies and oil, as a whole or by LoRA.
 
-Hu et al. 2021. `python assignment4/train.py` adapts the newest run of assignment 3 to the currencies that it finds or simulates.
-`--preset full` trains about two hundred networks, two hours on two CPU cores; what they score is in README.md.
+Hu et al. 2021: an affine map h = x W + b of the pretrained network becomes
+h = x W + b + s (x A) B with A and B alone trained. `python assignment4/train.py` adapts the newest
+run of assignment 3 to the currencies that it finds or simulates, in about nine minutes on two CPU
+cores. `--preset full` trains about two hundred networks in two hours; expect a CRPS 0.4 % below a
+random walk with rolling residuals for full fine-tuning and for LoRA, 0.1 % without adaptation, and
+a point forecast that is no better than no change.
+
+Shape letters: C context, H horizon, S series, E epochs that are reported.
 """
 
 from __future__ import annotations
 
-from itertools import product
+from assignment4.config import Config
+from common.cli import entry, read_options
+
+if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
+    OPTIONS = read_options(Config)
+
+import dataclasses
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from assignment3.backend import keras
-from assignment3.model import Forecaster, course_transformer, load_model
-from assignment3.training import fit
-from assignment4.config import Config
+from assignment3.model import course_transformer, load_model
+from assignment4.adaptation import Adaptation
+from assignment4.artifacts import SCALES, Scales, adapter_name
+from assignment4.comparisons import pairs
 from assignment4.figures import draw_figures
-from assignment4.scoring import (
-    FORGETTING,
-    answers,
-    coins_of,
-    forgetting,
-    keep_adapter,
-    pairs,
-    save_scales,
-)
+from assignment4.forgetting import FORGETTING, Coins, forgetting_rows
+from assignment4.jobs import CONVERGENCE, Job, Passes
+from assignment4.pretrained import COURSE_FILE, PRETRAINED, Base, adapt_by, trained_weights
 from assignment4.strategies import (
-    PRETRAINED,
+    NO_ADAPTATION,
     Strategy,
-    Weights,
-    base_files,
+    compared,
     course_strategies,
-    kernels,
-    part_name,
-    prepare,
-    strategies,
-    trained_weights,
+    lora,
+    main_strategies,
+    saved_strategies,
 )
-from common.backtest import metrics_info
-from common.cli import InputError, entry, parse
-from common.forecast import Group, Windows, assigned_rows, fan_arrays, held_out_rows, print_table
-from common.prices import CURRENCIES, Prices, check_positive
-from common.report import compile_report
-from common.run import Run, newest_run, progress, sha256, write_arrays
-from common.windows import MinMax, split
+from common.cli import InputError
+from common.files import JsonObject, sha256, write_arrays
+from common.forecasting.assigned import CourseForecast, CourseWindow, assigned_rows, course_arrays
+from common.forecasting.ensemble import held_out_rows
+from common.forecasting.figures import fan_arrays
+from common.forecasting.metrics import metrics_info
+from common.forecasting.prices import CURRENCIES, Prices, check_positive, load_for
+from common.forecasting.scripts import print_results
+from common.forecasting.windows import MinMax, Windows, split
+from common.results import Results, print_table
+from common.run import Run, SavedRun, progress
 
 HERE = Path(__file__).resolve().parent
+FEW_PASSES = (1, 2)  # of the course's tuning, and of two strategies on the training part
 
 
-def as_assigned(
-    config: Config, run: Run, prices: Prices, base: Path, horizon: int
-) -> dict[str, Any]:
-    """The course's experiment: one window of the target, MinMax; from scratch for many passes, the network of the coins' window
-    tuned for one and two. Returns prices, each strategy's answer on its window and on the steps after it."""
-    values = prices.values[-config.assigned_steps - horizon :]
-    seen, later = values[:-horizon], values[horizon:]
-    found: dict[str, Any] = {"seen": seen, "coming": values[-horizon:]}
-    scaler, after = MinMax.fit(seen[:-horizon]), MinMax.fit(later[:-horizon])
-    context, target = (
-        scaler.transform(part)[None].astype(np.float32)
-        for part in (seen[:-horizon], seen[-horizon:])
-    )
-    for strategy in course_strategies(config.assigned_ranks):
-        model = load_model(base / "model.assigned-minmax.keras")
-        if strategy.kind == "scratch":
-            keras.utils.set_random_seed(config.seed)
-            model = course_transformer(context.shape[2], context.shape[1], horizon)
-        lora = prepare(model, strategy, config.seed)
-        model.compile(keras.optimizers.Adam(config.assigned_lr), "mse")
-        passes = (config.assigned_epochs,) if strategy.kind == "scratch" else (1, 2)
-        with run.stoppable(lambda: None) as stop_here:
-            for epoch in progress(range(1, passes[-1] + 1), f"as assigned, {strategy.name}"):
-                loss = float(model.train_on_batch(context, target))
-                run.log(epoch, epoch, "train", **{f"assigned {strategy.name}": loss})
-                stop_here(epoch, loss)
-                if epoch in passes:
-                    name = f"{strategy.name}, {epoch} epoch{'s' if epoch > 1 else ''}"
-                    found[f"{name}, trained window"] = scaler.inverse(
-                        model.predict(context, verbose=0)[0].astype(np.float64)
-                    )
-                    told = model.predict(
-                        after.transform(later[None, :-horizon]).astype(np.float32), verbose=0
-                    )[0]
-                    found[f"{name}, next steps"] = after.inverse(told.astype(np.float64))
-                    found[f"params | {name}"] = lora.count() if lora else trained_weights(model)
-    return found
+# -------------------------------------------------------------------------------- as assigned
 
 
-def adapt(
-    config: Config,
-    run: Run,
-    windows: Windows,
-    base: Path,
-    strategy: Strategy,
-    seed: int,
-    lr: float,
-    name: str,
-    *,
-    share: float = 1.0,
-    epochs: int = 0,
-) -> dict[str, Any]:
-    """One pretrained network to the last `share` of the target's training part: its plain weights (an adapter merged), how many
-    were trained, and the singular values of what every affine map changed by."""
-    parts = windows.parts
-    train = parts.train[-max(int(share * len(parts.train)), config.batch) :]
-    keras.utils.set_random_seed(seed)  # a loaded network draws its dropout's seeds anew
-    model = load_model(base)
+@dataclasses.dataclass(frozen=True)
+class CourseTask:
+    """The course's window in units of its context's MinMax, and the context after it."""
+
+    context: np.ndarray  # (1, C, S)
+    target: np.ndarray  # (1, H, S)
+    later: np.ndarray  # (1, C, S)
+
+
+@dataclasses.dataclass(frozen=True)
+class CourseTuned:
+    """Forecasts of one strategy after each reported epoch, in the units of its task."""
+
+    target: np.ndarray  # (E, H, S)
+    next_steps: np.ndarray  # (E, H, S)
+    params: int
+
+
+def reported_epochs(config: Config, strategy: Strategy) -> tuple[int, ...]:
+    """The epochs after which a strategy of the course forecasts."""
+    return (config.assigned_epochs,) if strategy.kind == "scratch" else FEW_PASSES
+
+
+def tune_course_network(
+    config: Config, run: Run, task: CourseTask, base: Path, strategy: Strategy
+) -> CourseTuned:
+    """Trains the course's network on one window: from scratch, or that of the coins' window."""
+    model = load_model(base / COURSE_FILE)
     if strategy.kind == "scratch":
-        settings = model.get_layer("quantiles").settings | {"series": windows.prices.series}
-        model = Forecaster.build(seed=seed, **settings).model
-    known, validation = windows.inputs(train), windows.inputs(parts.validation)
-    scaled = Forecaster(model)
-    scaled.fit_scales(
-        *known,
-        scaled.targets(known[0], windows.future(train)),
-        keep_shape=strategy.kind != "scratch",
+        keras.utils.set_random_seed(config.seed)
+        _, context, series = task.context.shape
+        model = course_transformer(series, context, task.target.shape[1])
+    adapter = adapt_by(model, strategy, config.seed)  # LoRA: h = x W + b + s (x A) B
+    model.compile(keras.optimizers.Adam(config.assigned_lr), "mse")
+
+    reported = reported_epochs(config, strategy)
+    target = []
+    next_steps = []
+    with run.stoppable(lambda: None) as check:
+        for epoch in progress(range(1, reported[-1] + 1), f"as assigned, {strategy.label}"):
+            loss = float(model.train_on_batch(task.context, task.target))
+            run.log(epoch, epoch, "train", **{f"assigned {strategy.label}": loss})
+            check(epoch, loss)
+            if epoch in reported:
+                target.append(model.predict(task.context, verbose=0)[0])
+                next_steps.append(model.predict(task.later, verbose=0)[0])
+
+    params = adapter.count() if adapter else trained_weights(model)
+    return CourseTuned(np.stack(target), np.stack(next_steps), params)
+
+
+def as_assigned(config: Config, run: Run, prices: Prices, base: Base) -> CourseWindow:
+    """The course's experiment: one window of the target, MinMax; from scratch for many epochs, and
+    the network of the coins' window tuned for one and two."""
+    horizon = base.network.horizon
+    values = prices.values[-config.assigned_steps - horizon :]
+    seen = values[:-horizon]
+    later = values[horizon:-horizon]  # (C, S): the context of the steps after the window
+
+    # each window is scaled by its own context
+    scaler = MinMax.fit(seen[:-horizon])
+    later_scaler = MinMax.fit(later)
+    task = CourseTask(
+        scaler.transform(seen[:-horizon])[None].astype(np.float32),
+        scaler.transform(seen[-horizon:])[None].astype(np.float32),
+        later_scaler.transform(later[None]).astype(np.float32),
     )
-    lora, before = prepare(model, strategy, seed, config.alpha), kernels(model)
-    params, done, tuned = (
-        trained_weights(model),
-        {"seconds": 0.0},
-        Forecaster(model),
-    )  # made after the adapter, so that it traces that
-    if params:
-        passes, patience = (
-            round(most / share**0.5) for most in (epochs or config.epochs, config.patience)
-        )  # few data: few steps a pass
-        done = fit(
-            tuned,
-            windows,
-            train,
-            run,
-            name,
-            seed=seed,
-            epochs=passes,
-            patience=patience,
-            batch=config.batch,
-            lr=lr,
-            weight_decay=config.weight_decay,
-        )
-    if lora is not None and share == 1 and not epochs and strategy in kept(config):
-        lora.save(
-            checkpoint(run.folder, name)
-        )  # before the shrinkage, which is no part of its base
-    tuned.fit_shrink(*validation, tuned.targets(validation[0], windows.future(parts.validation)))
-    if lora is not None:
-        lora.merge()
-    changed = {
-        path: np.linalg.svd(kernel - before[path], compute_uv=False)
-        for path, kernel in kernels(model).items()
-    }
-    return done | {
-        "weights": model.get_weights(),
-        "params": params,
-        "singular": changed,
-        "shrink": tuned.fitted.fitted_shrink.numpy(),
-    }
+
+    forecasts = []
+    for strategy in course_strategies(config.assigned_ranks):
+        name = f"assigned-{Job(strategy, config.seed, config.assigned_lr).name}"
+        tuned = run.memo(name, tune_course_network, config, run, task, base.folder, strategy)
+        for number, epoch in enumerate(reported_epochs(config, strategy)):
+            model = f"{strategy.label}, {Passes(epoch).label}"
+            fitted = scaler.inverse(tuned.target[number].astype(np.float64))
+            following = later_scaler.inverse(tuned.next_steps[number].astype(np.float64))
+            forecasts += [
+                CourseForecast(model, "", "trained", fitted, tuned.params),
+                CourseForecast(model, "", "next", following, tuned.params),
+            ]
+    return CourseWindow(seen, values[-horizon:], forecasts)
 
 
-def kept(config: Config) -> list[Strategy]:
-    """The strategies whose adapters the run folder keeps."""
-    return [
-        strategy
-        for strategy in strategies(config.ranks, config.rank)
-        if strategy.kind == "lora"
-        and strategy.rank in (2, config.rank)
-        and strategy.targets is None
-        and not strategy.rank_stabilised
-    ]
+# ----------------------------------------------------------------------------------- held out
 
 
-def checkpoint(folder: Path, name: str) -> Path:
-    """Where the adapter of one training waits until the learning rates are chosen."""
-    return folder / "checkpoints" / f"adapter-{name}.safetensors"
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """The pretrained networks, the windows that they are adapted to, and those they come from."""
+
+    base: Base
+    target: Windows
+    coins: Coins
+
+    @property
+    def provenance(self) -> JsonObject:
+        """Where the target's prices and the networks come from."""
+        digests = [sha256(file)[:16] for file in self.base.files]
+        return self.target.prices.provenance | {"base": [self.base.folder.name, *digests]}
 
 
-def choose_rates(config: Config, train: Any) -> dict[Strategy, float]:
-    """The learning rate of each strategy: of its candidates the one with the best validation CRPS of the first seed."""
-    found = {}
-    for strategy in strategies(config.ranks, config.rank):
-        candidates = config.lora_lrs if strategy.kind in ("lora", "head") else config.lrs
-        tries = {
-            lr: 0.0
-            if len(candidates) == 1 or strategy.kind == "none"
-            else train(strategy, 0, lr)["crps"]
-            for lr in candidates
-        }
-        found[strategy] = min(tries, key=tries.__getitem__)
-    return found
-
-
-def main(config: Config) -> dict[str, Any]:
-    # data and base: checked before anything is written
-    prices = config.prices(CURRENCIES)
+def load_transfer(config: Config) -> Transfer:
+    """Reads prices and base. Raises InputError where they do not fit each other or the options."""
+    prices = load_for(config, CURRENCIES)
     log = config.normalisation == "log"
     if log:
         check_positive(prices, "--normalisation log needs prices above zero; minmax takes any")
-    base = config.base or newest_run(PRETRAINED)
-    files = base_files(base, config.normalisation, len(prices.series))
-    shared = Forecaster(load_model(files[0]))
-    widest = max(min(matrix.shape) for matrix in kernels(shared.model).values())
-    for rank in (*config.ranks, config.rank, *config.assigned_ranks):
-        if not 1 <= rank <= widest:
+    folder = config.base or SavedRun.open(None, PRETRAINED).folder
+    base = Base.open(folder, config.normalisation, len(prices.series))
+    for rank in (*config.ranks, *config.assigned_ranks):
+        if rank > base.widest:
             raise InputError(
-                f"--ranks {rank}: from 1 to {widest}, the width of the base's widest layer, is allowed"
+                f"--ranks {rank}: from 1 to {base.widest}, "
+                "the width of the base's widest layer, is allowed"
             )
-    parts = split(
-        prices.contiguous(),
-        shared.context,
-        shared.horizon,
-        config.test_steps,
-        config.validation_steps,
+    context = base.network.context
+    horizon = base.network.horizon
+    parts = split(prices.contiguous(), context, horizon, config.test_steps, config.validation_steps)
+    return Transfer(base, Windows(prices, parts, context, horizon, log), Coins.of(folder))
+
+
+def choose_rates(config: Config, adaptation: Adaptation) -> dict[Strategy, float]:
+    """The learning rate of each strategy: of its candidates the one with the best validation CRPS
+    of the first seed."""
+    rates = {}
+    for strategy in compared(config.ranks, config.rank):
+        candidates = config.candidate_rates(strategy)
+        if len(candidates) == 1 or strategy == NO_ADAPTATION:
+            rates[strategy] = candidates[0]
+            continue
+        crps = {lr: adaptation.train(Job(strategy, 0, lr)).crps for lr in candidates}
+        rates[strategy] = min(candidates, key=crps.__getitem__)
+    return rates
+
+
+def save_adapters(config: Config, adaptation: Adaptation, best: dict[Strategy, Job]) -> None:
+    """Saves every adapter of the plain LoRA at two ranks, and the scales that they need."""
+    adapters = {
+        adapter_name(strategy, seed): adapted
+        for strategy in saved_strategies(config.ranks, config.rank)
+        for seed, adapted in enumerate(adaptation.train_seeds(best[strategy]))
+    }
+    folder = adaptation.run.folder
+    for name, adapted in adapters.items():
+        adapted.adapter_file.save(folder / f"adapter.{name}.safetensors")
+    shrink = {name: adapted.shrink for name, adapted in adapters.items()}
+    scales = Scales.of(adaptation.base, adaptation.windows, config.normalisation, shrink)
+    scales.save(folder / SCALES)
+
+
+def print_choice(results: Results, untrained: dict[str, int], seeds: int) -> None:
+    """Prints the strategies in the order of their validation score, and which stayed untrained."""
+    ratios = [
+        row
+        for row in results["rows"]
+        if row["metric"] == "crps_ratio"
+        and row["variant"] == CONVERGENCE
+        and row["series"] is row["horizon"] is None
+    ]
+    ratios.sort(key=lambda row: (row["split"] != "validation", row["value"]))
+    print_table(
+        ratios,
+        {"validation": "validation", "test": "test"},
+        across="split",
+        index=("model",),
+        title="CRPS ratio of single networks; validation chose the first strategy",
     )
-    windows, (coins, which) = (
-        Windows(prices, parts, shared.context, shared.horizon, log),
-        coins_of(base),
-    )
+    for label, count in untrained.items():
+        if count:
+            print(
+                f"{label}: {count} of {seeds} networks are as before training, "
+                "which never improved their validation CRPS"
+            )
+
+
+def main(config: Config) -> Results:
+    # Data and base: checked before anything is written
+    transfer = load_transfer(config)
+    base = transfer.base
+    windows = transfer.target
+    prices = windows.prices
+    parts = windows.parts
+
     folder = config.out or HERE / "results" / f"{prices.source}-{config.preset}"
-    with Run(
-        config,
-        folder,
-        __file__,
-        prices.source,
-        prices.provenance | {"base": [base.name, *(sha256(file)[:16] for file in files)]},
-    ) as run:
-        run.note(parts=parts.dates(prices.times), coins=which)
-        # models: as the course had it, then every strategy with its own learning rate, for few passes, and on less data
-        assigned = run.memo(
-            "as-assigned", lambda: as_assigned(config, run, prices, base, shared.horizon)
-        )
-        made: dict[str, dict[str, Any]] = {}
+    with Run(config, folder, __file__, prices.source, transfer.provenance) as run:
+        run.note(parts=parts.dates(prices.times), coins=transfer.coins.origin)
 
-        def train(strategy: Strategy, seed: int, lr: float, **less: Any) -> dict[str, Any]:
-            name = part_name(strategy, seed, lr, less)
-            if name not in made:
-                made[name] = run.memo(
-                    name,
-                    lambda: adapt(
-                        config,
-                        run,
-                        windows,
-                        files[seed % len(files)],
-                        strategy,
-                        seed,
-                        lr,
-                        name,
-                        **less,
-                    ),
-                )
-            return made[name]
+        # As the course had it: one window
+        course = as_assigned(config, run, prices, base)
 
-        def group(strategy: Strategy, variant: str, brief: bool, **less: Any) -> Group:
-            done = [train(strategy, seed, rates[strategy], **less) for seed in range(config.seeds)]
-            seconds = float(np.mean([one["seconds"] for one in done]))
-            models = [Weights(shared, one["weights"], one["params"]) for one in done]
-            return Group(
-                strategy.name,
-                variant,
-                models,
-                f"{variant}, mean of {config.seeds} seeds",
-                seconds,
-                brief,
-            )
+        # Every strategy to convergence, each with its own learning rate
+        adaptation = Adaptation(config, run, windows, base)
+        rates = choose_rates(config, adaptation)
+        run.note(learning_rates={strategy.label: rate for strategy, rate in rates.items()})
+        best = {strategy: Job(strategy, 0, rate) for strategy, rate in rates.items()}
+        three = main_strategies(config.rank)
+        whole = [adaptation.group(job, brief=job.strategy not in three) for job in best.values()]
 
-        rates = choose_rates(config, train)
-        run.note(learning_rates={strategy.name: rate for strategy, rate in rates.items()})
-        main_three = [
-            strategy
-            for strategy in rates
-            if strategy.name in ("from scratch", "full fine-tuning", f"LoRA, rank {config.rank}")
-        ]
-        whole = [
-            group(strategy, "to convergence", strategy not in main_three) for strategy in rates
-        ]
+        # Few passes over the data, and less data
         few = [
-            group(strategy, f"{epochs} epoch{'s' * (epochs > 1)}", True, epochs=epochs)
-            for epochs in (1, 2)
-            for strategy in main_three[1:]
+            adaptation.group(replace(best[strategy], epochs=epochs))
+            for epochs in FEW_PASSES
+            for strategy in three[1:]
         ]
         less = [
-            group(strategy, f"{100 * share:g} % of the data", True, share=share)
+            adaptation.group(replace(best[strategy], share=share))
             for share in config.shares
-            for strategy in main_three
+            for strategy in three
         ]
-        adapters = {}
-        for strategy, seed in product(kept(config), range(config.seeds)):
-            adapters[f"r{strategy.rank}-{seed}"] = train(strategy, seed, rates[strategy])
-            keep_adapter(
-                checkpoint(folder, part_name(strategy, seed, rates[strategy], {})),
-                folder / f"adapter.r{strategy.rank}-{seed}.safetensors",
-            )
-        save_scales(
-            folder / "scales.safetensors", shared, windows, config.normalisation, files, adapters
+
+        # Adapters, and how many networks are best as they were before training
+        save_adapters(config, adaptation, best)
+        untrained = adaptation.untrained(best.values())
+        run.note(untrained=untrained)
+
+        # Evaluation: the test part is read once
+        ridge = windows.ridge()
+        pairs_whole = pairs(whole, [], config.rank)
+        validation = held_out_rows(
+            windows, whole, parts.validation, "validation", ridge, pairs_whole
         )
-        # evaluation on the test part, once; record
-        table, ridge = (
-            assigned_rows(assigned["seen"], assigned["coming"], answers(assigned)),
-            windows.ridge(),
-        )
-        for name, groups, shares in (
-            ("validation", whole, []),
-            ("test", [*whole, *few, *less], less),
-        ):
-            rows, means = held_out_rows(
-                windows,
-                groups,
-                getattr(parts, name),
-                name,
-                ridge,
-                pairs(whole, shares, config.rank),
-            )
-            table += rows
-        table += forgetting(coins, files, whole)
-        chosen = f"LoRA, rank {config.rank}"
-        singular = {
-            f"singular | {strategy.name} | {path}": values
-            for strategy, rate in rates.items()
-            for path, values in train(strategy, 0, rate)["singular"].items()
-        }
-        write_arrays(
-            folder / "predictions.npz",
-            **fan_arrays(windows, means[chosen, "to convergence"]),
-            **singular,
-            **{
-                f"assigned | {name}": value
-                for name, value in assigned.items()
-                if isinstance(value, np.ndarray)
-            },
-        )
-        results = run.finish(table, metrics_info(log) | FORGETTING)
-        draw_figures(folder)
-        compile_report(folder, HERE / "report.typ", folder / "report.pdf")
-    print_table(results, folder)
+        groups = [*whole, *few, *less]
+        pairs_all = pairs(whole, less, config.rank)
+        test = held_out_rows(windows, groups, parts.test, "test", ridge, pairs_all)
+        forgotten = forgetting_rows(transfer.coins.windows, adaptation, list(best.values()))
+
+        # Record
+        chosen = test.ensembles[lora(config.rank).label, CONVERGENCE]
+        arrays = fan_arrays(windows, chosen) | adaptation.singular_values(best.values())
+        write_arrays(folder / "predictions.npz", **arrays, **course_arrays(course))
+        rows = [*assigned_rows(course), *validation.rows, *test.rows, *forgotten]
+        info = metrics_info(windows.log) | FORGETTING
+        results = run.finish(rows, info, draw_figures, HERE / "report.typ")
+    print_results(results, folder)
+    print_choice(results, untrained, config.seeds)
     return results
 
 
 if __name__ == "__main__":
-    entry(lambda: main(parse(Config)))
+    entry(main, OPTIONS)

@@ -1,4 +1,4 @@
-"""Rewrite the tables and values in README files from metrics.json: `python -m tools.readme`.
+"""Fills the tables and values of README files from metrics.json: `python -m tools.readme`.
 
 A test fails when they are stale. Three kinds of block, each closed by `<!-- end -->`; in the
 words an underscore stands for a space:
@@ -15,19 +15,18 @@ words an underscore stands for a space:
 
 from __future__ import annotations
 
-import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from common.files import write_text
+from common.files import JsonObject, read_json, write_text
+from common.machine import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(
     r"(<!-- (?P<kind>table|value|welch) (?P<words>[^>]*?) -->\n?).*?(<!-- end -->)", re.DOTALL
 )
-# Words that choose no rows.
-PLAIN = {"metric", "top", "digits", "across", "without", "rows", "unit", "spread", "hide"}
+# words that choose no rows by a key of theirs
+LAYOUT = {"metric", "top", "digits", "across", "without", "rows", "unit", "spread", "hide"}
 TITLES = {
     "crps_ratio": "CRPS / random walk",
     "rmsse": "RMSE / no change",
@@ -44,164 +43,223 @@ TITLES = {
     "vrmse": "VRMSE",
     "time_to_correlation": "time to 0.8",
 }
+LARGE, TINY_P = 1e5, 1e-4  # shown as a power of ten; shown as a bound
+Cells = dict[object, JsonObject]  # the rows of one line of a table, by column
 
 
-def chosen(words: str) -> tuple[dict[str, str], dict[str, Any], list[dict[str, Any]]]:
-    """The words by name, the run's metrics_info, and the rows of metrics.json that they choose.
-
-    Rows are those pooled over series and horizons unless the words name one.
-    """
-    options = {"top": "99", "digits": "3", "across": "metric", "without": "\0"} | dict(
-        word.split("=", 1) for word in words.split()
-    )
-    file = ROOT / options.pop("run") / "metrics.json"
-    metrics = (
-        json.loads(file.read_text(encoding="utf-8"))
-        if file.exists()
-        else {"metrics_info": {}, "rows": []}
-    )
-    fixed = {"series": None, "horizon": None} | {
-        name: value.replace("_", " ") for name, value in options.items() if name not in PLAIN
-    }
-    fixed.pop(options["across"], None)
-    rows = [
-        row
-        for row in metrics["rows"]
-        if all(str(row[name]) == str(value) for name, value in fixed.items())
-        and row["metric"] in options["metric"].split(",")
-        and row[options["across"]] is not None
-        and options["without"].replace("_", " ") not in row["variant"]
-    ]
-    return options, metrics["metrics_info"], rows
+# --------------------------------------------------------------------------------- the rows
 
 
-def number(row: dict[str, Any], digits: str) -> str:
-    """A row's value: a rollout that blew up as a power of ten, a tiny p-value as a bound."""
-    value = row["value"]
-    if abs(value) >= 1e5:
-        return f"{value:.1e}"
-    if row["metric"].startswith("p_") and value < 1e-4:
-        return "< 0.0001"
-    return f"{value:.{digits}f}"
+@dataclass(frozen=True)
+class Choice:
+    """The words of a block and the rows of metrics.json that they choose."""
+
+    options: dict[str, str]
+    metrics_info: JsonObject
+    rows: list[JsonObject]
+
+    @classmethod
+    def of(cls, words: str) -> Choice:
+        """Reads the run that the words name; no rows where it does not exist yet.
+
+        Rows are those pooled over series and horizons unless the words name one.
+        """
+        options = {"top": "99", "digits": "3", "across": "metric", "without": "\0"}
+        options |= dict(word.split("=", 1) for word in words.split())
+        file = ROOT / options.pop("run") / "metrics.json"
+        if not file.exists():
+            return cls(options, {}, [])
+        metrics = read_json(file)
+
+        # every other word is a key of a row with its value
+        wanted: dict[str, str | None] = {"series": None, "horizon": None}
+        for name, text in options.items():
+            if name not in LAYOUT:
+                wanted[name] = spaced(text)
+        wanted.pop(options["across"], None)
+        rows = [
+            row
+            for row in metrics["rows"]
+            if all(str(row[name]) == str(text) for name, text in wanted.items())
+            and row["metric"] in options["metric"].split(",")
+            and row[options["across"]] is not None
+            and spaced(options["without"]) not in row["variant"]
+        ]
+        return cls(options, metrics["metrics_info"], rows)
+
+    @property
+    def metrics(self) -> list[str]:
+        return self.options["metric"].split(",")
+
+    @property
+    def row(self) -> JsonObject:
+        """The only row. Raises ValueError where there are none, or several."""
+        (row,) = self.rows
+        return row
+
+    def number(self, row: JsonObject) -> str:
+        """A row's value: a rollout that blew up as a power of ten, a tiny p as a bound."""
+        value = row["value"]
+        if abs(value) >= LARGE:
+            return f"{value:.1e}"
+        if row["metric"].startswith("p_") and value < TINY_P:
+            return f"< {TINY_P:.4f}"
+        return f"{value:.{self.options['digits']}f}"
+
+    def cell(self, row: JsonObject | None) -> str:
+        """A row's value, and its deviation where it has one."""
+        if row is None:
+            return "-"
+        if row["std"] is None or abs(row["value"]) >= LARGE:
+            return self.number(row)
+        return f"{self.number(row)} ± {row['std']:.{self.options['digits']}f}"
 
 
-def cell(row: dict[str, Any] | None, digits: str) -> str:
-    """A row's value, and its deviation where it has one."""
-    if row is None:
-        return "-"
-    if row["std"] is None or abs(row["value"]) >= 1e5:
-        return number(row, digits)
-    return f"{number(row, digits)} ± {row['std']:.{digits}f}"
+def spaced(text: str) -> str:
+    """A word of a block as it reads."""
+    return text.replace("_", " ")
 
 
 def value(words: str) -> str:
-    """The one value that the words choose. Raises ValueError where they choose none, or several."""
-    options, _, (row,) = chosen(words)
-    return number(row, options["digits"])
+    """The one value that the words choose."""
+    choice = Choice.of(words)
+    return choice.number(choice.row)
 
 
 def welch(words: str) -> str:
     """The p-value of Welch's test between two models, from means, deviations and seeds."""
     from scipy.stats import ttest_ind_from_stats  # heavy, and only few blocks need it
 
-    plain = dict(word.split("=", 1) for word in words.split())
+    options = dict(word.split("=", 1) for word in words.split())
+    models = options.pop("model").split("/")
+    shared = " ".join(f"{name}={text}" for name, text in options.items())
     samples: list[float] = []
-    for model in plain.pop("model").split("/"):
-        kept = " ".join(f"{name}={text}" for name, text in plain.items())
-        _, _, (row,) = chosen(f"{kept} model={model}")
+    for model in models:
+        row = Choice.of(f"{shared} model={model}").row
         samples += [row["value"], row["std"], row["n_seeds"]]
     p = ttest_ind_from_stats(*samples, equal_var=False).pvalue
     return f"{p:.3f}" if p < 0.01 else f"{p:.2f}"
 
 
-def labels(words: str) -> dict[tuple[str, str], str]:
+# -------------------------------------------------------------------------------- the table
+
+
+def named_rows(words: str) -> dict[tuple[str, str], str]:
     """(model, variant) of each row that `rows=` names, in its order, with its label."""
-    named = {}
+    labels = {}
     for entry in words.split("|"):
         key, _, label = entry.partition("=")
-        model, _, variant = key.replace("_", " ").partition("/")
-        named[model, variant] = label.replace("_", " ") or f"{model}, {variant}"
-    return named
+        model, _, variant = spaced(key).partition("/")
+        labels[model, variant] = spaced(label) or f"{model}, {variant}"
+    return labels
 
 
-def table(words: str) -> str:
-    """A Markdown table of the rows that the words choose; "-" where the run does not exist yet.
+def columns_of(choice: Choice, lines: dict[tuple[str, str], Cells]) -> dict[object, str]:
+    """Titles by column: one per metric, or one per value of `across` of one metric."""
+    across = choice.options["across"]
+    if across == "metric":
+        return {name: TITLES.get(name, spaced(name)) for name in choice.metrics}
+    unit = spaced(choice.options.get("unit", ""))
+    values = sorted({column for cells in lines.values() for column in cells})  # type: ignore[type-var]
+    return {column: f"{column} {unit}".strip() for column in values}
+
+
+def ordered(
+    choice: Choice, lines: dict[tuple[str, str], Cells], first: object
+) -> list[tuple[list[str], Cells]]:
+    """The lines that `rows=` names under their labels, or all with the best first.
 
     Raises KeyError where `rows=` names a row that the run does not have.
     """
-    options, info, rows = chosen(words)
-    if not rows:
+    if "rows" in choice.options:
+        labels = named_rows(choice.options["rows"])
+        return [([label], lines[key]) for key, label in labels.items()]
+    higher = choice.metrics_info[choice.metrics[0]]["better"] == "higher"
+    best = sorted(lines, key=lambda key: lines[key][first]["value"], reverse=higher)
+    return [(list(key), lines[key]) for key in best[: int(choice.options["top"])]]
+
+
+def facts(row: JsonObject) -> list[str]:
+    """Seeds, trained weights and seconds of a line."""
+    weights = "" if row["params"] is None else f"{row['params']:,}"
+    if row["seconds"] is None:
+        seconds = ""
+    elif row["seconds"] >= 100:
+        seconds = f"{row['seconds']:.0f}"
+    else:
+        seconds = f"{row['seconds']:.3g}"
+    return [str(row["n_seeds"]), weights, seconds]
+
+
+def visible(head: list[str], body: list[list[str]], hidden: list[str]) -> list[list[str]]:
+    """Head and body without the columns that are hidden or empty."""
+    shown = [
+        number
+        for number, title in enumerate(head)
+        if title not in hidden and any(line[number] for line in body)
+    ]
+    return [[line[number] for number in shown] for line in [head, *body]]
+
+
+def legend(choice: Choice, columns: dict[object, str], has_spread: bool) -> str:
+    """What the metrics mean, what the deviation is taken over, and the command."""
+    references = [choice.metrics_info[name]["reference"] for name in choice.metrics]
+    if len(references) > 1:
+        titles = columns.values() if choice.options["across"] == "metric" else choice.metrics
+        pairs = zip(titles, references, strict=True)
+        references = [f"{title}: {reference}" for title, reference in pairs]
+    text = "; ".join(references) + "."
+    if has_spread:
+        over = spaced(choice.options.get("spread", "seeds"))
+        text += f" ± is one standard deviation over {over}."
+    return f"{text} Made by `{choice.rows[0]['command']}`."
+
+
+def table(words: str) -> str:
+    """A Markdown table of the rows that the words choose; "-" where the run does not exist yet."""
+    choice = Choice.of(words)
+    if not choice.rows:
         return "-\n"
-    names, across, digits = options["metric"].split(","), options["across"], options["digits"]
-    found: dict[tuple[str, str], dict[Any, dict]] = {}
-    for row in rows:
-        found.setdefault((row["model"], row["variant"]), {})[row[across]] = row
-
-    if "rows" in options:
-        named = labels(options["rows"])
-        found = {key: found[key] for key in named}
-
-    # Columns: one per metric, or one per horizon of one metric.
-    if across == "metric":
-        columns: list[Any] = names
-        titles = [TITLES.get(name, name.replace("_", " ")) for name in names]
-    else:
-        columns = sorted({column for cells in found.values() for column in cells})
-        unit = options.get("unit", "").replace("_", " ")
-        titles = [f"{column} {unit}".strip() for column in columns]
-
-    # Rows: those that are named, or all of them with the best first.
-    if "rows" in options:
-        chosen_rows = [([label], found[key]) for key, label in named.items()]
-        heads = ["model"]
-    else:
-        sign = -1 if info[names[0]]["better"] == "higher" else 1
-        best = sorted(found.items(), key=lambda item: sign * item[1][columns[0]]["value"])
-        chosen_rows = [(list(key), cells) for key, cells in best[: int(options["top"])]]
-        heads = ["model", "variant"]
+    lines: dict[tuple[str, str], Cells] = {}
+    for row in choice.rows:
+        cells = lines.setdefault((row["model"], row["variant"]), {})
+        cells[row[choice.options["across"]]] = row
+    if "rows" in choice.options:
+        lines = {key: lines[key] for key in named_rows(choice.options["rows"])}
+    columns = columns_of(choice, lines)
 
     body = []
-    for label, cells in chosen_rows:
-        first = next(iter(cells.values()))
-        weights = "" if first["params"] is None else f"{first['params']:,}"
-        seconds = "" if first["seconds"] is None else f"{first['seconds']:.3g}"
-        if first["seconds"] is not None and first["seconds"] >= 100:
-            seconds = f"{first['seconds']:.0f}"
-        values = [cell(cells.get(column), digits) for column in columns]
-        body.append([*label, *values, str(first["n_seeds"]), weights, seconds])
-    head = [*heads, *titles, "seeds", "trained weights", "seconds"]
-    hidden = options.get("hide", "").replace("_", " ").split(",")
-    shown = [
-        place
-        for place, title in enumerate(head)
-        if title not in hidden and any(line[place] for line in body)
-    ]
-    body = [[line[place] for place in shown] for line in body]
-    head = [head[place] for place in shown]
-    lines = ["| " + " | ".join(line) + " |" for line in [head, *body]]
-    lines.insert(1, "|---" * len(head) + "|")
+    for label, cells in ordered(choice, lines, next(iter(columns))):
+        values = [choice.cell(cells.get(column)) for column in columns]
+        body.append([*label, *values, *facts(next(iter(cells.values())))])
+    names = ["model"] if "rows" in choice.options else ["model", "variant"]
+    head = [*names, *columns.values(), "seeds", "trained weights", "seconds"]
+    shown = visible(head, body, spaced(choice.options.get("hide", "")).split(","))
 
-    # What the metrics mean, what the deviation is taken over, and the command.
-    meanings = [
-        f"{title}: {info[name]['reference']}" if len(names) > 1 else info[name]["reference"]
-        for title, name in zip(titles if across == "metric" else names, names, strict=True)
-    ]
-    note = "; ".join(meanings) + "."
-    if any("±" in line for line in lines):
-        note += (
-            " ± is one standard deviation over "
-            + options.get("spread", "seeds").replace("_", " ")
-            + "."
-        )
-    return "\n".join([*lines, "", f"{note} Made by `{rows[0]['command']}`.", ""])
+    text = [f"| {' | '.join(line)} |" for line in shown]
+    text.insert(1, "|---" * len(shown[0]) + "|")
+    has_spread = any("±" in line for line in text)
+    return "\n".join([*text, "", legend(choice, columns, has_spread), ""])
+
+
+# --------------------------------------------------------------------------------- the files
 
 
 def fresh(text: str) -> str:
     """The text of a README with every table and value made again."""
     kinds = {"table": table, "value": value, "welch": welch}
-    return BLOCK.sub(lambda found: found[1] + kinds[found["kind"]](found["words"]) + found[4], text)
+
+    def filled(block: re.Match[str]) -> str:
+        return block[1] + kinds[block["kind"]](block["words"]) + block[4]
+
+    return BLOCK.sub(filled, text)
+
+
+def readme_files() -> list[Path]:
+    """The README files with generated blocks."""
+    return [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))]
 
 
 if __name__ == "__main__":
-    for file in [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))]:
+    for file in readme_files():
         write_text(file, fresh(file.read_text(encoding="utf-8")))

@@ -1,4 +1,7 @@
-"""LoRA: its formula against numpy and Keras, gradients, merging, switching, adapter files, and what Keras' own LoRA does otherwise."""
+"""LoRA: its formula against numpy and Keras, gradients, merging, switching, adapter files.
+
+Keras' own LoRA is compared where it is right, and tested for what it does otherwise.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 from assignment4.lora import LoRA
 from common.cli import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(16, 6, 5)).astype(np.float32)
 Y = RNG.normal(size=(16, 6, 3)).astype(np.float32)
@@ -34,7 +37,7 @@ SIZES = {"embed": (5, 8), "ff": (8, 8), "head": (8, 3)} | {
 
 
 def transformer(seed: int = 0, normalise: bool = False) -> keras.Model:
-    """(6, 5) -> (6, 3): an embedding, one block of attention and a feed-forward layer, a head; biases that are not zero."""
+    """(6, 5) -> (6, 3): embedding, attention, feed-forward layer and head; no bias is zero."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((6, 5))
     x = layers.Dense(8, name="embed")(inputs)
@@ -51,7 +54,7 @@ def transformer(seed: int = 0, normalise: bool = False) -> keras.Model:
     return model
 
 
-def shake(lora: LoRA, seed: int = 0) -> None:
+def randomise(lora: LoRA, seed: int = 0) -> None:
     """Gives the active adapter factors as if it had been trained."""
     rng = np.random.default_rng(seed)
     for variable in lora.trainable_variables:
@@ -94,16 +97,14 @@ class Custom(keras.Model):
 
     def __init__(self):
         super().__init__()
-        self.block, self.inner = (
-            Block(name="block"),
-            keras.Sequential([layers.Dense(4, "tanh", name="deep")], name="inner"),
-        )
+        self.block = Block(name="block")
+        self.inner = keras.Sequential([layers.Dense(4, "tanh", name="deep")], name="inner")
 
     def call(self, x):
         return self.inner(self.block(x))
 
 
-# ------------------------------------------------------------------------------------------------------------ mathematics
+# -------------------------------------------------------------------------------------- mathematics
 
 
 def test_every_affine_map_is_found_at_any_nesting():
@@ -122,7 +123,7 @@ def test_every_affine_map_is_found_at_any_nesting():
     lora.add("a", 2)
     assert [id(v) for v in custom.trainable_variables] == [id(v) for v in lora.trainable_variables]
     before = custom.predict(X, verbose=0)
-    shake(lora)
+    randomise(lora)
     assert not np.allclose(custom.predict(X, verbose=0), before)
 
 
@@ -157,7 +158,7 @@ def test_dense_with_relu_is_the_formula(stabilised, scale):
     )
     lora = LoRA(model)
     lora.add("a", 4, alpha=6, rank_stabilised=stabilised)
-    shake(lora)
+    randomise(lora)
     w, bias = (v.numpy().astype(np.float64) for v in (model.layers[0].kernel, model.layers[0].bias))
     a, b = (v.numpy().astype(np.float64) for v in lora.trainable_variables)
     x = X[:, 0].astype(np.float64)
@@ -171,7 +172,7 @@ def test_attention_is_the_plain_block_with_w_plus_s_a_b():
     model, plain = transformer(), transformer()
     lora = LoRA(model)
     lora.add("a", 3, alpha=5, targets=["^attention/"])
-    shake(lora)
+    randomise(lora)
     for path, layer in LoRA(plain).targets().items():
         if path.startswith("attention"):
             layer.kernel.assign_add(
@@ -206,7 +207,7 @@ def test_einsum_dense_of_any_matrix_form(equation, shape, bias, inputs):
     base = model.predict(X, verbose=0)
     lora.add("a", 2, alpha=3)
     assert np.array_equal(model.predict(X, verbose=0), base)
-    shake(lora)
+    randomise(lora)
     a, b = (v.numpy() for v in lora.trainable_variables)
     _, kernel, out = re.split(",|->", equation)
     r_in, r_out = ("".join(k for k in kernel if (k in out) is made) for made in (False, True))
@@ -235,16 +236,16 @@ def test_count_and_scale_for_every_rank(rank):
         == sum(math.prod(v.shape) for v in model.trainable_variables)
     )
     lora.add("s", rank, alpha=16, targets=[f"^{path}$" for path in chosen], rank_stabilised=True)
-    assert lora._adapters["a"].scale == 16 / rank
-    assert lora._adapters["s"].scale == 16 / math.sqrt(rank)
+    assert lora.adapter("a").scale == 16 / rank
+    assert lora.adapter("s").scale == 16 / math.sqrt(rank)
     lora.add("default", rank, targets=[chosen[0]])
-    assert lora._adapters["default"].scale == 1
+    assert lora.adapter("default").scale == 1
 
 
 def test_a_layer_may_have_a_rank_of_its_own_under_the_same_scale(tmp_path):
     lora = LoRA(transformer())
     lora.add("a", 8, alpha=16, targets=["ff", "head"], rank_pattern={"head": 3})
-    shake(lora)
+    randomise(lora)
     assert lora.count() == 8 * (8 + 8) + 3 * (8 + 3)
     a, b = (v.numpy() for v in lora.trainable_variables[2:])
     np.testing.assert_allclose(lora.update()["head"], 2 * a @ b, rtol=1e-5, atol=1e-6)
@@ -272,7 +273,7 @@ def test_a_is_gaussian_with_variance_one_over_in_and_comes_from_the_seed():
     assert not np.array_equal(lora.trainable_variables[0], a)
 
 
-# --------------------------------------------------------------------------------------------------------- Keras' own LoRA
+# ---------------------------------------------------------------------------------- Keras' own LoRA
 
 
 @pytest.mark.parametrize("equation", [None, "abc,cd->abd", "abc,cde->abde"])
@@ -291,11 +292,11 @@ def test_agrees_with_keras_forward_where_keras_is_right(equation):
     theirs.layers[0].enable_lora(3, lora_alpha=6)
     lora = LoRA(ours)
     lora.add("a", 3, alpha=6)
-    shake(lora)
+    randomise(lora)
     layer, (a, b) = theirs.layers[0], (v.numpy() for v in lora.trainable_variables)
-    if (
-        equation == "abc,cde->abde"
-    ):  # Keras has A (c, d, r) and B (r, e): not of rank r as a matrix c x de, so with A = our A on d = 0
+    if equation == "abc,cde->abde":
+        # Keras has A (c, d, r) and B (r, e), which is not of rank r as a matrix c x de; with our A
+        # on d = 0 and zeros elsewhere both are the same
         layer.lora_kernel_a.assign(np.stack([a, 0 * a], axis=1))
         layer.lora_kernel_b.assign(b[:, 0])
         lora.trainable_variables[1].assign(np.stack([b[:, 0], 0 * b[:, 0]], axis=1))
@@ -312,7 +313,7 @@ def test_keras_dense_loses_alpha_ours_keeps_it():
     model = keras.Sequential([keras.Input((5,)), layers.Dense(8)])
     lora = LoRA(model)
     lora.add("a", 4, alpha=16)
-    shake(lora)
+    randomise(lora)
     a, b = (v.numpy() for v in lora.trainable_variables)
     np.testing.assert_allclose(next(iter(lora.update().values())), 4 * a @ b, rtol=1e-5)
 
@@ -331,7 +332,7 @@ def test_keras_overwrites_the_base_on_save_ours_does_not(tmp_path):
     lora = LoRA(ours)
     base = ours.predict(X, verbose=0)
     lora.add("a", 2)
-    shake(lora)
+    randomise(lora)
     adapted = ours.predict(X, verbose=0)
     ours.save(tmp_path / "ours.keras")
     assert np.array_equal(ours.predict(X, verbose=0), adapted)
@@ -361,7 +362,7 @@ def test_keras_attention_forgets_its_lora_on_load_ours_does_not(tmp_path):
 
     ours = LoRA(transformer())
     ours.add("a", 2, targets=["attention"])
-    shake(ours)
+    randomise(ours)
     ours.model.save(tmp_path / "ours.keras")
     ours.save(tmp_path / "a.safetensors")
     again = LoRA(keras.saving.load_model(tmp_path / "ours.keras"))
@@ -379,7 +380,7 @@ def test_keras_trains_biases_and_norms_ours_does_not():
     assert {v.name for v in lora.model.trainable_variables} == {"lora_a", "lora_b"}
 
 
-# --------------------------------------------------------------------------------------------------------------- training
+# ----------------------------------------------------------------------------------------- training
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -402,7 +403,7 @@ def test_gradients_of_a_tape_are_those_of_the_formula():
     model = keras.Sequential([keras.Input((5,)), layers.Dense(4)])
     lora = LoRA(model)
     lora.add("a", 2, alpha=6)
-    shake(lora)
+    randomise(lora)
     assert [id(v) for v in model.trainable_variables] == [id(v) for v in lora.trainable_variables]
     x = X[:, 0]
 
@@ -447,7 +448,7 @@ def test_switching_inside_fit_and_after_compiling():
     assert seen == [True, True]
 
 
-# ------------------------------------------------------------------------------------------------- merging and switching
+# ---------------------------------------------------------------------------- merging and switching
 
 
 def test_merge_agrees_and_unmerge_restores_every_bit():
@@ -458,7 +459,7 @@ def test_merge_agrees_and_unmerge_restores_every_bit():
     outputs = {}
     for seed, name in enumerate(("a", "b")):
         lora.add(name, 3, alpha=4)
-        shake(lora, seed)
+        randomise(lora, seed)
         outputs[name] = model.predict(X, verbose=0)
     for _ in range(3):
         for name in ("a", "b"):
@@ -467,7 +468,7 @@ def test_merge_agrees_and_unmerge_restores_every_bit():
             assert lora.merged
             assert model.trainable_variables == []
             assert not same(values(model), before)
-            assert lora._digest() == digest
+            assert lora.digest() == digest
             np.testing.assert_allclose(model.predict(X, verbose=0), outputs[name], atol=5e-6)
             lora.unmerge()
             assert np.array_equal(model.predict(X, verbose=0), outputs[name])
@@ -487,17 +488,17 @@ def test_merge_agrees_and_unmerge_restores_every_bit():
 def test_adapters_switch_back_and_forth():
     model = transformer()
     lora = LoRA(model)
-    wanted = {None: model.predict(X, verbose=0)}
-    for seed, (name, targets) in enumerate(
-        {"all": None, "attention": ["attention"], "dense": ["ff", "head"]}.items()
-    ):
-        lora.add(name, 2, targets=targets)
-        shake(lora, seed)
-        wanted[name] = model.predict(X, verbose=0)
+    expected: dict[str | None, np.ndarray] = {None: model.predict(X, verbose=0)}
+    patterns = {"all": None, "attention": ["attention"], "dense": ["ff", "head"]}
+    for seed, (adapter, targets) in enumerate(patterns.items()):
+        lora.add(adapter, 2, targets=targets)
+        randomise(lora, seed)
+        expected[adapter] = model.predict(X, verbose=0)
     assert lora.names == ("all", "attention", "dense")
-    for name in ("all", None, "dense", "attention", "all", "dense", None, "attention"):
+    order = ("all", None, "dense", "attention", "all", "dense", None, "attention")
+    for name in order:
         lora.activate(name)
-        assert np.array_equal(model.predict(X, verbose=0), wanted[name])
+        assert np.array_equal(model.predict(X, verbose=0), expected[name])
         assert len(model.trainable_variables) == len(lora.trainable_variables)
 
 
@@ -510,16 +511,16 @@ def test_targets_by_regular_expression():
     assert lora.count("b") == 2 * 2 * (8 + 8)
 
 
-# ------------------------------------------------------------------------------------------------------------------ files
+# -------------------------------------------------------------------------------------------- files
 
 FRESH = """
 import sys, keras, numpy as np
 from pathlib import Path
 from assignment4.lora import LoRA
-place = Path(sys.argv[1])
-lora = LoRA(keras.saving.load_model(place / "base.keras"))
-lora.load(place / "a.safetensors", "a")
-np.save(place / "fresh.npy", lora.model.predict(np.load(place / "x.npy"), verbose=0))
+folder = Path(sys.argv[1])
+lora = LoRA(keras.saving.load_model(folder / "base.keras"))
+lora.load(folder / "a.safetensors", "a")
+np.save(folder / "fresh.npy", lora.model.predict(np.load(folder / "x.npy"), verbose=0))
 """
 
 
@@ -543,8 +544,8 @@ def test_adapter_file_in_this_process_and_in_a_fresh_one(tmp_path):
     )
     assert facts["trained_weights"] == lora.count() == 2 * sum(map(sum, SIZES.values()))
     assert {path: tuple(size) for path, (_, *size, _) in facts["targets"].items()} == SIZES
-    assert [(place, rank) for place, *_, rank in facts["targets"].values()] == [
-        (place, 2) for place in range(len(SIZES))
+    assert [(position, rank) for position, *_, rank in facts["targets"].values()] == [
+        (position, 2) for position in range(len(SIZES))
     ]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "a.safetensors"]
 
@@ -554,7 +555,7 @@ def test_adapter_file_in_this_process_and_in_a_fresh_one(tmp_path):
     assert np.array_equal(model.predict(X, verbose=0), trained)
     transformer().save(tmp_path / "base.keras")
     np.save(tmp_path / "x.npy", X)
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", FRESH, str(tmp_path)],
         cwd=ROOT,
         capture_output=True,
@@ -562,7 +563,7 @@ def test_adapter_file_in_this_process_and_in_a_fresh_one(tmp_path):
         check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     assert np.array_equal(np.load(tmp_path / "fresh.npy"), trained)
 
 
@@ -575,7 +576,7 @@ def test_adapter_finds_its_layers_when_keras_numbers_them_anew(tmp_path):
     assert first.base_sha256 == second.base_sha256
     assert set(first.targets()).isdisjoint(second.targets())
     first.add("a", 2)
-    shake(first)
+    randomise(first)
     first.save(tmp_path / "a.safetensors")
     second.load(tmp_path / "a.safetensors", "a")
     assert np.array_equal(
@@ -583,15 +584,12 @@ def test_adapter_finds_its_layers_when_keras_numbers_them_anew(tmp_path):
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- bad inputs
+# --------------------------------------------------------------------------------------- bad inputs
 
 
-def test_bad_adds():
-    model = transformer()
-    lora = LoRA(model)
-    lora.add("a", 2)
-    before = model.predict(X, verbose=0)
-    for words, message in (
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
         ({"name": "a"}, "an adapter a is there already"),
         ({"rank": 0}, "rank 0: embed is 5 x 8, so its rank goes from 1 to 5"),
         ({"rank": 4}, "rank 4: head is 8 x 3, so its rank goes from 1 to 3"),
@@ -606,10 +604,16 @@ def test_bad_adds():
         ),
         ({"targets": ["("]}, "targets: ( is no regular expression"),
         ({"targets": []}, "targets: no pattern given"),
-    ):
-        with pytest.raises(InputError, match=re.escape(message)):
-            lora.add(**({"name": "b", "rank": 2} | words))
-        assert lora.names == ("a",)
+    ],
+)
+def test_bad_adds(words, message):
+    model = transformer()
+    lora = LoRA(model)
+    lora.add("a", 2)
+    before = model.predict(X, verbose=0)
+    with pytest.raises(InputError, match=re.escape(message)):
+        lora.add(**({"name": "b", "rank": 2} | words))
+    assert lora.names == ("a",)
     assert lora.active == "a"
     assert np.array_equal(model.predict(X, verbose=0), before)
 
@@ -676,48 +680,48 @@ def test_bad_uses(work, message):
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory) -> dict[str, bytes]:
     """The two files of an adapter."""
-    place = tmp_path_factory.mktemp("adapter")
+    folder = tmp_path_factory.mktemp("adapter")
     lora = LoRA(transformer())
     lora.add("a", 2)
-    lora.save(place / "a.safetensors")
-    return {path.name: path.read_bytes() for path in place.iterdir()}
+    lora.save(folder / "a.safetensors")
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def change(**facts: object):
-    def edit(place: Path) -> None:
-        file = place / "a.json"
+    def edit(folder: Path) -> None:
+        file = folder / "a.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | facts))
 
     return edit
 
 
-def shorten(place: Path) -> None:
+def shorten(folder: Path) -> None:
     """One factor fewer, with the digest put right."""
-    factors = load_file(place / "a.safetensors")["factors"]
-    save_file({"factors": factors[1:]}, place / "a.safetensors")
-    change(safetensors=hashlib.sha256((place / "a.safetensors").read_bytes()).hexdigest())(place)
+    factors = load_file(folder / "a.safetensors")["factors"]
+    save_file({"factors": factors[1:]}, folder / "a.safetensors")
+    change(safetensors=hashlib.sha256((folder / "a.safetensors").read_bytes()).hexdigest())(folder)
 
 
 def retarget(*embed: int):
-    """What the file says of the first layer: position, in, out, rank."""
+    """Replaces the first layer's position, in, out and rank in the file."""
 
-    def edit(place: Path) -> None:
+    def edit(folder: Path) -> None:
         change(
-            targets=json.loads((place / "a.json").read_text())["targets"] | {"embed": list(embed)}
-        )(place)
+            targets=json.loads((folder / "a.json").read_text())["targets"] | {"embed": list(embed)}
+        )(folder)
 
     return edit
 
 
 def rewrite(name: str, work):
-    return lambda place: (place / name).write_bytes(work((place / name).read_bytes()))
+    return lambda folder: (folder / name).write_bytes(work((folder / name).read_bytes()))
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda place: (place / "a.safetensors").unlink(), "a.safetensors is not there"),
-        (lambda place: (place / "a.json").unlink(), "a.json is not there"),
+        (lambda folder: (folder / "a.safetensors").unlink(), "a.safetensors is not there"),
+        (lambda folder: (folder / "a.json").unlink(), "a.json is not there"),
         (rewrite("a.json", lambda text: text[:200]), "a.json is damaged"),
         (rewrite("a.json", lambda text: b"[]"), "a.json is damaged"),
         (rewrite("a.json", lambda text: b"\xff\xfe"), "a.json is damaged"),

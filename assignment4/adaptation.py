@@ -1,0 +1,160 @@
+"""Adapts pretrained networks to the target, one job at a time, and stores what each job leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from assignment3.backend import keras
+from assignment3.config import ForecasterSettings
+from assignment3.fit import Fitted, fit
+from assignment3.model import Forecaster
+from assignment4.adapter_file import AdapterFile
+from assignment4.affine import kernels
+from assignment4.config import Config
+from assignment4.jobs import Job, ensemble_label
+from assignment4.pretrained import Base, Weights, adapt_by, trained_weights
+from assignment4.strategies import NO_ADAPTATION, singular_key
+from common.files import JsonObject
+from common.forecasting.ensemble import ModelGroup
+from common.forecasting.windows import Windows
+from common.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapted:
+    """What a job leaves: the network's plain weights (an adapter merged), `params` of them trained.
+
+    `crps` is the validation score of the best `epoch`; 0 is the state before training.
+    `singular_values` belong to the change of every affine map, `shrink` (H, S) is the share of the
+    location that a point forecast keeps, and `adapter` holds the fields of an AdapterFile.
+    """
+
+    weights: list[np.ndarray]
+    params: int
+    crps: float
+    epoch: int
+    seconds: float
+    singular_values: dict[str, np.ndarray]
+    shrink: np.ndarray
+    adapter: JsonObject | None
+
+    @property
+    def adapter_file(self) -> AdapterFile:
+        """The adapter without its base, as it is saved; LoRA alone has one."""
+        if self.adapter is None:
+            raise ValueError("this network was not trained by LoRA")
+        return AdapterFile(**self.adapter)
+
+
+class Adaptation:
+    """The target's windows, the pretrained networks and the run that jobs are trained in."""
+
+    def __init__(self, config: Config, run: Run, windows: Windows, base: Base):
+        self.config = config
+        self.run = run
+        self.windows = windows
+        self.base = base
+        self.trained: dict[Job, Adapted] = {}
+
+    def train(self, job: Job) -> Adapted:
+        """Trains a job, once; a finished one is read from the run folder after --resume."""
+        if job not in self.trained:
+            self.trained[job] = self.run.memo(job.name, self._adapt, job)
+        return self.trained[job]
+
+    def train_seeds(self, job: Job) -> list[Adapted]:
+        """Trains a job with every seed of the run."""
+        return [self.train(replace(job, seed=seed)) for seed in range(self.config.seeds)]
+
+    def group(self, job: Job, brief: bool = True) -> ModelGroup:
+        """Trains a job with every seed, as one model of the comparison."""
+        adapted = self.train_seeds(job)
+        return ModelGroup(
+            job.strategy.label,
+            job.variant,
+            [Weights(self.base.network, each.weights, each.params) for each in adapted],
+            ensemble_label(job.variant, len(adapted)),
+            seconds=float(np.mean([each.seconds for each in adapted])),
+            brief=brief,
+        )
+
+    def untrained(self, jobs: Iterable[Job]) -> dict[str, int]:
+        """How many seeds' networks validation prefers as they were before training, by strategy."""
+        return {
+            job.strategy.label: sum(adapted.epoch == 0 for adapted in self.train_seeds(job))
+            for job in jobs
+            if job.strategy != NO_ADAPTATION
+        }
+
+    def singular_values(self, jobs: Iterable[Job]) -> dict[str, np.ndarray]:
+        """Singular values of what every job changed in every affine map, as predictions.npz
+        names them."""
+        return {
+            singular_key(job.strategy, path): values
+            for job in jobs
+            for path, values in self.train(job).singular_values.items()
+        }
+
+    def _adapt(self, job: Job) -> Adapted:
+        """One network to the last `share` of the target's training part."""
+        windows = self.windows
+        parts = windows.parts
+        count = max(int(job.share * len(parts.train)), self.config.batch)
+        train_origins = parts.train[-count:]
+
+        # the network, with the usual size of a change on the target
+        keras.utils.set_random_seed(job.seed)  # a loaded network draws its dropout's seeds anew
+        model = self._network(job)
+        past, times = windows.inputs(train_origins)
+        scaled = Forecaster(model)
+        changes = scaled.targets(past, windows.future(train_origins))
+        scaled.fit_scales(past, times, changes, keep_shape=job.strategy.kind != "scratch")
+
+        # what the strategy trains of it; LoRA: h = x W + b + s (x A) B, A and B alone
+        lora = adapt_by(model, job.strategy, job.seed, self.config.alpha)
+        before = kernels(model)
+        params = trained_weights(model)
+
+        # training, stopped on validation
+        tuned = Forecaster(model)  # made after the adapter, so that it traces that
+        if params:
+            recipe = self.config.recipe(job)
+            fitted = fit(tuned, windows, train_origins, self.run, job.name, recipe)
+        else:
+            usual_change = windows.changes(parts.train).std(0)  # (H, S)
+            fitted = Fitted(windows.crps(tuned, usual_change, parts.validation), 0, 0.0)
+
+        # the adapter before the shrinkage, which is no part of its base
+        adapter = None if lora is None else dataclasses.asdict(lora.export())
+        past, times = windows.inputs(parts.validation)
+        changes = tuned.targets(past, windows.future(parts.validation))
+        tuned.fit_shrink(past, times, changes)
+
+        # plain weights: W <- W + s A B
+        if lora is not None:
+            lora.merge()
+        singular_values = {
+            path: np.linalg.svd(kernel - before[path], compute_uv=False)
+            for path, kernel in kernels(model).items()
+        }
+        return Adapted(
+            model.get_weights(),
+            params,
+            fitted.crps,
+            fitted.epoch,
+            fitted.seconds,
+            singular_values,
+            tuned.fitted.fitted_shrink.numpy(),
+            adapter,
+        )
+
+    def _network(self, job: Job) -> keras.Model:
+        """The pretrained network of the job's seed, or an untrained one of its size."""
+        if job.strategy.kind != "scratch":
+            return self.base.load(job.seed)
+        settings = self.base.network.settings | {"series": self.windows.prices.series}
+        return Forecaster.build(ForecasterSettings(**settings), job.seed).model

@@ -1,0 +1,81 @@
+"""What the run folder keeps so that an adapter can be used: its files, and the target's scales."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from assignment3.config import Normalisation
+from assignment4.pretrained import Base
+from assignment4.strategies import Strategy
+from common.cli import InputError
+from common.files import JsonObject, load_state, save_state, sha256
+from common.forecasting.windows import Windows
+
+SCALES = "scales.safetensors"
+
+
+def adapter_name(strategy: Strategy, seed: int) -> str:
+    """The name of a saved adapter, as in adapter.r8-0.safetensors."""
+    return f"r{strategy.rank}-{seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scales:
+    """What the adapters of a run need beside their bases.
+
+    `bases` holds {"run", "file", "sha256"} of each seed's pretrained network, `spread` (H, S) and
+    `deviation` (S,) are the target's, and `shrink` holds (H, S) of each adapter by its name.
+    """
+
+    series: list[str]
+    normalisation: Normalisation
+    bases: list[JsonObject]
+    spread: np.ndarray
+    deviation: np.ndarray
+    shrink: dict[str, np.ndarray]
+
+    @classmethod
+    def of(
+        cls,
+        base: Base,
+        windows: Windows,
+        normalisation: Normalisation,
+        shrink: dict[str, np.ndarray],
+    ) -> Scales:
+        """The scales of the target's training part; `shrink` holds (H, S) of each adapter."""
+        network = base.network
+        saved = network.fitted.get_weights()
+        train = windows.parts.train
+        past, times = windows.inputs(train)
+        changes = network.targets(past, windows.future(train))
+        network.fit_scales(past, times, changes, keep_shape=True)
+        spread = network.fitted.fitted_spread.numpy()
+        deviation = network.fitted.fitted_deviation.numpy()
+        network.fitted.set_weights(saved)
+        bases = [
+            {"run": file.parent.name, "file": file.name, "sha256": sha256(file)}
+            for file in base.files
+        ]
+        return cls(list(windows.prices.series), normalisation, bases, spread, deviation, shrink)
+
+    def save(self, path: Path) -> None:
+        """Writes the scales atomically."""
+        save_state(path, vars(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Scales:
+        """Reads what `save` wrote. Raises InputError for anything else."""
+        if not path.is_file():
+            raise InputError(
+                f"{path} does not exist; an adapter needs the scales of the run that made it "
+                "beside it (python assignment4/train.py)"
+            )
+        try:
+            state = load_state(path)
+            return cls(**{field.name: state[field.name] for field in dataclasses.fields(cls)})
+        except Exception as error:  # safetensors and json raise their own on a damaged file
+            reason = " ".join(str(error).split())[:150]
+            raise InputError(f"{path}: not the scales of an assignment 4 run ({reason})") from None

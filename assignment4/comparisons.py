@@ -1,0 +1,33 @@
+"""Which forecasts are compared with each other at the same origins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from assignment4.jobs import CONVERGENCE
+from assignment4.strategies import FROM_SCRATCH, FULL, NO_ADAPTATION, Strategy, main_strategies
+from common.forecasting.ensemble import ModelGroup, Pair
+
+
+def pairs(whole: Sequence[ModelGroup], less: Sequence[ModelGroup], rank: int) -> list[Pair]:
+    """The pairs of ensembles: `whole` was trained to convergence, `less` on shares of the data.
+
+    Every strategy against full fine-tuning, full fine-tuning against no adaptation; on every share
+    the pretrained networks against those from scratch.
+    """
+    ensembles = {group.key: group.ensemble_key for group in (*less, *whole)}
+
+    def ensemble(strategy: Strategy, variant: str = CONVERGENCE) -> tuple[str, str]:
+        return ensembles[strategy.label, variant]
+
+    compared = [
+        Pair(group.ensemble_key, ensemble(FULL))
+        for group in whole
+        if group.model not in (FULL.label, NO_ADAPTATION.label)
+    ]
+    compared.append(Pair(ensemble(FULL), ensemble(NO_ADAPTATION)))
+    for variant in dict.fromkeys(group.variant for group in (*less, *whole)):
+        for strategy in main_strategies(rank)[1:]:
+            scratch = ensemble(FROM_SCRATCH, variant)
+            compared.append(Pair(ensemble(strategy, variant), scratch))
+    return compared

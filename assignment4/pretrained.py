@@ -1,0 +1,129 @@
+"""Pretrained networks: their files, what a strategy leaves trainable, and the way back to weights.
+
+Shape letters as in assignment3.model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+
+from assignment3.backend import keras
+from assignment3.config import Normalisation
+from assignment3.model import Forecaster, forecaster_files, load_model
+from assignment4.affine import affine_map, kernels
+from assignment4.lora import LoRA
+from assignment4.strategies import Strategy
+from common.cli import InputError
+from common.files import JsonObject
+
+PRETRAINED = Path(__file__).resolve().parents[1] / "assignment3" / "results"
+COURSE_FILE = "model.assigned-minmax.keras"
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """The pretrained networks of an assignment 3 run, one file per seed.
+
+    `network` is the first of them; trained weights are put into it for a forecast, so that a
+    hundred networks need one trace.
+    """
+
+    folder: Path
+    files: list[Path]
+    network: Forecaster
+
+    @classmethod
+    def open(cls, folder: Path, normalisation: Normalisation, series: int) -> Base:
+        """Reads a run folder. Raises InputError as `base_files` does."""
+        files = base_files(folder, normalisation, series)
+        return cls(folder, files, Forecaster(load_model(files[0])))
+
+    def load(self, seed: int) -> keras.Model:
+        """The pretrained network of a seed, anew."""
+        return load_model(self.files[seed % len(self.files)])
+
+    @property
+    def widest(self) -> int:
+        """The largest rank that an update of any layer can have."""
+        return max(min(kernel.shape) for kernel in kernels(self.network.model).values())
+
+
+def base_files(folder: Path, normalisation: Normalisation, series: int) -> list[Path]:
+    """The pretrained networks of an assignment 3 run, by seed.
+
+    Raises InputError where there is none, or for another number of series.
+    """
+    files = forecaster_files(folder, normalisation)
+    for name in ("run.json", COURSE_FILE):
+        if not (Path(folder) / name).is_file():
+            raise InputError(
+                f"{folder} holds no {name}; "
+                "it is not a finished run of: python assignment3/train.py"
+            )
+    for file in files:
+        model = load_model(file)
+        is_forecaster = "quantiles" in [layer.name for layer in model.layers]
+        if not is_forecaster or len(model.get_layer("quantiles").settings["series"]) != series:
+            raise InputError(
+                f"{file} is not a forecaster of {series} series, as many as there are here; "
+                "name another run with --base"
+            )
+    return files
+
+
+def adapt_by(
+    model: keras.Model, strategy: Strategy, seed: int, alpha: float | None = None
+) -> LoRA | None:
+    """Leaves trainable of a pretrained network what the strategy trains.
+
+    Returns the LoRA that holds its adapter, if it is one. A layer that is narrower than the rank
+    gets an update of full rank. `alpha` None is the rank.
+    """
+    if strategy.kind in ("none", "head"):
+        for layer in model.layers:
+            layer.trainable = strategy.kind == "head" and layer.name == "head"
+    if strategy.kind != "lora":
+        return None
+    lora = LoRA(model)
+    narrow = {}
+    for path, layer in lora.targets().items():
+        width = min(affine_map(path, layer).size)
+        if width < strategy.rank:
+            narrow[f"^{re.escape(path)}$"] = width
+    lora.add(
+        "target",
+        strategy.rank,
+        alpha,
+        strategy.targets,
+        strategy.rank_stabilised,
+        seed,
+        narrow,
+    )
+    return lora
+
+
+def trained_weights(model: keras.Model) -> int:
+    """How many weights are trained."""
+    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A trained forecaster as the plain weights of a shared network; `params` were trained."""
+
+    shared: Forecaster
+    arrays: list[np.ndarray]
+    params: int
+
+    @property
+    def settings(self) -> JsonObject:
+        return self.shared.settings
+
+    def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Point (N, H, S) and quantiles (N, H, S, Q) in prices."""
+        self.shared.model.set_weights(self.arrays)
+        return self.shared.predict(past, times)

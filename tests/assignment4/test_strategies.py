@@ -1,0 +1,228 @@
+"""Transfer: what each strategy trains, names and labels, comparisons, adapters on a forecaster."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from assignment3.backend import keras
+from assignment3.config import EncoderSettings, ForecasterSettings
+from assignment3.model import Forecaster, save_model
+from assignment4.affine import kernels
+from assignment4.comparisons import pairs
+from assignment4.config import Config
+from assignment4.jobs import CONVERGENCE, Job, Passes, Share, ensemble_label
+from assignment4.lora import LoRA
+from assignment4.pretrained import (
+    COURSE_FILE,
+    Weights,
+    adapt_by,
+    base_files,
+    trained_weights,
+)
+from assignment4.strategies import (
+    FROM_SCRATCH,
+    FULL,
+    HEAD_ONLY,
+    NO_ADAPTATION,
+    Strategy,
+    compared,
+    lora,
+    main_strategies,
+    saved_strategies,
+)
+from common.cli import InputError
+from common.forecasting.ensemble import ModelGroup, Pair
+from common.forecasting.prices import COINS, CURRENCIES
+from common.forecasting.simulate import simulate
+from common.forecasting.windows import Windows
+
+SMALL = EncoderSettings(width=8, blocks=2, heads=2, key=4, feed_forward=0, norm="post", dropout=0.0)
+COURSE = EncoderSettings(
+    width=64, blocks=3, heads=8, key=64, feed_forward=0, norm="post", dropout=0.2
+)
+RANKS = (1, 2, 4, 8, 16, 32)
+
+
+def build(encoder: EncoderSettings = SMALL) -> Forecaster:
+    settings = ForecasterSettings(
+        series=CURRENCIES.series,
+        context=48,
+        horizon=3,
+        normalisation="minmax",
+        decays=(0.8, 0.97),
+        **dataclasses.asdict(encoder),
+    )
+    return Forecaster.build(settings, seed=0)
+
+
+def with_adapter(model: keras.Model, strategy: Strategy, alpha: float | None = None) -> LoRA:
+    adapter = adapt_by(model, strategy, 0, alpha)
+    assert adapter is not None
+    return adapter
+
+
+# ------------------------------------------------------------------------- what a strategy trains
+
+
+@pytest.mark.parametrize(
+    ("strategy", "trained"),
+    [
+        (NO_ADAPTATION, set()),
+        (HEAD_ONLY, {"head/kernel", "head/bias"}),
+        (FULL, None),
+        (FROM_SCRATCH, None),
+    ],
+)
+def test_what_a_strategy_trains(strategy, trained):
+    model = build().model
+    adapt_by(model, strategy, 0)
+    paths = {variable.path for variable in model.trainable_variables}
+    every = {
+        variable.path for variable in model.weights if not variable.path.startswith("quantiles/")
+    }
+    assert paths == (every if trained is None else trained)
+
+
+def test_lora_reaches_every_affine_map_and_attention_alone_where_that_is_asked():
+    model = build().model
+    adapter = with_adapter(model, lora(2), alpha=4)
+    assert set(adapter.update()) == set(kernels(model))
+    assert trained_weights(model) == adapter.count()
+    attention = Strategy("lora", 2, attention_only=True)
+    adapter = with_adapter(build().model, attention)
+    adapted = {path.partition("/")[0] for path in adapter.update()}
+    assert adapted == {"attention_1", "attention_2"}
+
+
+def test_a_layer_narrower_than_the_rank_takes_its_own_width():
+    adapter = with_adapter(build(COURSE).model, lora(32))
+    assert adapter.update()["head"].shape == (64, 28)
+    factors = adapter.adapter("target").factors
+    assert factors["head"][1].shape == (28, 28)
+    assert factors["attention_2/query"][1].shape == (32, 8, 64)
+
+
+def test_rank_8_trains_a_seventh_of_the_weights_and_rank_2_less_than_a_25th():
+    settings = ForecasterSettings(
+        series=COINS.series,
+        context=96,
+        horizon=5,
+        normalisation="log",
+        decays=(0.5, 0.8, 0.9, 0.99, 0.97),
+        **dataclasses.asdict(COURSE),
+    )
+    model = Forecaster.build(settings, seed=0).model
+    whole = trained_weights(model)
+    shares = {}
+    for rank in (2, 8):
+        adapter = with_adapter(model, lora(rank))
+        shares[rank] = adapter.count() / whole
+        adapter.detach()
+    assert shares[8] == pytest.approx(0.14, abs=0.01)
+    assert shares[2] < 0.04
+
+
+def test_an_adapter_switched_off_leaves_the_forecast_on_the_coins_as_it_was():
+    base = build()
+    windows = Windows(simulate(CURRENCIES, 500, 1), None, 48, 3, log=False)
+    inputs = windows.inputs(np.arange(100, 110))
+    kernel = base.model.get_layer("head").kernel
+    kernel.assign(0.3 * np.random.default_rng(0).standard_normal(kernel.shape))
+    before = base.predict(*inputs)
+
+    adapter = with_adapter(base.model, lora(2))
+    for variable in adapter.trainable_variables:
+        variable.assign(0.3 * np.random.default_rng(1).standard_normal(variable.shape))
+    changed = Forecaster(base.model).predict(*inputs)
+    assert np.abs(changed[1] / before[1] - 1).max() > 1e-4
+    with adapter.disabled():
+        off = Forecaster(base.model).predict(*inputs)
+    np.testing.assert_array_equal(off[0], before[0])
+    np.testing.assert_array_equal(off[1], before[1])
+
+    adapter.merge()
+    merged = Weights(build(), base.model.get_weights(), 0)
+    np.testing.assert_allclose(merged.predict(*inputs)[1], changed[1], rtol=1e-5)
+
+
+# ------------------------------------------------------------------------------ names and labels
+
+
+def test_every_strategy_has_its_label_once():
+    labels = [strategy.label for strategy in compared(RANKS, 8)]
+    assert len(labels) == len(set(labels)) == 4 + 6 + 1 + 2
+    assert "LoRA, rank 8, attention only" in labels
+    assert "rsLoRA, rank 32" in labels
+
+
+def test_adapters_of_the_plain_lora_at_two_ranks_are_saved():
+    assert saved_strategies(RANKS, 8) == [lora(2), lora(8)]
+    assert saved_strategies((2,), 2) == [lora(2)]
+
+
+@pytest.mark.parametrize(
+    ("job", "name", "variant"),
+    [
+        (Job(FULL, 1, 3e-4), "full_fine-tuning-0.0003-1", CONVERGENCE),
+        (Job(lora(8), 0, 1e-3, share=0.05), "LoRA-rank_8-0.001-share_0.05-0", "5 % of the data"),
+        (Job(lora(8), 2, 1e-3, epochs=1), "LoRA-rank_8-0.001-epochs_1-2", "1 epoch"),
+        (
+            Job(Strategy("lora", 8, attention_only=True), 4, 3e-3),
+            "LoRA-rank_8-attention_only-0.003-4",
+            CONVERGENCE,
+        ),
+    ],
+)
+def test_names_and_labels_of_a_job(job, name, variant):
+    assert job.name == name
+    assert job.variant == variant
+
+
+def test_labels_of_passes_and_shares():
+    assert [Passes(epochs).label for epochs in (1, 2)] == ["1 epoch", "2 epochs"]
+    assert [Share(share).label for share in (0.5, 1.0)] == ["50 % of the data", CONVERGENCE]
+
+
+def test_a_share_is_trained_for_more_epochs_in_proportion_to_its_root():
+    config = Config(epochs=5, patience=2)
+    recipe = config.recipe(Job(FULL, 0, 1e-3, share=0.25))
+    assert (recipe.epochs, recipe.patience) == (10, 4)
+    assert config.recipe(Job(FULL, 0, 1e-3, epochs=2)).epochs == 2
+
+
+# ----------------------------------------------------------------------------------- comparisons
+
+
+def group(strategy: Strategy, variant: str) -> ModelGroup:
+    return ModelGroup(strategy.label, variant, [], ensemble_label(variant, 5))
+
+
+def test_pairs_compare_rows_that_exist():
+    share = Share(0.05).label
+    whole = [group(strategy, CONVERGENCE) for strategy in compared((2, 8), 8)]
+    less = [group(strategy, share) for strategy in main_strategies(8)]
+    result = pairs(whole, less, 8)
+    rows = {each.ensemble_key for each in (*whole, *less)}
+    assert {key for pair in result for key in (pair.one, pair.other)} <= rows
+    ensemble = ensemble_label(share, 5)
+    assert Pair((lora(8).label, ensemble), (FROM_SCRATCH.label, ensemble)) in result
+    assert len(result) == len(set(result))
+
+
+# ------------------------------------------------------------------------------------------ base
+
+
+def test_a_base_of_another_shape_or_none_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"make it with: python assignment3/train\.py"):
+        base_files(tmp_path, "minmax", 7)
+    save_model(tmp_path / "model.minmax-0.keras", build().model)
+    with pytest.raises(InputError, match=r"holds no run\.json"):
+        base_files(tmp_path, "minmax", 7)
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / COURSE_FILE).write_bytes(b"")
+    assert len(base_files(tmp_path, "minmax", 7)) == 1
+    with pytest.raises(InputError, match="is not a forecaster of 3 series"):
+        base_files(tmp_path, "minmax", 3)
