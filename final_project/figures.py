@@ -1,222 +1,241 @@
-"""Figures of the final project, drawn from a run folder alone."""
+"""Figures of the final project, drawn from a run folder alone.
+
+Shape letters: N trajectories, T frames, S steps of a rollout, P nodes, F fields, M pairs of groups.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from matplotlib.tri import Triangulation
-from PIL import Image
 
 from common.figures import (
     MARKERS,
     PALETTE,
-    STYLE,
+    Option,
     figure,
     learning_curve,
-    plt,
     read_run,
     source_line,
 )
-from common.run import atomic_path
+from common.files import JsonObject
+from final_project.painting import Movie, Scale, paint
+from final_project.stride import dominant_period, movie_stride
 
-MAPS = {"p": "cividis", "alpha": "cividis"}  # velocities change their sign: a diverging map
 PARTS = ("interpolation", "gap", "extrapolation", "longer")
-
-
+AUTOENCODERS = {  # as the rows name them, by their name in metrics.csv
+    "own": "autoencoder",
+    "as published": "autoencoder, as published",
+}
+DRAWN = 3  # models in a movie and in the figure of a probe
 MOST = 30  # errors as large as this or larger are drawn here: the rollout has blown up
+RESAMPLED = 400  # draws of a bootstrap band
+FRAMES_OF_RUN = 25  # of the movie of a run, which is committed
+FRAMES_OF_ROLLOUT = 100  # of the movie of a prediction
+DASHES = ("-", "--", ":")
 
 
 def draw_figures(folder: Path) -> None:
     """Draws every figure of a finished run into its folder."""
     record, table = read_run(folder)
-    held = np.load(folder / "pictures.npz", allow_pickle=False)
-    _fields(folder / "fields.png", record, held)
-    _rollout(folder / "rollout.gif", record, held)
-    _errors(
-        folder / "error_by_time.png",
-        record,
-        np.load(folder / "errors.npz", allow_pickle=False),
-        held,
+    pictures = read_pictures(folder / "pictures.npz", record)
+    styles = styles_of(record, table)
+    draw_fields(folder / "fields.png", record, pictures)
+    draw_run_movie(folder / "rollout.gif", record, pictures)
+    errors = read_errors(folder / "errors.npz", list(styles))
+    draw_errors(folder / "error_by_time.png", record, pictures, errors, styles)
+    draw_probe(folder / "probe.png", record, pictures, styles)
+    draw_models(folder / "models.png", record, table, styles)
+    log = pd.read_csv(folder / "metrics.csv")
+    draw_learning(folder / "learning_curves.png", record, log, styles)
+    if pictures.attention is not None:
+        draw_attention(folder / "attention.png", record, pictures.attention)
+
+
+# ----------------------------------------------------------------------------- what a run holds
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Exchange attention by pair of groups; see `artifacts.attention_arrays` for the two shapes."""
+
+    maps: np.ndarray
+    pairs: tuple[str, ...]
+    of_patches: bool
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """pictures.npz: one held-out trajectory and its rollouts by the first models of the run.
+
+    frames : which of the times (T,) are stored. fields : (frames, P, F) by model.
+    probes : (T,) by model. The simulation itself is `truth` and `true_probe`.
+    """
+
+    mesh: Triangulation
+    time: np.ndarray
+    frames: np.ndarray
+    field_names: tuple[str, ...]
+    trajectory: str
+    probe_name: str
+    truth: np.ndarray
+    true_probe: np.ndarray
+    fields: dict[str, np.ndarray]
+    probes: dict[str, np.ndarray]
+    attention: Attention | None
+
+    def label(self, stored: int) -> str:
+        """Step and time of a stored frame."""
+        frame = self.frames[stored]
+        return step_label(frame, self.time)
+
+
+def step_label(frame: int, time: np.ndarray) -> str:
+    """Number and time of a frame since the first."""
+    return f"step {frame}, {time[frame] - time[0]:.2f} time units"
+
+
+def read_pictures(path: Path, record: JsonObject) -> Pictures:
+    """The arrays of pictures.npz with their names."""
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    attention = None
+    if "attention" in arrays:
+        attention = Attention(
+            arrays["attention"].astype(np.float32),
+            tuple(map(str, arrays["pairs"])),
+            str(arrays["tokens"]) == "patches",
+        )
+    models = [name for name in record["config"]["models"] if f"fields | {name}" in arrays]
+    x, y = arrays["coordinates"].T
+    return Pictures(
+        mesh=Triangulation(x, y, arrays["triangles"]),
+        time=arrays["time"],
+        frames=arrays["frames"],
+        field_names=tuple(map(str, arrays["field_names"])),
+        trajectory=str(arrays["trajectory"]),
+        probe_name=str(arrays["probe_name"]),
+        truth=arrays["fields | truth"],
+        true_probe=arrays["probe | truth"].astype(np.float64),
+        fields={name: arrays[f"fields | {name}"] for name in models},
+        probes={name: arrays[f"probe | {name}"].astype(np.float64) for name in models},
+        attention=attention,
     )
-    _probe(folder / "probe.png", record, held)
-    _models(folder / "models.png", record, table)
-    _learning(folder / "learning_curves.png", record, pd.read_csv(folder / "metrics.csv"))
-    if "attention" in held.files:
-        _attention(folder / "attention.png", record, held)
 
 
-def colours_of(models: list[str]) -> dict[str, dict[str, Any]]:
-    """A colour, marker and dash for each model, the same in every figure of a run."""
-    return {
-        name: {
-            "color": PALETTE[number % 8],
-            "marker": MARKERS[number % 8],
-            "ls": ("-", "--", ":")[number // 8 % 3],
-        }
-        for number, name in enumerate(models)
-    }
+def read_errors(path: Path, models: Sequence[str]) -> dict[str, np.ndarray]:
+    """Squared relative L2 (N, S, F) of the interpolation part by model, from errors.npz."""
+    with np.load(path, allow_pickle=False) as archive:
+        labels = {model: f"{model} | {PARTS[0]}" for model in models}
+        return {model: archive[label] for model, label in labels.items() if label in archive.files}
 
 
-def mesh_of(held: Any) -> Triangulation:
-    """The mesh that a run's pictures are drawn on."""
-    x, y = held["coordinates"].T
-    return Triangulation(x, y, held["triangles"])
+@dataclass(frozen=True)
+class Style:
+    """Colour, marker and dash of one model, the same in every figure of a run."""
+
+    colour: str
+    marker: str
+    dash: str
+
+    @property
+    def line(self) -> dict[str, Option]:
+        """As arguments of a plotted line."""
+        return {"color": self.colour, "ls": self.dash}
 
 
-def paint(
-    axes: Any,
-    mesh: Triangulation,
-    values: np.ndarray,
-    name: str,
-    low: float,
-    high: float,
-    map_name: str | None = None,
-) -> Any:
-    """Draws one field (P,) on the mesh, in proportion; returns the coloured mesh for a colour bar."""
-    if map_name is None and name not in MAPS:
-        low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
-    shown = axes.tripcolor(
-        mesh,
-        values.astype(np.float32),
-        vmin=low,
-        vmax=high,
-        cmap=map_name or MAPS.get(name, "RdBu_r"),
-        shading="gouraud",
-        rasterized=True,
-    )
-    axes.set(aspect="equal", xticks=[], yticks=[])
-    axes.grid(False)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    return shown
+def styles_of(record: JsonObject, table: pd.DataFrame) -> dict[str, Style]:
+    """A style for each model with an error: first those that the run trains, then the others."""
+    scored = table[table.metric == "relative_l2_squared"].model.unique()
+    trained = [name for name in record["config"]["models"] if name in scored]
+    others = [name for name in scored if name not in trained]
+    styles = {}
+    for number, name in enumerate([*trained, *others]):
+        dash = DASHES[number // len(PALETTE) % len(DASHES)]
+        colour = PALETTE[number % len(PALETTE)]
+        styles[name] = Style(colour, MARKERS[number % len(MARKERS)], dash)
+    return styles
 
 
-def _models_of(held: Any) -> list[str]:
-    return [
-        name.removeprefix("fields | ")
-        for name in held.files
-        if name.startswith("fields | ") and name != "fields | truth"
-    ]
+def parts_note(record: JsonObject) -> str:
+    """What the names of the test parts mean for the data of this run."""
+    note = "parts by rank of the first parameter, which need not be far from the training part"
+    data = record["data"]
+    count = sum(record["notes"].get("split", {}).values())
+    if (data.get("flow"), data.get("seed"), count) == ("cylinder", 0, 48):
+        note = "parts by rank of Re: all lie within 1 to 6 of a training Reynolds number"
+    return note
 
 
-def _limits(values: np.ndarray) -> tuple[float, float]:
-    """Colour limits that a few extreme nodes do not set."""
-    low, high = np.quantile(values.astype(np.float32), (0.002, 0.998))
-    return float(low), float(max(high, low + 1e-6))
+# --------------------------------------------------------------------------------------- fields
 
 
-def _fields(path: Path, record: dict, held: Any) -> None:
-    """Truth, prediction and error of every field at the end of the main horizon, of the first model."""
-    mesh, names, model = (
-        mesh_of(held),
-        [str(name) for name in held["field_names"]],
-        _models_of(held)[0],
-    )
-    at = int(np.searchsorted(held["frames"], record["config"]["frames"] - 1, "right")) - 1
-    truth, guess = (
-        held[f"fields | {name}"][at].astype(np.float32) for name in ("truth", model)
-    )  # (P, F)
-    x, y = np.ptp(held["coordinates"], 0)
-    size = (3 * 3.6 + 0.6, len(names) * 3.6 * y / x + 0.9)
-    with figure(path, record, size, len(names), 3, squeeze=False) as (picture, axes):
-        for row, name in enumerate(names):
-            low, high = _limits(truth[:, row])
-            for panel, values, title in zip(
-                axes[row],
-                (truth, guess, guess - truth),
-                ("simulation", model, "error"),
-                strict=True,
-            ):
-                wide = _limits(np.abs(values[:, row]))[1]
-                limits = (-wide, wide, "PuOr_r") if title == "error" else (low, high, None)
-                shown = paint(panel, mesh, values[:, row], name, *limits)
-                if title != "simulation":
-                    picture.colorbar(shown, ax=panel, fraction=0.046, pad=0.02)
-                if row == 0:
-                    panel.set_title(title)
+def draw_fields(path: Path, record: JsonObject, pictures: Pictures) -> None:
+    """Simulation, prediction and error of every field at the end of the main horizon."""
+    model, predicted = next(iter(pictures.fields.items()))
+    last = record["config"]["frames"] - 1
+    stored = int(np.searchsorted(pictures.frames, last, "right")) - 1
+    truth = pictures.truth[stored].astype(np.float32)  # (P, F)
+    guess = predicted[stored].astype(np.float32)
+    mesh = pictures.mesh
+
+    rows = len(pictures.field_names)
+    size = (3 * 3.6 + 0.6, rows * 3.6 * np.ptp(mesh.y) / np.ptp(mesh.x) + 0.9)
+    with figure(path, record, size, rows, 3, squeeze=False) as (picture, axes):
+        for panel, title in zip(axes[0], ("simulation", model, "error"), strict=True):
+            panel.set_title(title)
+        for row, name in enumerate(pictures.field_names):
+            error = guess[:, row] - truth[:, row]
+            scale = Scale.of_field(name, truth[:, row])
+            paint(axes[row, 0], mesh, truth[:, row], scale)
+            shown = paint(axes[row, 1], mesh, guess[:, row], scale)
+            differences = paint(axes[row, 2], mesh, error, Scale.of_error(error))
+            picture.colorbar(shown, ax=axes[row, 1], fraction=0.046, pad=0.02)
+            picture.colorbar(differences, ax=axes[row, 2], fraction=0.046, pad=0.02)
             axes[row, 0].set_ylabel(name, rotation=0, labelpad=12)
-        time = held["time"][held["frames"][at]] - held["time"][0]
+        frame = pictures.frames[stored]
+        time = pictures.time[frame] - pictures.time[0]
         picture.suptitle(
-            f"After {held['frames'][at]} steps ({time:.2f} time units) from the first frame alone: {held['trajectory']}",
+            f"After {frame} steps ({time:.2f} time units) from the first frame alone: "
+            f"{pictures.trajectory}",
             fontsize=10,
         )
 
 
-def _movie(
-    path: Path,
-    mesh: Triangulation,
-    name: str,
-    paths: dict[str, np.ndarray],
-    labels: list[str],
-    footer: str,
-) -> None:
-    """GIF of one field, fields (frames, P) of each title under another, a label a frame."""
-    low, high = _limits(next(iter(paths.values())))
-    x, y = np.ptp(mesh.x), np.ptp(mesh.y)
-    with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
-        picture, axes = plt.subplots(
-            len(paths),
-            1,
-            figsize=(5.4, len(paths) * (5.0 * y / x + 0.28) + 0.5),
-            dpi=90,
-            squeeze=False,
-        )
-        picture.subplots_adjust(
-            left=0.02, right=0.98, top=0.93, bottom=0.12 / len(paths) + 0.06, hspace=0.3
-        )
-
-        picture.text(0.01, 0.005, footer, fontsize=5, color="#666666")
-        canvas: Any = picture.canvas  # Agg's
-        sheets = []
-        for number, label in enumerate(labels):
-            for (title, values), panel in zip(paths.items(), axes[:, 0], strict=True):
-                panel.clear()
-                paint(panel, mesh, values[number], name, low, high)
-                panel.set_title(title, fontsize=8, pad=3)
-            axes[-1, 0].set_xlabel(f"{name}, {label}", fontsize=8)
-            canvas.draw()
-            # without dither neighbouring pixels stay alike, and the file is a third smaller
-            sheets.append(
-                Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(
-                    128, dither=Image.Dither.NONE
-                )
-            )
-        plt.close(picture)
-    with atomic_path(path) as temporary:
-        sheets[0].save(
-            temporary, format="GIF", save_all=True, append_images=sheets[1:], duration=100, loop=0
-        )
+def movie_field(names: Sequence[str]) -> int:
+    """Number of the field that a movie shows: alpha, else v, else the first."""
+    for name in ("alpha", "v"):
+        if name in names:
+            return list(names).index(name)
+    return 0
 
 
-def _telling(names: list[str]) -> int:
-    """The field that a movie shows: alpha, else v, else the first."""
-    return next((names.index(name) for name in ("alpha", "v") if name in names), 0)
+def draw_run_movie(path: Path, record: JsonObject, pictures: Pictures) -> None:
+    """GIF of the simulation above the first models, at many phases of its period."""
+    # the stored frames are equally far apart, but for one at the end of the main horizon
+    between = int(pictures.frames[1] - pictures.frames[0]) if len(pictures.frames) > 1 else 1
+    regular = np.flatnonzero(pictures.frames % between == 0)
+    period = dominant_period(pictures.true_probe) / between
+    stored = regular[:: movie_stride(len(regular), period, FRAMES_OF_RUN)]
 
-
-def _rollout(path: Path, record: dict, held: Any) -> None:
-    """GIF: the simulation above the first models, every second of the kept frames (the files are committed)."""
-    names, frames, time = (
-        [str(name) for name in held["field_names"]],
-        held["frames"][::2],
-        held["time"],
-    )
-    column = _telling(names)
-    paths = {
-        "simulation" if model == "truth" else model: held[f"fields | {model}"][::2, ..., column]
-        for model in ("truth", *_models_of(held)[:3])
-    }
-    _movie(
-        path,
-        mesh_of(held),
-        names[column],
-        paths,
-        [f"step {frame}, {time[frame] - time[0]:.2f} time units" for frame in frames],
+    number = movie_field(pictures.field_names)
+    panels = {"simulation": pictures.truth[stored, :, number]}
+    for model, fields in list(pictures.fields.items())[:DRAWN]:
+        panels[model] = fields[stored, :, number]
+    movie = Movie(
+        pictures.mesh,
+        pictures.field_names[number],
+        panels,
+        [pictures.label(each) for each in stored],
         source_line(record),
     )
+    movie.write(path)
 
 
 def draw_rollout(
@@ -228,200 +247,213 @@ def draw_rollout(
     fields: np.ndarray,
     footer: str,
 ) -> None:
-    """GIF of a rollout's fields (T, P, F), at most 100 frames of it, of the most telling field."""
-    column, shown = _telling(list(names)), np.arange(0, len(fields), max(1, len(fields) // 100))
+    """GIF of a rollout's fields (T, P, F), about FRAMES_OF_ROLLOUT of its frames, of one field."""
+    number = movie_field(names)
+    values = fields[..., number]  # (T, P)
+    probe = values[:, values.std(0).argmax()]  # the node that moves the most
+    stride = movie_stride(len(values), dominant_period(probe), FRAMES_OF_ROLLOUT)
+    frames = np.arange(0, len(values), stride)
     x, y = coordinates.T
-    _movie(
-        path,
+    movie = Movie(
         Triangulation(x, y, triangles),
-        names[column],
-        {"prediction": fields[shown, :, column]},
-        [f"step {frame}, {time[frame] - time[0]:.2f} time units" for frame in shown],
+        names[number],
+        {"prediction": values[frames]},
+        [step_label(frame, time) for frame in frames],
         footer,
     )
+    movie.write(path)
 
 
-def _errors(path: Path, record: dict, errors: Any, held: Any) -> None:
-    """Squared relative L2 against time, mean over trajectories, a band of the 95 % interval of that mean; a panel a field."""
-    names, part = [str(name) for name in held["field_names"]], "interpolation"
-    models = [name.split(" | ")[0] for name in errors.files if name.endswith(f"| {part}")]
-    styles, times = colours_of(models), held["time"][1:] - held["time"][0]
-    with figure(
-        path, record, (3.4 * len(names) + 1.8, 3.6), 1, len(names), squeeze=False, sharey=True
-    ) as (picture, axes):
+# --------------------------------------------------------------------------------------- errors
+
+
+def draw_errors(
+    path: Path,
+    record: JsonObject,
+    pictures: Pictures,
+    errors: dict[str, np.ndarray],
+    styles: dict[str, Style],
+) -> None:
+    """Squared relative L2 against time, one panel per field.
+
+    Mean over trajectories, with a band of the 95 % interval of that mean.
+    """
+    names = pictures.field_names
+    times = pictures.time[1:] - pictures.time[0]
+    end = min(record["config"]["frames"], len(times)) - 1
+    size = (3.4 * len(names) + 1.8, 3.6)
+    options: dict[str, Option] = {"squeeze": False, "sharey": True}
+    with figure(path, record, size, 1, len(names), **options) as (picture, axes):
         for column, (name, panel) in enumerate(zip(names, axes[0], strict=True)):
-            for model in models:
-                values = errors[f"{model} | {part}"][..., column]  # (N, T)
-                line, style = values.mean(0), {key: styles[model][key] for key in ("color", "ls")}
-                draws = values[
-                    np.random.default_rng(0).integers(len(values), size=(400, len(values)))
-                ].mean(1)
-                panel.fill_between(
-                    times[: len(line)],
-                    *np.quantile(draws, (0.025, 0.975), axis=0),
-                    color=style["color"],
-                    alpha=0.12,
-                    lw=0,
-                )
-                panel.plot(times[: len(line)], line, label=model, lw=1.1, **style)
-            end = min(record["config"]["frames"], len(times)) - 1
+            for model, values in errors.items():
+                draw_error(panel, times, values[..., column], model, styles[model])
             panel.axvline(times[end - 1], color="#888888", lw=0.8, ls=":")
             panel.set(xlabel="time since the given frame", title=name, yscale="log")
             panel.set_ylim(top=min(panel.get_ylim()[1], MOST))
         axes[0, 0].set_ylabel("squared relative L2 (1: as large as the field)")
-        picture.legend(
-            *axes[0, 0].get_legend_handles_labels(), fontsize=7, loc="outside right center"
-        )
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        picture.legend(handles, labels, fontsize=7, loc="outside right center")
         picture.suptitle(
-            f"Held-out trajectories ({part}); dotted: end of the horizon that is trained for",
+            f"Held-out trajectories ({PARTS[0]}); dotted: end of the horizon of training\n"
+            f"{parts_note(record)}",
             fontsize=9,
         )
 
 
-def _probe(path: Path, record: dict, held: Any) -> None:
-    """One node's signal, and its spectrum."""
-    models, times = ["truth", *_models_of(held)[:3]], held["time"] - held["time"][0]
-    with figure(path, record, (9.6, 3.2), 1, 2, width_ratios=(1.6, 1)) as (picture, (left, right)):
-        for number, model in enumerate(models):
-            signal = held[f"probe | {model}"].astype(np.float64)
-            style = {
-                "color": "black" if number == 0 else PALETTE[number - 1],
-                "ls": "-" if number == 0 else ("--", ":", "-.")[number % 3],
-                "lw": 1.2,
-            }
-            left.plot(
-                times[: len(signal)],
-                signal,
-                label="simulation" if model == "truth" else model,
-                **style,
-            )
-            power = np.abs(np.fft.rfft((signal - signal.mean()) * np.hanning(len(signal)))) ** 2
-            right.semilogy(np.fft.rfftfreq(len(signal), times[1])[1:], power[1:] + 1e-12, **style)
-        left.set(
-            xlabel="time since the given frame",
-            ylabel=str(held["probe_name"]),
-            title="Signal at one node",
-        )
-        right.set(
-            xlabel="frequency (1 / time unit)",
-            ylabel="power (arbitrary unit)",
-            title="Its spectrum (Hann window)",
-        )
-        picture.legend(*left.get_legend_handles_labels(), fontsize=7, loc="outside right center")
+def draw_error(axes: Axes, times: np.ndarray, values: np.ndarray, model: str, style: Style) -> None:
+    """Mean over trajectories of errors (N, S) at times, and the interval of that mean."""
+    rows = np.random.default_rng(0).integers(len(values), size=(RESAMPLED, len(values)))
+    low, high = np.quantile(values[rows].mean(1), (0.025, 0.975), axis=0)
+    steps = times[: values.shape[1]]
+    axes.fill_between(steps, low, high, color=style.colour, alpha=0.12, lw=0)
+    axes.plot(steps, values.mean(0), label=model, lw=1.1, **style.line)
 
 
-def _models(path: Path, record: dict, table: pd.DataFrame) -> None:
-    """Squared relative L2 of the whole rollout, a line a model, a panel a part of the test set, with 95 % intervals over trajectories."""
-    part = table[
-        (table.split == "test")
-        & table.series.isna()
-        & table.horizon.isna()
-        & table.metric.str.startswith("relative_l2_squared")
-    ]
-    shown = [name for name in PARTS if (part.variant == name).any()]
-    values = part.pivot_table(
+def draw_models(
+    path: Path, record: JsonObject, table: pd.DataFrame, styles: dict[str, Style]
+) -> None:
+    """Squared relative L2 of the whole rollout of every model, one panel per test part.
+
+    With 95 % intervals over trajectories.
+    """
+    pooled = table.series.isna() & table.horizon.isna() & (table.split == "test")
+    values = table[pooled & table.model.isin(list(styles))].pivot_table(
         index="model", columns=["metric", "variant"], values="value", sort=False
     )
-    order = values["relative_l2_squared"][shown[0]].sort_values(ascending=False).index
-    with figure(
-        path,
-        record,
-        (2.6 * len(shown) + 2.2, 0.27 * len(order) + 1.1),
-        1,
-        len(shown),
-        squeeze=False,
-        sharey=True,
-    ) as (_, axes):
-        for panel, name in zip(axes[0], shown, strict=True):
-            mean, low, high = (
-                values[metric][name].reindex(order)
-                for metric in (
-                    "relative_l2_squared",
-                    "relative_l2_squared_low",
-                    "relative_l2_squared_high",
+    parts = [part for part in PARTS if ("relative_l2_squared", part) in values.columns]
+    order = values["relative_l2_squared"][parts[0]].sort_values(ascending=False).index
+    values = values.reindex(order).clip(upper=MOST)
+
+    size = (2.6 * len(parts) + 2.2, 0.27 * len(order) + 1.4)
+    options: dict[str, Option] = {"squeeze": False, "sharey": True}
+    with figure(path, record, size, 1, len(parts), **options) as (picture, axes):
+        for panel, part in zip(axes[0], parts, strict=True):
+            means = values["relative_l2_squared", part]
+            lows = values["relative_l2_squared_low", part]
+            highs = values["relative_l2_squared_high", part]
+            for row, model in enumerate(order):
+                mean = means[model]
+                spans = [[max(mean - lows[model], 0)], [max(highs[model] - mean, 0)]]
+                style = styles[model]
+                panel.errorbar(
+                    mean, row, xerr=spans, fmt=style.marker, ms=4, color=style.colour, capsize=2
                 )
-            )
-            mean, low, high = (each.clip(upper=MOST) for each in (mean, low, high))
-            panel.errorbar(
-                mean,
-                range(len(order)),
-                xerr=[(mean - low).clip(0), (high - mean).clip(0)],
-                fmt="o",
-                ms=4,
-                color=PALETTE[0],
-                ecolor="#888888",
-                capsize=2,
-            )
-            more = f" (at {MOST}: that or more)" if (mean == MOST).any() else ""
-            panel.set(
-                xscale="log",
-                title=name,
-                xlabel=f"squared relative L2{more}",
-                yticks=range(len(order)),
-                yticklabels=order,
-            )
+            blown_up = f" (at {MOST}: that or more)" if (means == MOST).any() else ""
+            panel.set(xscale="log", title=part, xlabel=f"squared relative L2{blown_up}")
+            panel.set_yticks(range(len(order)), order)
         axes[0, 0].set_ylim(-0.6, len(order) - 0.4)
+        picture.suptitle(parts_note(record), fontsize=8)
 
 
-def _attention(path: Path, record: dict, held: Any) -> None:
-    """How far back, or how far away, each stream looks in every other one: attention weights, mean over heads and blocks."""
-    maps, pairs, patches = (
-        held["attention"].astype(np.float32),
-        [str(name) for name in held["pairs"]],
-        str(held["tokens"]) == "patches",
-    )
-    top = float(maps.max() if patches else np.quantile(maps[maps > 0], 0.995))
-    columns = min(3, len(pairs))
-    lines = -(-len(pairs) // columns)
-    with figure(
-        path, record, (3.4 * columns + 0.6, 3.2 * lines + 0.3), lines, columns, squeeze=False
-    ) as (picture, axes):
-        for panel, weights, pair in zip(axes.flat, maps, pairs, strict=False):
+def draw_probe(
+    path: Path, record: JsonObject, pictures: Pictures, styles: dict[str, Style]
+) -> None:
+    """One node's signal, and its spectrum."""
+    times = pictures.time - pictures.time[0]
+    lines: list[tuple[str, np.ndarray, str]] = [("simulation", pictures.true_probe, "black")]
+    for model, probe in list(pictures.probes.items())[:DRAWN]:
+        lines.append((model, probe, styles[model].colour))
+
+    with figure(path, record, (9.6, 3.2), 1, 2, width_ratios=(1.6, 1)) as (picture, axes):
+        left, right = axes
+        for number, (label, signal, colour) in enumerate(lines):
+            style: dict[str, Option] = {"color": colour, "lw": 1.2}
+            style["ls"] = ("-", ":", "-.", "--")[number]
+            left.plot(times[: len(signal)], signal, label=label, **style)
+            windowed = (signal - signal.mean()) * np.hanning(len(signal))
+            power = np.abs(np.fft.rfft(windowed)) ** 2
+            frequencies = np.fft.rfftfreq(len(signal), times[1])
+            right.semilogy(frequencies[1:], power[1:] + 1e-12, **style)
+        left.set(xlabel="time since the given frame", ylabel=pictures.probe_name)
+        left.set_title("Signal at one node")
+        right.set(xlabel="frequency (1 / time unit)", ylabel="power (arbitrary unit)")
+        right.set_title("Its spectrum (Hann window)")
+        handles, labels = left.get_legend_handles_labels()
+        picture.legend(handles, labels, fontsize=7, loc="outside right center")
+
+
+# ------------------------------------------------------------------------ attention and training
+
+
+def draw_attention(path: Path, record: JsonObject, attention: Attention) -> None:
+    """Attention weights of each stream on every other one, mean over heads and blocks.
+
+    By how far back the other's frame is, or by how far away its patch is.
+    """
+    maps = attention.maps
+    if attention.of_patches:
+        top = float(maps.max())
+    else:
+        top = float(np.quantile(maps[maps > 0], 0.995))
+    columns = min(3, len(maps))
+    rows = -(-len(maps) // columns)
+    size = (3.4 * columns + 0.6, 3.2 * rows + 0.3)
+    with figure(path, record, size, rows, columns, squeeze=False) as (picture, axes):
+        for panel, weights, pair in zip(axes.flat, maps, attention.pairs, strict=False):
             height, width = weights.shape
-            reach = (-width / 2, width / 2, -height / 2, height / 2) if patches else None
-            shown = panel.imshow(
-                weights if patches else np.where(np.tri(*weights.shape), weights, np.nan),
-                cmap="cividis",
-                vmin=0,
-                vmax=top,
-                extent=reach,
-                origin="lower" if patches else "upper",
-            )
+            drawing: dict[str, Option] = {"cmap": "cividis", "vmin": 0, "vmax": top}
+            if attention.of_patches:
+                extent = (-width / 2, width / 2, -height / 2, height / 2)
+                shown = panel.imshow(weights, extent=extent, origin="lower", **drawing)
+            else:
+                past = np.where(np.tri(height, width), weights, np.nan)
+                shown = panel.imshow(past, **drawing)
             panel.set_title(pair)
             panel.grid(False)
             for axis in (panel.xaxis, panel.yaxis):
                 axis.set_major_locator(MaxNLocator(5, integer=True))
-        for panel in axes[-1]:
-            panel.set_xlabel("columns of patches away" if patches else "step looked at")
-        for panel in axes[:, 0]:
-            panel.set_ylabel("rows of patches away" if patches else "step of the query")
-        for panel in axes.flat[len(pairs) :]:
+        for panel in axes.flat[len(maps) :]:
             panel.axis("off")
-        picture.colorbar(
-            shown, ax=axes, label="mean attention weight" if patches else "attention weight"
-        )
+
+        across, up, bar = "attended step", "step of the query", "attention weight"
+        if attention.of_patches:
+            across, up = "columns of patches away", "rows of patches away"
+            bar = "mean attention weight"
+        for panel in axes[-1]:
+            panel.set_xlabel(across)
+        for panel in axes[:, 0]:
+            panel.set_ylabel(up)
+        picture.colorbar(shown, ax=axes, label=bar)
 
 
-def _learning(path: Path, record: dict, log: pd.DataFrame) -> None:
-    kinds = (("autoencoder error", "Autoencoders"), ("rollout error", "Temporal models"))
-    with figure(path, record, (11, 3.6), 1, 2) as (_, axes):
-        for panel, (kind, title) in zip(axes, kinds, strict=True):
-            names = [name for name in log.name.unique() if name.startswith(f"{kind}, ")]
-            for name, style in colours_of(names).items():
-                learning_curve(
-                    panel,
-                    log,
-                    "validation",
-                    name,
-                    label=name.removeprefix(f"{kind}, "),
-                    ms=3,
-                    lw=1,
-                    **style,
-                )
-            panel.set(
-                xlabel="step",
-                ylabel=f"validation: squared relative L2 ({kind.split()[0]})",
-                title=title,
-                yscale="log",
-            )
-            panel.legend(fontsize=5, ncols=2)
+def draw_learning(
+    path: Path, record: JsonObject, log: pd.DataFrame, styles: dict[str, Style]
+) -> None:
+    """Validation error against the training step, one line per network and seed."""
+    names = set(log.name)
+    with figure(path, record, (11, 3.6), 1, 2) as (_, (left, right)):
+        for label, model in AUTOENCODERS.items():
+            name = f"autoencoder error, {label}"
+            if name in names and model in styles:
+                draw_curve(left, log, name, styles[model], 0, model)
+        for model, style in styles.items():
+            for seed in range(record["config"]["seeds"]):
+                name = f"rollout error, {model}, seed {seed}"
+                if name in names:
+                    draw_curve(right, log, name, style, seed, model if seed == 0 else None)
+        left.set_title("Autoencoders")
+        right.set_title("Temporal models, one line per seed")
+        for panel, error in ((left, "autoencoder"), (right, "rollout")):
+            panel.set(xlabel="step", ylabel=f"validation: squared relative L2 ({error})")
+            panel.set_yscale("log")
+            if panel.lines:
+                panel.legend(fontsize=6, ncols=2)
+
+
+def draw_curve(
+    axes: Axes, log: pd.DataFrame, name: str, style: Style, seed: int, label: str | None
+) -> None:
+    """One streamed validation error, dashed by seed."""
+    dash = DASHES[seed % len(DASHES)]
+    learning_curve(
+        axes,
+        log,
+        "validation",
+        name,
+        label=label,
+        color=style.colour,
+        marker=style.marker,
+        ls=dash,
+        ms=3,
+        lw=1,
+    )
