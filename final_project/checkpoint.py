@@ -16,7 +16,7 @@ from common.run import HOUSEKEEPING, as_json
 from common.weights import matching_shapes, read_model, save_model
 from final_project.config import Config
 from final_project.data import Flow
-from final_project.factory import Groups, build_autoencoder, build_temporal
+from final_project.factory import Groups, Sizes, build_autoencoder, build_temporal
 from final_project.surrogate import Surrogate
 from final_project.temporal_config import TemporalConfig
 
@@ -92,8 +92,8 @@ def load_networks(folder: Path, flow: Flow, device: str) -> SavedSurrogate:
     groups = tuple(tuple(group) for group in about["groups"])
     autoencoder = build_autoencoder(_config(about["config"]), "own", mesh, groups)
     count, latents = about["shape"]
-    architecture = TemporalConfig(**about["temporal"])
-    temporal = build_temporal(architecture, count, latents, len(about["parameters"]))
+    sizes = Sizes(count, latents, len(about["parameters"]))
+    temporal = build_temporal(TemporalConfig(**about["temporal"]), sizes)
 
     # their weights:
     with matching_shapes(path):

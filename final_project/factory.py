@@ -130,12 +130,10 @@ def _with_options(
     )
 
 
-def build_temporal(
-    config: TemporalConfig, groups: int, latents: int, parameters: int
-) -> TemporalModel:
+def build_temporal(config: TemporalConfig, sizes: Sizes) -> TemporalModel:
     """A fresh model. Raises InputError as `TemporalConfig.check`."""
     kind = PatchTemporal if config.patches else Temporal
-    return kind(config, groups, latents, parameters)
+    return kind(config, sizes.groups, sizes.latents, sizes.parameters)
 
 
 def count(config: TemporalConfig, sizes: Sizes) -> int:
@@ -144,7 +142,7 @@ def count(config: TemporalConfig, sizes: Sizes) -> int:
     Raises InputError as `TemporalConfig.check`.
     """
     with torch.device("meta"):
-        model = build_temporal(config, sizes.groups, sizes.latents, sizes.parameters)
+        model = build_temporal(config, sizes)
     return count_parameters(model)
 
 

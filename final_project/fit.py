@@ -19,7 +19,7 @@ from common.run import Run, progress
 from common.world import World
 from final_project.config import CHECKS, GRADIENT_NORM, MODELS, ModelSpec, Recipe
 from final_project.data import Flow, Split
-from final_project.factory import Groups
+from final_project.factory import Groups, Sizes
 from final_project.metrics import squared_relative_l2
 from final_project.temporal_config import TemporalConfig
 
@@ -58,6 +58,7 @@ class Job:
     name: str  # in MODELS
     seed: int
     architecture: TemporalConfig
+    sizes: Sizes
 
     @property
     def spec(self) -> ModelSpec:

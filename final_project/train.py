@@ -194,8 +194,7 @@ def train_temporal(
 
     # Model:
     torch.manual_seed(1000 * config.seed + job.seed)
-    groups, latents = z.shape[2:]
-    model = build_temporal(job.architecture, groups, latents, theta.shape[1]).to(z.device)
+    model = build_temporal(job.architecture, job.sizes).to(z.device)
     model.fit(z, theta, geometry(config, autoencoder, data.coordinates))
 
     # Objective:
@@ -263,7 +262,7 @@ def jobs_of(config: Config, data: TrainingFlow) -> list[Job]:
     for name in config.models:
         sizes = sizes_of(config, MODELS[name], data.coordinates, data.groups, parameters)
         wanted = architecture(config, name, sizes)
-        jobs += [Job(name, seed, wanted) for seed in range(config.seeds)]
+        jobs += [Job(name, seed, wanted, sizes) for seed in range(config.seeds)]
     return jobs
 
 
@@ -391,13 +390,11 @@ def main(config: Config) -> Results | None:
         for job in jobs if config.stage != "autoencoder" else ():
             coder = coders[job.spec.autoencoder]
             fitted = run.memo(job.label, train_temporal, config, run, job, data, coder.autoencoder)
-            size, latents = encode(coder.autoencoder, data.fields[:1, :1]).shape[2:]
-            temporal = build_temporal(job.architecture, size, latents, data.parameters.shape[1])
+            temporal = build_temporal(job.architecture, job.sizes)
             temporal.load_state_dict(tensors(fitted.weights))
-            temporal.to(device).eval()
             seconds = coder.seconds + fitted.seconds
-            trainings = trained.setdefault(job.name, [])
-            trainings.append(Trained(coder.autoencoder, temporal, seconds))
+            training = Trained(coder.autoencoder, temporal.to(device).eval(), seconds)
+            trained.setdefault(job.name, []).append(training)
         world.leave()
         if world.rank > 0:
             return None

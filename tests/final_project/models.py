@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from final_project.factory import build_temporal
+from final_project.factory import Sizes, build_temporal
 from final_project.temporal import TemporalModel
 from final_project.temporal_config import TemporalConfig
 from tests.final_project.helpers import shaken
@@ -40,7 +40,8 @@ def named(change: dict) -> str:
 def small(groups: int = 2, latents: int = 6, parameters: int = 2, **changes) -> TemporalModel:
     """A shaken model with scales that are not 1."""
     torch.manual_seed(0)
-    model = shaken(build_temporal(replace(SMALL, **changes), groups, latents, parameters), 0.1)
+    sizes = Sizes(groups, latents, parameters)
+    model = shaken(build_temporal(replace(SMALL, **changes), sizes), 0.1)
     generator = torch.Generator().manual_seed(1)
     z = torch.randn(5, 9, groups, latents, generator=generator).cumsum(1)
     model.fit(z, torch.randn(5, parameters, generator=generator))

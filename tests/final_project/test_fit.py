@@ -28,9 +28,8 @@ def coded(flow) -> tuple:
     autoencoder = build_autoencoder(SMOKE, "own", flow.coordinates, groups)
     autoencoder.fit_linear(torch.from_numpy(flow.fields.reshape(-1, *flow.fields.shape[2:])))
     sizes = sizes_of(SMOKE, MODELS["SEA"], flow.coordinates, groups, flow.parameters.shape[1])
-    config = architecture(SMOKE, "SEA", sizes)
     torch.manual_seed(0)
-    model = build_temporal(config, sizes.groups, sizes.latents, sizes.parameters)
+    model = build_temporal(architecture(SMOKE, "SEA", sizes), sizes)
     return autoencoder, model, encode(autoencoder, flow.fields)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from common.run import Run
 from final_project import evaluate, predict, train
 from final_project.config import Config, EvaluateConfig, PredictConfig
 from final_project.data import load_flow, write_flow
@@ -53,24 +54,27 @@ def test_a_run_leaves_everything_that_the_readme_promises(wave_run):
     assert {"exchange_ratio", "exchange_ratio_low", "exchange_ratio_high"} <= set(table.metric)
 
 
-@pytest.fixture(scope="session")
-def short_run(wave_file, tmp_path_factory) -> Path:
-    """The folder of one unbroken run of a single model."""
-    folder = tmp_path_factory.mktemp("short") / "run"
-    run_main(train.main, Config, *SHORT, "--data", wave_file, "--out", folder)
-    return folder
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Runs write their metrics, and neither figures nor a report."""
+
+    def finish(run: Run, rows: list, metrics_info: dict, *_: object) -> object:
+        return run.write_metrics(rows, metrics_info)
+
+    monkeypatch.setattr(Run, "finish", finish)
 
 
-@pytest.mark.parametrize(
-    "checkpoint",
-    ["autoencoder error, own", "rollout error, SEA, seed 0", "done-scores SEA, seed 0"],
-)
-def test_an_interrupted_run_gives_the_same_metrics(wave_file, short_run, tmp_path, checkpoint):
+@pytest.mark.usefixtures("undrawn")
+def test_an_interrupted_run_gives_the_same_metrics(wave_file, tmp_path):
     words = [*SHORT, "--data", wave_file]
-    folder = tmp_path / "run"
-    assert_same_after_interruption(short_run, train.main, Config, words, checkpoint, folder)
+    unbroken = tmp_path / "unbroken"
+    run_main(train.main, Config, *words, "--out", unbroken)
+    for checkpoint in ("autoencoder error, own", "rollout error, SEA, seed 0"):
+        folder = tmp_path / checkpoint
+        assert_same_after_interruption(unbroken, train.main, Config, words, checkpoint, folder)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_first_stage_can_be_trained_alone(wave_file, tmp_path):
     words = [*SHORT, "--data", wave_file, "--stage", "autoencoder", "--out", tmp_path / "run"]
     results = run_main(train.main, Config, *words)
@@ -169,6 +173,7 @@ def test_another_mesh_other_fields_and_a_broken_file_are_refused(wave_run, tmp_p
     refused("run", "renamed.h5", "not a whole model file")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_field_runs_without_exchange_and_a_constant_parameter_divides_nothing_by_zero(
     tmp_path, capsys
 ):
