@@ -239,7 +239,6 @@ def print_choice(results: Results, untrained: dict[str, int], seeds: int) -> Non
 def main(config: Config) -> Results:
     # Data and base: checked before anything is written
     transfer = load_transfer(config)
-    base = transfer.base
     windows = transfer.target
     prices = windows.prices
     parts = windows.parts
@@ -249,27 +248,29 @@ def main(config: Config) -> Results:
         run.note(parts=parts.dates(prices.times), coins=transfer.coins.origin)
 
         # As the course had it: one window
-        course = as_assigned(config, run, prices, base)
+        course = as_assigned(config, run, prices, transfer.base)
 
         # Every strategy to convergence, each with its own learning rate
-        adaptation = Adaptation(config, run, windows, base)
+        adaptation = Adaptation(config, run, windows, transfer.base)
         rates = choose_rates(config, adaptation)
         run.note(learning_rates={strategy.label: rate for strategy, rate in rates.items()})
         best = {strategy: Job(strategy, 0, rate) for strategy, rate in rates.items()}
         three = main_strategies(config.rank)
         whole = [adaptation.group(job, brief=job.strategy not in three) for job in best.values()]
 
-        # Few passes over the data, and less data
-        few = [
-            adaptation.group(replace(best[strategy], epochs=epochs))
+        # Few passes over the data
+        few_jobs = [
+            replace(best[strategy], epochs=epochs)
             for epochs in FEW_PASSES
             for strategy in three[1:]
         ]
-        less = [
-            adaptation.group(replace(best[strategy], share=share))
-            for share in config.shares
-            for strategy in three
+        few = [adaptation.group(job) for job in few_jobs]
+
+        # Less data
+        less_jobs = [
+            replace(best[strategy], share=share) for share in config.shares for strategy in three
         ]
+        less = [adaptation.group(job) for job in less_jobs]
 
         # Adapters, and how many networks are best as they were before training
         save_adapters(config, adaptation, best)
@@ -278,18 +279,18 @@ def main(config: Config) -> Results:
 
         # Evaluation: the test part is read once
         ridge = windows.ridge()
-        pairs_whole = pairs(whole, [], config.rank)
+        on_validation = pairs(whole, [], config.rank)
         validation = held_out_rows(
-            windows, whole, parts.validation, "validation", ridge, pairs_whole
+            windows, whole, parts.validation, "validation", ridge, on_validation
         )
-        groups = [*whole, *few, *less]
-        pairs_all = pairs(whole, less, config.rank)
-        test = held_out_rows(windows, groups, parts.test, "test", ridge, pairs_all)
+        every = [*whole, *few, *less]
+        on_test = pairs(whole, less, config.rank)
+        test = held_out_rows(windows, every, parts.test, "test", ridge, on_test)
         forgotten = forgetting_rows(transfer.coins.windows, adaptation, list(best.values()))
 
         # Record
-        chosen = test.ensembles[lora(config.rank).label, CONVERGENCE]
-        arrays = fan_arrays(windows, chosen) | adaptation.singular_values(best.values())
+        headline = test.ensembles[lora(config.rank).label, CONVERGENCE]
+        arrays = fan_arrays(windows, headline) | adaptation.singular_values(best.values())
         write_arrays(folder / "predictions.npz", **arrays, **course_arrays(course))
         rows = [*assigned_rows(course), *validation.rows, *test.rows, *forgotten]
         info = metrics_info(windows.log) | FORGETTING

@@ -20,7 +20,6 @@ from assignment4.figures import draw_figures
 from common.files import write_arrays
 from common.forecasting.prices import CURRENCIES, Prices
 from common.forecasting.simulate import simulate
-from common.run import Run
 from tests.assignment2.helpers import table
 from tests.conftest import ROOT, Main, assert_refused, results, run_main, smoke_run
 
@@ -154,27 +153,6 @@ def test_a_resumed_run_is_the_same(smoke3, smoke4, tmp_path):
     smoke_run(main, config_class, "simulated", folder, "--base", smoke3, "--resume")
     assert results(folder) == results(smoke4)
     assert (folder / "metrics.csv").read_bytes() == (smoke4 / "metrics.csv").read_bytes()
-
-
-def test_several_learning_rates_are_tried_with_the_first_seed(smoke3, tmp_path, monkeypatch):
-    """Every job is trained once, and metrics.csv keeps the lines of every try."""
-    trained = []
-    memo = Run.memo
-
-    def counted(run, name, function, *arguments):
-        trained.append(name)
-        return memo(run, name, function, *arguments)
-
-    monkeypatch.setattr(Run, "memo", counted)
-    rates = ("--lrs", 3e-4, 1e-3, "--lora-lrs", 1e-3)
-    main, config_class = SCRIPTS["train"]
-    short = ("--epochs", 1, "--assigned-epochs", 1, "--base", smoke3)
-    folder = smoke_run(main, config_class, "simulated", tmp_path / "run", *rates, *short)
-    assert len(trained) == len(set(trained))
-    log = set(pd.read_csv(folder / "metrics.csv").name)
-    for rate in ("0.0003", "0.001"):
-        assert f"crps_full_fine-tuning-{rate}-0" in log
-        assert f"crps_from_scratch-{rate}-0" in log
 
 
 # -------------------------------------------------------------------------------- one adapter
