@@ -12,6 +12,8 @@ from assignment4.strategies import Strategy
 from common.cli import InputError, PathOrNone, check_exists, check_ranges
 from common.forecasting.config import ForecastConfig
 
+FEW_PASSES = (1, 2)  # of the course's tuning, and of two strategies on the training part
+FORGETTING_WINDOWS = 1000  # about as many windows of the coins' validation part are scored
 RANGES = {
     "assigned_epochs": (1, math.inf),
     "assigned_ranks": (1, math.inf),

@@ -10,6 +10,7 @@ import numpy as np
 
 from assignment3.model import Forecaster
 from assignment4.adaptation import Adaptation
+from assignment4.config import FORGETTING_WINDOWS
 from assignment4.jobs import Job
 from common.cli import InputError
 from common.forecasting.prices import COINS, load_prices
@@ -18,7 +19,6 @@ from common.forecasting.windows import Windows, split
 from common.results import Metric, Row, mean_and_std
 from common.run import SavedRun
 
-ORIGINS = 1000  # about as many windows of the validation part are scored
 FORGETTING = {
     "coin_crps": Metric(
         "ratio",
@@ -65,7 +65,7 @@ def forgetting_rows(coins: Windows, adaptation: Adaptation, jobs: Sequence[Job])
     The coins' own scales are put back into the adapted networks.
     """
     validation = coins.parts.validation
-    origins = validation[:: max(len(validation) // ORIGINS, 1)]
+    origins = validation[:: max(len(validation) // FORGETTING_WINDOWS, 1)]
     usual_change = coins.changes(coins.parts.train).std(0)  # (H, S)
     adapted = [adaptation.train_seeds(job) for job in jobs]
     seeds = len(adapted[0])
