@@ -36,7 +36,7 @@ class PenaltyPath(TypedDict):
     share_used: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass
 class ElmFit:
     """One random hidden layer: entry q of each list is for penalty q of the representation.
 

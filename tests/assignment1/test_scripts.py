@@ -122,10 +122,9 @@ def test_the_table_shows_what_validation_chose(smoke1):
         assert abs(choice["accuracy"] - accuracy.max()) < 1e-12
 
 
-@pytest.mark.parametrize("part", ["vqvae", "done-elm-ELM-look-up-0", "done-mlp-one-hot-ridge"])
-def test_an_interrupted_and_resumed_run_has_the_same_metrics(smoke1, tmp_path, part):
+def test_an_interrupted_and_resumed_run_has_the_same_metrics(smoke1, tmp_path):
     folder = tmp_path / "run"
-    assert_same_after_interruption(smoke1, train.main, Config, SMOKE, part, folder)
+    assert_same_after_interruption(smoke1, train.main, Config, SMOKE, "vqvae", folder)
     assert load_models(folder).classifiers["ELM"].seed_ == 0
 
 
@@ -186,7 +185,8 @@ def test_encode_writes_the_courses_format_and_train_reads_it(smoke1, tmp_path):
 
     run = tmp_path / "run"
     words = ("--preset", "smoke", "--source", "codemaps", "--data", codes, "--out", run)
-    run_main(train.main, Config, *words, "--seeds", 1)
+    quick = ("--seeds", 1, "--alphas", 2, "--mlp-epochs", 1)
+    run_main(train.main, Config, *words, *quick)
     assert rows_of(run).variant.str.contains("receptive fields").any()
     face = tmp_path / "face.png"
     Image.fromarray(draw_faces(1, 5)[0][0]).save(face)
