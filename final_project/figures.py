@@ -92,7 +92,7 @@ class Pictures:
 
     def label(self, stored: int) -> str:
         """Step and time of a stored frame."""
-        frame = self.frames[stored]
+        frame = int(self.frames[stored])
         return step_label(frame, self.time)
 
 
@@ -250,7 +250,8 @@ def draw_rollout(
     """GIF of a rollout's fields (T, P, F), about FRAMES_OF_ROLLOUT of its frames, of one field."""
     number = movie_field(names)
     values = fields[..., number]  # (T, P)
-    probe = values[:, values.std(0).argmax()]  # the node that moves the most
+    with np.errstate(over="ignore", invalid="ignore"):  # a rollout may blow up
+        probe = values[:, values.std(0).argmax()]  # the node that moves the most
     stride = movie_stride(len(values), dominant_period(probe), FRAMES_OF_ROLLOUT)
     frames = np.arange(0, len(values), stride)
     x, y = coordinates.T
@@ -258,7 +259,7 @@ def draw_rollout(
         Triangulation(x, y, triangles),
         names[number],
         {"prediction": values[frames]},
-        [step_label(frame, time) for frame in frames],
+        [step_label(int(frame), time) for frame in frames],
         footer,
     )
     movie.write(path)
@@ -381,10 +382,8 @@ def draw_attention(path: Path, record: JsonObject, attention: Attention) -> None
     By how far back the other's frame is, or by how far away its patch is.
     """
     maps = attention.maps
-    if attention.of_patches:
-        top = float(maps.max())
-    else:
-        top = float(np.quantile(maps[maps > 0], 0.995))
+    largest = 1.0 if attention.of_patches else 0.995  # a frame's weight on itself is an outlier
+    top = float(np.quantile(maps[maps > 0], largest))
     columns = min(3, len(maps))
     rows = -(-len(maps) // columns)
     size = (3.4 * columns + 0.6, 3.2 * rows + 0.3)

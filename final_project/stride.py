@@ -17,7 +17,7 @@ DISTINCT = 8  # ... of which a movie shows at least so many
 
 def dominant_period(signal: np.ndarray) -> float:
     """Period of a signal's (T,) strongest oscillation in samples; infinite where there is none."""
-    if len(signal) < LEAST_SAMPLES:
+    if len(signal) < LEAST_SAMPLES or not np.isfinite(signal).all():
         return math.inf
     frequency = float(dominant_frequency(signal, 1.0))
     return 1 / frequency if frequency > 0 else math.inf

@@ -1,4 +1,4 @@
-"""Flows in files: exact round trips, every check before work begins, field groups, the split, triangulation."""
+"""Flows in files: exact round trips, checks before work begins, groups, split, triangles."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from common.cli import InputError
 from final_project.data import groups_of, load_flow, split, write_flow
 from final_project.mesh import triangulate
+from final_project.solver import even_draws
 from tests.final_project.helpers import ARRAYS, FANS, SQUARE, areas, at, example, raw, refused
 
-# ------------------------------------------------------------------------------------------------------------ own format
+# --------------------------------------------------------------------------------------- own format
 
 
 @pytest.mark.parametrize("ending", [".h5", ".hdf5", ".npz"])
@@ -63,7 +64,7 @@ def test_write_replaces_whole_files_only(tmp_path):
 
 @pytest.mark.parametrize("ending", [".h5", ".npz"])
 def test_what_a_users_script_writes(tmp_path, ending):
-    """float64 fields, int parameters tiled along time, clockwise triangles, names as text of any length, no optional keys."""
+    """float64 fields, int parameters tiled in time, clockwise triangles, no optional keys."""
     flow, path = example(), tmp_path / f"flow{ending}"
     arrays = {
         "fields": flow.fields.astype(np.float64),
@@ -127,11 +128,11 @@ BAD = {
     ),
     "NaN": (
         {"fields": at(GOOD["fields"], (1, 2, 3, 2), np.nan)},
-        "fields holds 1 values that are NaN, inf or too large; the first at trajectory 1, frame 2, node 3, field p",
+        "1 values that are NaN, inf or too large; the first at trajectory 1, frame 2, node 3, field p",
     ),
     "inf": (
         {"fields": at(GOOD["fields"], (2, slice(None), 0, 0), np.inf)},
-        "fields holds 4 values that are NaN, inf or too large; the first at trajectory 2, frame 0, node 0, field u",
+        "4 values that are NaN, inf or too large; the first at trajectory 2, frame 0, node 0, field u",
     ),
     "too large": (
         {"fields": at(GOOD["fields"].astype(np.float64), (0, 0, 0, 1), 1e39)},
@@ -139,7 +140,8 @@ BAD = {
     ),
     "NaN parameter": (
         {"parameters": at(GOOD["parameters"], (2, 1), np.nan)},
-        "parameters holds 1 values that are NaN, inf or too large; the first at trajectory 2, parameter 1",
+        "parameters holds 1 values that are NaN, inf or too large; "
+        "the first at trajectory 2, parameter 1",
     ),
     "changing parameter": (
         {"parameters": at(np.zeros((3, 4, 2)), (1, 2, 0), 1.0)},
@@ -310,12 +312,12 @@ def test_damage_gives_one_line_or_a_valid_flow(written, ending, end, flips):
         )
 
 
-# ------------------------------------------------------------------------------------------------------------ triangulation
+# ------------------------------------------------------------------------------------ triangulation
 
 
 @pytest.mark.parametrize("growth", [1.0, 1.25])
 def test_triangulation_leaves_a_ring_open(growth):
-    """Rings of 40 nodes with equal or growing distances: the triangles cover the polygonal ring, and nothing of its hole."""
+    """Rings of 40 nodes: the triangles cover the polygonal ring, and nothing of its hole."""
     angles = 2 * np.pi * np.arange(40) / 40
     gaps = 0.08 * growth ** np.arange(12)
     radii = 0.5 + np.concatenate([[0], np.cumsum(gaps)])
@@ -346,7 +348,7 @@ def test_triangulation_of_the_smallest_and_of_a_line():
         triangulate(np.outer(np.arange(4.0), [1, 1]))
 
 
-# ------------------------------------------------------------------------------------------------------- groups and split
+# --------------------------------------------------------------------------------- groups and split
 
 
 def test_groups():
@@ -452,6 +454,20 @@ def test_split_without_a_varied_parameter_is_random_and_says_so(parameters):
     found = split(parameters, 0)
     assert "the split is random" in found.note
     assert [len(getattr(found, name)) for name in PARTS] == [14, 2, 4, 0, 0]
+
+
+def test_parts_of_the_committed_cylinder_set_lie_within_six_of_a_training_reynolds_number():
+    """The names of the parts promise more: its Reynolds numbers are seven clusters."""
+    reynolds = 60 + 340 * even_draws(48, 4, 0)[:, :1]  # as solver.cylinder.draw_parameters
+    gaps = np.diff(np.sort(reynolds[:, 0]))
+    assert (gaps > 20).sum() == 6
+    assert gaps[gaps < 20].max() < 1.2
+    parts = split(reynolds, 0)
+    for name in ("interpolation", "gap", "extrapolation"):
+        values = reynolds[getattr(parts, name)]
+        nearest = np.abs(values - reynolds[parts.train].T).min(1)
+        assert nearest.min() > 1
+        assert nearest.max() < 6
 
 
 @pytest.mark.parametrize("count", range(4))

@@ -20,7 +20,7 @@ def one(values) -> np.ndarray:
     return np.asarray(values, float)[None, None, :, None]
 
 
-# ------------------------------------------------------------------------------------------------------ error of fields
+# ---------------------------------------------------------------------------------- error of fields
 
 
 def test_errors_of_fields_by_hand():
@@ -125,7 +125,7 @@ def test_unequal_shapes_are_refused(shapes):
         metrics.squared_relative_l2(*(np.zeros(shape) for shape in shapes))
 
 
-# ------------------------------------------------------------------------------------------------------------- spectra
+# ------------------------------------------------------------------------------------------ spectra
 
 
 @pytest.mark.parametrize("shape", [(12, 30), (7, 5)])
@@ -182,7 +182,7 @@ def test_spectra_of_several_probes_at_once():
         metrics.dominant_frequency(np.zeros(5), 0.1)
 
 
-# ------------------------------------------------------------------------------------------------------------- physics
+# ------------------------------------------------------------------------------------------ physics
 
 
 def test_gradients_are_exact_for_linear_fields():
@@ -271,7 +271,7 @@ def test_score_collects_everything_and_is_perfect_for_the_truth():
     assert np.isinf(blown["squared_relative_l2"]).all()
 
 
-# ------------------------------------------------------------------------------------------------------------ intervals
+# ---------------------------------------------------------------------------------------- intervals
 
 
 def test_bootstrap_intervals_cover_the_mean_about_95_times_in_100():

@@ -16,7 +16,10 @@ from tests.final_project.helpers import areas, at, refused
 def block_mesh(
     columns: int, rows: int, hole: set[tuple[int, int]] = frozenset(), plane: str = "xy"
 ) -> dict:
-    """A mesh one cell thick of (columns, rows) boxes, bent to trapezia, without those in `hole`: faces in OpenFOAM's order, inner ones first."""
+    """A mesh one cell thick of (columns, rows) boxes, bent to trapezia, without those in `hole`.
+
+    Faces in OpenFOAM's order, inner ones first.
+    """
     cells = {
         place: number
         for number, place in enumerate(
@@ -76,7 +79,8 @@ def foam(path: Path, kind: str, name: str, body: bytes, encoding: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     bits = 64 if encoding == "binary64" else 32
     arch = f'arch "LSB;label={bits};scalar=64"; ' if encoding != "ascii" else ""
-    head = f"FoamFile\n{{\n version 2.0; format {encoding.rstrip('46')}; {arch}class {kind}; object {name};\n}}\n".encode()
+    entries = f"version 2.0; format {encoding.rstrip('46')}; {arch}class {kind}; object {name};"
+    head = f"FoamFile\n{{\n {entries}\n}}\n".encode()
     (path / name if path.is_dir() else path).write_bytes(head + body + b"\n")
 
 
@@ -194,7 +198,10 @@ def test_openfoam_case(tmp_path, encoding, plane):
 
 
 def test_openfoam_triangles_leave_a_hole_open(tmp_path):
-    """Round the missing middle of 3 x 3 cells there are eight centres; only the four corner cells have two neighbours with a common point."""
+    """Eight centres surround the missing middle of 3 x 3 cells.
+
+    Only the four corner cells have two neighbours with a common point.
+    """
     mesh = block_mesh(3, 3, hole={(1, 1)})
     flow = load_flow(openfoam(tmp_path / "case", "ascii", mesh, flow_fields(8)))
     assert sorted(sorted(triangle) for triangle in flow.triangles.tolist()) == [
@@ -344,7 +351,8 @@ def test_openfoam_refused(tmp_path):
     )
     path = case("damaged")
     (path / "0.1" / "U").write_text(
-        "FoamFile { format ascii; class volVectorField; }\ninternalField nonuniform List<vector> 6((0 0"
+        "FoamFile { format ascii; class volVectorField; }\n"
+        "internalField nonuniform List<vector> 6((0 0"
     )
     with pytest.raises(InputError, match=r"0\.1/U is damaged"):
         load_flow(path)
@@ -353,5 +361,6 @@ def test_openfoam_refused(tmp_path):
     )
     refused(
         path,
-        "fields holds 1 values that are NaN, inf or too large; the first at trajectory 0, frame 1, node 4, field p_rgh",
+        "1 values that are NaN, inf or too large; "
+        "the first at trajectory 0, frame 1, node 4, field p_rgh",
     )

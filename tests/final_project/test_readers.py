@@ -12,7 +12,7 @@ from common.cli import InputError
 from final_project.data import load_flow
 from tests.final_project.helpers import SQUARE, areas, at, example, refused
 
-# ------------------------------------------------------------------------------------------------------- grid, official code
+# ------------------------------------------------------------------------------ grid, official code
 
 
 def test_grid_nodes_row_by_row_and_triangles_of_its_area(tmp_path):
@@ -102,7 +102,7 @@ def test_official_codes_folder_refused(tmp_path):
         load_flow(folder)
 
 
-# ----------------------------------------------------------------------------------------------------------- public data sets
+# --------------------------------------------------------------------------------- public data sets
 
 
 @pytest.mark.realdata

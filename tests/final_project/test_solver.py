@@ -20,7 +20,7 @@ TINY = {
 }
 
 
-# --------------------------------------------------------------------------------------------------------- mathematics
+# -------------------------------------------------------------------------------------- mathematics
 
 
 def test_taylor_green_decays_at_its_rate():
@@ -42,7 +42,7 @@ def test_taylor_green_has_order_two_in_time():
 
 
 def test_dfg_2d_1_drag_and_lift():
-    """References after John & Matthies: 5.57953523384, 0.010618948146, 0.11752016697; tolerances are those of this coarse mesh."""
+    """Against the references of John & Matthies, with the tolerances of this coarse mesh."""
     found = steady(
         dataclasses.replace(cylinder.PRESETS["full"], maxh=0.12, grading=0.15, step=1.25e-3), 2.0
     )
@@ -83,7 +83,7 @@ def test_pressure_of_the_fluid_moved_is_hydrostatic_away_from_the_gate():
     assert right[-1] - right[0] == pytest.approx(0, abs=0.02)
 
 
-# -------------------------------------------------------------------------------------------------------- mesh and data
+# ------------------------------------------------------------------------------------ mesh and data
 
 
 def test_the_tank_is_a_regular_grid():

@@ -1,0 +1,87 @@
+"""Figures of a run: one style per model, what the parts mean, movies at many phases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from common.figures import read_run
+from final_project import figures
+from final_project.figures import draw_rollout, parts_note, read_pictures, styles_of
+from final_project.painting import Scale
+from final_project.stride import DISTINCT, distinct_phases
+from tests.final_project.helpers import FANS, SQUARE
+
+RESULTS = Path(figures.__file__).parent / "results"
+COMMITTED = ("cylinder-core", "lock_exchange-core")
+
+
+def run(flow: str = "cylinder", trajectories: int = 48) -> dict:
+    return {
+        "config": {"models": ["SEA", "no exchange, matched"], "frames": 200},
+        "data": {"flow": flow, "seed": 0},
+        "notes": {"split": {"train": trajectories - 10, "gap": 10}},
+    }
+
+
+def test_every_model_has_one_style_and_trained_ones_come_first():
+    names = ["persistence", "FNO", *(f"control {number}" for number in range(8)), "SEA"]
+    table = pd.DataFrame({"model": names, "metric": "relative_l2_squared"})
+    table.loc[len(table)] = ["SEA over no exchange, matched", "exchange_ratio"]
+    styles = styles_of(run(), table)
+    assert list(styles) == ["SEA", *names[:-1]]
+    assert len({(style.colour, style.dash) for style in styles.values()}) == len(names)
+
+
+def test_the_note_on_the_parts_speaks_of_the_data_at_hand():
+    assert "within 1 to 6 of a training Reynolds number" in parts_note(run())
+    for other in (run("lock_exchange"), run(trajectories=20)):
+        assert "Reynolds" not in parts_note(other)
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_the_pictures_of_a_committed_run_are_read_by_the_names_of_its_models(name):
+    record, table = read_run(RESULTS / name)
+    pictures = read_pictures(RESULTS / name / "pictures.npz", record)
+    assert list(pictures.fields) == record["config"]["models"][:3]
+    assert set(pictures.fields) < set(styles_of(record, table))
+    shape = (len(pictures.frames), len(pictures.mesh.x), len(pictures.field_names))
+    assert all(fields.shape == shape for fields in pictures.fields.values())
+    errors = figures.read_errors(RESULTS / name / "errors.npz", table.model.unique())
+    assert set(errors) == set(styles_of(record, table))
+
+
+def test_a_movie_of_a_rollout_shows_many_phases(tmp_path, monkeypatch):
+    movies = []
+    monkeypatch.setattr(figures.Movie, "write", lambda movie, path: movies.append(movie))
+    time = 0.1 * np.arange(400)
+    period = 24.0  # frames: a stride of 4 would show six phases
+    wave = np.sin(2 * np.pi * np.arange(400) / period)[:, None] * np.arange(1, 6)  # (T, P)
+    draw_rollout(tmp_path / "a.gif", SQUARE, FANS, time, ("v",), wave[..., None], "footer")
+    (movie,) = movies
+    shown = movie.panels["prediction"]
+    steps = [int(label.split()[1].rstrip(",")) for label in movie.labels]
+    (stride,) = set(np.diff(steps))
+    assert distinct_phases(stride, period) >= DISTINCT
+    assert 75 <= len(shown) <= 135
+    assert np.array_equal(shown, wave[steps])
+
+
+def test_a_movie_is_a_gif_of_one_image_per_label(tmp_path):
+    values = np.random.default_rng(0).normal(size=(3, 5, 1))
+    draw_rollout(tmp_path / "a.gif", SQUARE, FANS, np.arange(3.0), ("p",), values, "footer")
+    with Image.open(tmp_path / "a.gif") as movie:
+        assert movie.n_frames == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
+
+
+def test_velocities_are_drawn_symmetrically_and_pressures_are_not():
+    values = np.linspace(-1, 3, 1000)
+    velocity = Scale.of_field("v", values)
+    assert velocity.low == -velocity.high
+    assert Scale.of_field("alpha", values).low == pytest.approx(-1, abs=0.02)
+    assert Scale.of_error(values).low == -Scale.of_error(values).high
