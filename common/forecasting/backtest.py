@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -26,7 +27,8 @@ from common.results import Row, mean_and_std
 
 # metrics that the test part also has for every series and step
 BY_CELL = ("rmsse", "crps_ratio", "coverage_80", "coverage_95")
-Cells = dict[str, np.ndarray]  # values (H, S) by metric
+Cells: TypeAlias = dict[str, np.ndarray]  # values (H, S) by metric
+ModelKey: TypeAlias = tuple[str, str]  # model and variant of a row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,13 @@ class Forecast:
 
     point: np.ndarray
     quantiles: np.ndarray | None = None
+
+    @property
+    def distribution(self) -> np.ndarray:
+        """The quantiles. Raises ValueError for a point forecast, which has none."""
+        if self.quantiles is None:
+            raise ValueError("a point forecast has no quantiles")
+        return self.quantiles
 
     def last(self, count: int) -> Forecast:
         """The forecast at the last `count` origins."""

@@ -5,12 +5,10 @@ Shape letters: T times, N origins, C context, H horizon, S series, Q quantile le
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 from scipy.signal import lfilter
 
-from common.forecasting.backtest import Forecast
+from common.forecasting.backtest import Forecast, ModelKey
 from common.forecasting.config import RISKMETRICS, ROLLING_HOURS
 from common.forecasting.metrics import LEVELS
 from common.forecasting.ridge import RidgeWindow
@@ -103,46 +101,33 @@ def quantiles_without_gaps(residuals: np.ndarray) -> np.ndarray:
 
 # ---------------------------------------------------------------------------------------- all
 
-
-@dataclasses.dataclass(frozen=True)
-class Baseline:
-    """A forecast that needs no network, under the names of its rows."""
-
-    model: str
-    variant: str
-    forecast: Forecast
+ROLLING_WALK: ModelKey = ("random walk", "rolling residuals")  # crps_ratio is relative to it
+EWMA_WALK: ModelKey = ("random walk", "EWMA-scaled residuals")
 
 
-ROLLING_WALK = ("random walk", "rolling residuals")  # crps_ratio is relative to it
-
-
-def baselines(windows: Windows, origins: np.ndarray, ridge: RidgeWindow | None) -> list[Baseline]:
+def baselines(
+    windows: Windows, origins: np.ndarray, ridge: RidgeWindow | None
+) -> dict[ModelKey, Forecast]:
     """The forecasts that stand in every table; the point of a distribution is no change.
 
-    `ridge` is fitted, or None to leave NLinear out. The last but one is the random walk with
-    rolling residuals.
+    `ridge` is fitted, or None to leave NLinear out.
     """
     horizon = windows.horizon
-    past = windows.past(origins)
-    still = no_change(past, horizon)
-    points = [
-        Baseline("no change", "last price", Forecast(still)),
-        Baseline("drift", "first to last of the context", Forecast(drift(past, horizon))),
-    ]
+    past = windows.past(origins)  # (N, C, S)
+    last_price = no_change(past, horizon)
+    forecasts = {
+        ("no change", "last price"): Forecast(last_price),
+        ("drift", "first to last of the context"): Forecast(drift(past, horizon)),
+    }
     if windows.context >= SEASON >= horizon:
         seasonal = Forecast(seasonal_naive(past, horizon))
-        points.append(Baseline("seasonal naive", f"{SEASON} steps before", seasonal))
+        forecasts["seasonal naive", f"{SEASON} steps before"] = seasonal
     if ridge is not None:
-        points.append(Baseline("NLinear", "ridge", Forecast(ridge.predict(past))))
-    return [
-        *points,
-        Baseline(*ROLLING_WALK, Forecast(still, random_walk(windows, origins, None))),
-        Baseline(
-            "random walk",
-            "EWMA-scaled residuals",
-            Forecast(still, random_walk(windows, origins, RISKMETRICS)),
-        ),
-    ]
+        forecasts["NLinear", "ridge"] = Forecast(ridge.predict(past))
+    for key, decay in ((ROLLING_WALK, None), (EWMA_WALK, RISKMETRICS)):
+        quantiles = random_walk(windows, origins, decay)
+        forecasts[key] = Forecast(last_price, quantiles)
+    return forecasts
 
 
 def random_walk(windows: Windows, origins: np.ndarray, decay: float | None) -> np.ndarray:

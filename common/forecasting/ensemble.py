@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from common.files import JsonObject
 from common.forecasting.backtest import (
     Entry,
     Forecast,
+    ModelKey,
     Reference,
     Score,
     combine,
@@ -25,29 +24,9 @@ from common.forecasting.backtest import (
 )
 from common.forecasting.baselines import ROLLING_WALK, baselines
 from common.forecasting.ridge import RidgeWindow
-from common.forecasting.windows import Windows
+from common.forecasting.windows import Forecaster, Windows
 from common.machine import peak_mb
 from common.results import Row
-
-ModelKey: TypeAlias = tuple[str, str]  # model and variant of a row
-
-
-class Forecaster(Protocol):
-    """What a backtest needs of a model."""
-
-    @property
-    def settings(self) -> JsonObject:
-        """The model's settings, "context" and "horizon" among them."""
-
-    @property
-    def params(self) -> int:
-        """How many weights were trained."""
-
-    def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Point (N, H, S) and quantiles (N, H, S, Q) in prices.
-
-        From prices (N, C, S) at times datetime64 (N, C).
-        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +90,8 @@ class Ensemble:
 
     def add(self, forecast: Forecast) -> None:
         """Adds one forecast with quantiles."""
-        assert forecast.quantiles is not None
         self._point = self._point + forecast.point / self.count
-        self._quantiles = self._quantiles + forecast.quantiles / self.count
+        self._quantiles = self._quantiles + forecast.distribution / self.count
 
     def mean(self) -> Forecast:
         """The mean of all that was added."""
@@ -132,11 +110,24 @@ class HeldOut:
 
 
 @dataclasses.dataclass(frozen=True)
-class GroupResult:
-    """A group's rows, the scores of its seeds and of its mean forecast, and that forecast."""
+class Backtest:
+    """Rows, and the scores that they are made of by model and variant."""
 
     rows: list[Row]
     scores: dict[ModelKey, Score]
+
+
+@dataclasses.dataclass(frozen=True)
+class BaselineBacktest(Backtest):
+    """The backtest of every baseline, and the reference that all scores are relative to."""
+
+    reference: Reference
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupBacktest(Backtest):
+    """The backtest of a group, and its mean forecast."""
+
     ensemble: Forecast
 
 
@@ -149,38 +140,17 @@ def held_out_rows(
     pairs: Sequence[Pair] = (),
 ) -> HeldOut:
     """Rows of every baseline, of every group and of the pairs at the given origins (N,)."""
-    rows: list[Row] = []
-    scores: dict[ModelKey, Score] = {}
-    ensembles: dict[ModelKey, Forecast] = {}
-
-    # Baselines, one of which the others are measured by:
-    references = baselines(windows, origins, ridge)
-    walks = [base.forecast for base in references if (base.model, base.variant) == ROLLING_WALK]
-    rolling = walks[0].quantiles
-    assert rolling is not None
-    reference = Reference(
-        windows.past(origins),
-        windows.future(origins),
-        windows.prices.series,
-        rolling,
-        windows.log,
-    )
-    for base in references:
-        entry = Entry(model=base.model, variant=base.variant, split=split)
-        scored = score(reference, [base.forecast])
-        scores[base.model, base.variant] = scored
-        rows += score_rows(scored, entry)
-    del references, walks, rolling, base  # their quantiles fill the memory
-
-    # Groups:
+    baseline = backtest_baselines(windows, origins, split, ridge)
+    rows = list(baseline.rows)
+    scores = dict(baseline.scores)
+    ensembles = {}
     for group in groups:
-        result = backtest_group(windows, group, origins, split, reference)
+        result = backtest_group(windows, group, origins, split, baseline.reference)
         rows += pooled(result.rows) if group.brief else result.rows
         scores |= result.scores
         if not group.brief:
             ensembles[group.key] = result.ensemble
 
-    # Comparisons:
     brief = {group.ensemble_key for group in groups if group.brief}
     for pair in pairs:
         entry = Entry(model=pair.one[0], variant=pair.variant, split=split)
@@ -189,9 +159,30 @@ def held_out_rows(
     return HeldOut(rows, ensembles)
 
 
+def backtest_baselines(
+    windows: Windows, origins: np.ndarray, split: str, ridge: RidgeWindow | None
+) -> BaselineBacktest:
+    """The backtest of every baseline; their forecasts, hundreds of MB, are released."""
+    forecasts = baselines(windows, origins, ridge)
+    reference = Reference(
+        windows.past(origins),
+        windows.future(origins),
+        windows.prices.series,
+        forecasts[ROLLING_WALK].distribution,
+        windows.log,
+    )
+    rows = []
+    scores = {}
+    for (model, variant), forecast in forecasts.items():
+        scored = score(reference, [forecast])
+        scores[model, variant] = scored
+        rows += score_rows(scored, Entry(model=model, variant=variant, split=split))
+    return BaselineBacktest(rows, scores, reference)
+
+
 def backtest_group(
     windows: Windows, group: ModelGroup, origins: np.ndarray, split: str, reference: Reference
-) -> GroupResult:
+) -> GroupBacktest:
     """Rows of a group's seeds, of their mean before recalibration (if not brief) and of their mean.
 
     One forecast of all origins fills hundreds of MB, so that the seeds are predicted, measured
@@ -231,15 +222,14 @@ def backtest_group(
         rows += score_rows(score(reference, [raw.last(len(origins))]), plain)
     whole = score(reference, [mean])
     rows += score_rows(whole, of_mean)
-    return GroupResult(rows, {group.key: seeds, group.ensemble_key: whole}, mean)
+    return GroupBacktest(rows, {group.key: seeds, group.ensemble_key: whole}, mean)
 
 
 def recalibrated(
     windows: Windows, forecast: Forecast, look_back: np.ndarray, origins: np.ndarray
 ) -> Forecast:
     """The forecast at the origins, of that at `look_back`, corrected by the outcomes known then."""
-    assert forecast.quantiles is not None
-    quantiles = windows.recalibrated(forecast.quantiles, look_back)
+    quantiles = windows.recalibrated(forecast.distribution, look_back)
     return Forecast(forecast.point, quantiles).last(len(origins))
 
 

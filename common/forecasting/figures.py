@@ -43,7 +43,6 @@ def fan_arrays(windows: Windows, forecast: Forecast) -> dict[str, np.ndarray]:
     The fans are those of the origin whose steps moved by the median of all: neither a calm nor a
     wild day.
     """
-    assert forecast.quantiles is not None
     prices = windows.prices
     origins = windows.parts.test
     truth = windows.future(origins)  # (N, H, S)
@@ -59,8 +58,8 @@ def fan_arrays(windows: Windows, forecast: Forecast) -> dict[str, np.ndarray]:
         "fan_past": windows.past(origin)[0, -FAN_STEPS:],
         "fan_future": truth[shown],
         "fan_point": forecast.point[shown],
-        "fan_quantiles": forecast.quantiles[shown],
-        "below": (truth[..., None] < forecast.quantiles).mean((0, 1)),  # (S, Q)
+        "fan_quantiles": forecast.distribution[shown],
+        "below": (truth[..., None] < forecast.distribution).mean((0, 1)),  # (S, Q)
     }
 
 

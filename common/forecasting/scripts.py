@@ -15,13 +15,13 @@ import pandas as pd
 from common.cli import InputError, data_folder
 from common.files import atomic_path
 from common.forecasting.config import LEAST_ORIGINS, EvaluateConfig, PredictConfig
-from common.forecasting.ensemble import Forecaster, ModelGroup, Pair, held_out_rows
+from common.forecasting.ensemble import ModelGroup, Pair, held_out_rows
 from common.forecasting.figures import FAN_STEPS, Ahead, Known, fans
 from common.forecasting.history import Prices, check_positive, select
 from common.forecasting.markets import Market
 from common.forecasting.metrics import LEVELS, interval, metrics_info
 from common.forecasting.prices import load_prices
-from common.forecasting.windows import Windows, split, steps_ahead
+from common.forecasting.windows import Forecaster, Windows, split, steps_ahead
 from common.results import Results, print_table, write_evaluation
 from common.run import SavedRun
 

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from common.cli import InputError
+from common.files import JsonObject
 from common.forecasting.config import ROLLING_DAYS, ROLLING_HOURS
 from common.forecasting.history import Prices
 from common.forecasting.metrics import change, crps_quantiles, recalibrate
@@ -177,8 +178,16 @@ class MinMax:
 # ------------------------------------------------------------------------- windows of a history
 
 
-class Predicts(Protocol):
-    """What a window needs of a forecaster."""
+class Forecaster(Protocol):
+    """What windows and a backtest need of a model."""
+
+    @property
+    def settings(self) -> JsonObject:
+        """The model's settings, "context" and "horizon" among them."""
+
+    @property
+    def params(self) -> int:
+        """How many weights were trained."""
 
     def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Point (N, H, S) and quantiles (N, H, S, Q) in prices.
@@ -265,7 +274,7 @@ class Windows:
             self.past(train), self.future(train), self.past(validation), self.future(validation)
         )
 
-    def crps(self, forecaster: Predicts, size: np.ndarray, origins: np.ndarray) -> float:
+    def crps(self, forecaster: Forecaster, size: np.ndarray, origins: np.ndarray) -> float:
         """Mean CRPS of a forecaster, in units of the usual size (H, S) of a change.
 
         Training is stopped by this score.

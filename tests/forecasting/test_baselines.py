@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from common.forecasting.backtest import ModelKey
 from common.forecasting.baselines import (
     baselines,
     drift,
@@ -85,12 +86,12 @@ def test_ridge_finds_a_linear_law_and_shrinks_to_no_change_without_one():
 def test_no_baseline_sees_past_the_origin():
     values = walk(3000)
     ridge = fitted(values, 30, 3)
-    names = [base.model for base in baselines(windows_of(values), np.array([320]), ridge)]
+    names = list(baselines(windows_of(values), np.array([320]), ridge))
     assert len(names) == 6
 
-    def forecast(number: int, spoilt: np.ndarray, origins: np.ndarray) -> np.ndarray:
-        base = baselines(windows_of(spoilt), origins, ridge)[number].forecast
+    def forecast(name: ModelKey, spoilt: np.ndarray, origins: np.ndarray) -> np.ndarray:
+        base = baselines(windows_of(spoilt), origins, ridge)[name]
         return base.point if base.quantiles is None else base.quantiles
 
-    for number, name in enumerate(names):
-        assert not leaks(partial(forecast, number), values, np.array([320, 400])), name
+    for name in names:
+        assert not leaks(partial(forecast, name), values, np.array([320, 400])), name

@@ -110,7 +110,7 @@ LIMITED, OFFLINE, UNKNOWN = (
         (pd.DataFrame({"Volume": [1.0]}, pd.DatetimeIndex(["2025-06-10"])), "KeyError"),
     ],
 )
-def test_a_failed_download_is_tried_again_with_pauses_and_told_in_one_line(
+def test_a_failed_download_is_tried_again_with_pauses_and_ends_in_one_line(
     folder, yahoo, answer, expected, capfd
 ):
     answers, calls = yahoo.answers, yahoo.calls
