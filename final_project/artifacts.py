@@ -86,8 +86,9 @@ def attention_arrays(
 ) -> Arrays:
     """Exchange attention on a true trajectory, mean over heads and blocks, float16.
 
-    Where tokens are frames: (M, T, T). Where tokens are patches: (M, 2 rows - 1, 2 columns - 1),
-    the mean weight on a patch so far away, over frames too. Empty where there is no exchange.
+    Where tokens are frames: (M, T, T). Where tokens are patches: the mean weight by rows and
+    columns between two patches, over frames too, (M, 2 rows - 1, 2 columns - 1). Empty where there
+    is no exchange.
     """
     flow = judge.flow
     z = encode(surrogate.autoencoder, flow.fields[[row], : judge.frames - 1])

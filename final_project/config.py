@@ -431,7 +431,7 @@ class PredictConfig(SavedRunConfig):
     data: PathOrNone = None
     """flow file on the run's mesh; one frame is enough"""
     out: PathOrNone = None
-    """folder for rollout.h5, the VTK files and rollout.gif (default: rollout beside the data)"""
+    """folder for rollout.h5, VTK files and rollout.gif (default: rollout in the data's folder)"""
     trajectory: int = 0
     """number of the trajectory in the file that holds the state"""
     frame: int = 0

@@ -44,9 +44,8 @@ METRICS_INFO = {
         "share",
         "lower",
         "squared error over squared field, summed over nodes, mean over steps of a rollout from "
-        "one frame (the official metric); 1: as large as the field, 0.01: 10 % of it. No rollout "
-        'of a model can be better than its autoencoder alone; "as published" had a small part of '
-        "the published training and does not stand for a trained ViT-SEA",
+        "one frame (the official metric); 1: as large as the field, 0.01: 10 % of it; a model's "
+        "autoencoder alone is its floor, and as published is no trained ViT-SEA",
     ),
     "relative_l2_squared_low": Metric("share", "lower", f"lower end of its {OVER_TRAJECTORIES}"),
     "relative_l2_squared_high": Metric("share", "lower", f"upper end of its {OVER_TRAJECTORIES}"),

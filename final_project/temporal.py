@@ -408,7 +408,7 @@ class Temporal(TemporalModel):
         time = cache.time if cache else 0
         window = self.config.window
 
-        # which frames each new frame sees; a mask only where "all before it" is not the answer
+        # the frames that each new frame sees; no mask where it sees itself and all before it
         past = time if window is None else min(time, window - 1)
         causal = time == 0 and (window is None or new <= window)
         mask = None

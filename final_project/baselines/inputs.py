@@ -1,7 +1,7 @@
 """What all baselines share: checks of what they are given, and standardisation.
 
 Every baseline has `fit(fields, theta, validation)` and `rollout(first, theta, steps)`, in physical
-units; choices look at validation only.
+units; all choices are made on validation.
 
 Shape letters: N trajectories, T frames, P nodes, F fields, K parameters, S steps.
 """

@@ -36,7 +36,7 @@ class SpectralConvolution(nn.Module):
 class FNO(nn.Module):
     """Fourier neural operator: (B, inputs, R, C) -> (B, outputs, R, C), zero before training.
 
-    1.2 M parameters as it stands. The domain is not periodic, so it is extended by an eighth of its
+    1.2 M parameters by default. The domain is not periodic, so it is extended by an eighth of its
     sides while in Fourier layers. A small grid has fewer modes than `modes`.
     """
 
@@ -94,7 +94,7 @@ class Residual(nn.Module):
 class UNet(nn.Module):
     """U-Net: (B, inputs, R, C) -> (B, outputs, R, C), zero before training.
 
-    1.0 M parameters as it stands. Widths are multiples of 8 (the groups of a normalisation); sides
+    1.0 M parameters by default. Widths are multiples of 8 (the groups of a normalisation); sides
     are extended to a multiple of what the levels halve.
     """
 
@@ -130,7 +130,7 @@ class UNet(nn.Module):
             levels.append(x)
         levels.pop()
 
-        # up, beside what came down:
+        # up, with the output of the same level on the way down:
         for block in self.up:
             larger = F.interpolate(x, scale_factor=2, mode="nearest")
             x = block(torch.cat([larger, levels.pop()], 1))
