@@ -128,11 +128,13 @@ BAD = {
     ),
     "NaN": (
         {"fields": at(GOOD["fields"], (1, 2, 3, 2), np.nan)},
-        "1 values that are NaN, inf or too large; the first at trajectory 1, frame 2, node 3, field p",
+        "1 values that are NaN, inf or too large; "
+        "the first at trajectory 1, frame 2, node 3, field p",
     ),
     "inf": (
         {"fields": at(GOOD["fields"], (2, slice(None), 0, 0), np.inf)},
-        "4 values that are NaN, inf or too large; the first at trajectory 2, frame 0, node 0, field u",
+        "4 values that are NaN, inf or too large; "
+        "the first at trajectory 2, frame 0, node 0, field u",
     ),
     "too large": (
         {"fields": at(GOOD["fields"].astype(np.float64), (0, 0, 0, 1), 1e39)},

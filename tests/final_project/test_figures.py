@@ -11,8 +11,9 @@ from PIL import Image
 
 from common.figures import read_run
 from final_project import figures
-from final_project.figures import draw_rollout, parts_note, read_pictures, styles_of
+from final_project.figures import draw_rollout
 from final_project.painting import Scale
+from final_project.pictures import parts_note, read_errors, read_pictures, styles_of
 from final_project.stride import DISTINCT, distinct_phases
 from tests.final_project.helpers import FANS, SQUARE
 
@@ -51,7 +52,7 @@ def test_the_pictures_of_a_committed_run_are_read_by_the_names_of_its_models(nam
     assert set(pictures.fields) < set(styles_of(record, table))
     shape = (len(pictures.frames), len(pictures.mesh.x), len(pictures.field_names))
     assert all(fields.shape == shape for fields in pictures.fields.values())
-    errors = figures.read_errors(RESULTS / name / "errors.npz", table.model.unique())
+    errors = read_errors(RESULTS / name / "errors.npz", table.model.unique())
     assert set(errors) == set(styles_of(record, table))
 
 
