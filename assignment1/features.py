@@ -7,7 +7,7 @@ dimension, F maps, r side of a receptive field, q pooling grid.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, Self, TypeAlias
+from typing import Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -31,9 +31,18 @@ PICTURE_PLACES = 4  # places that a field larger than the picture's margin may l
 class Transformer(Protocol):
     """A scikit-learn transformer."""
 
-    def fit(self, X: Any, y: Any = None) -> Self: ...
+    def fit(self, X: np.ndarray, y: np.ndarray | None = None) -> Self: ...
 
-    def transform(self, X: Any) -> Any: ...
+    def transform(self, X: np.ndarray) -> Matrix: ...
+
+
+class SavedTransformer(Transformer, Protocol):
+    """A transformer that can be written without pickle."""
+
+    def to_file(self) -> tuple[JsonObject, Arrays]: ...
+
+    @classmethod
+    def from_file(cls, settings: JsonObject, arrays: Arrays) -> Self: ...
 
 
 def principal_codes(
@@ -375,7 +384,7 @@ def contrast_normalised(pictures: Tensor, window: int = 9) -> Tensor:
 class Part(NamedTuple):
     """A transformer and the columns of X that it is given: from `first` up to, without, `last`."""
 
-    transformer: Any  # that of `Saved`
+    transformer: SavedTransformer
     first: int
     last: int
 
@@ -430,7 +439,7 @@ class SideBySide(TransformerMixin, BaseEstimator):
 
 # -------------------------------------------------------------------------------------- files
 
-SAVED: dict[str, type[Saved] | type[SideBySide]] = {
+SAVED: dict[str, type[SavedTransformer]] = {
     kind.__name__: kind
     for kind in (
         RawCodes,
@@ -456,7 +465,7 @@ def features_to_file(features: object) -> tuple[JsonObject, Arrays]:
     return {"class": name, "settings": settings}, named
 
 
-def features_from_file(about: JsonObject, arrays: Mapping[str, np.ndarray]) -> Saved | SideBySide:
+def features_from_file(about: JsonObject, arrays: Mapping[str, np.ndarray]) -> SavedTransformer:
     """The fitted features that features_to_file wrote, from all arrays of a classifier's file."""
     kind = SAVED[about["class"]]
     return kind.from_file(about["settings"], without_prefix(arrays, "features."))
