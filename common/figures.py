@@ -18,29 +18,11 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.typing import RcKeyType
 
 # Okabe & Ito's palette is safe for colour-blind readers; each colour has a marker for grey prints
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-STYLE: dict[RcKeyType, object] = {
-    "figure.dpi": 110,
-    "savefig.dpi": 160,
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "lines.linewidth": 1.5,
-    "figure.constrained_layout.use": True,
-}
+STYLE = Path(__file__).with_name("house.mplstyle")
 Panels: TypeAlias = Any  # one Axes, or an array of them
 Option: TypeAlias = Any  # a keyword argument that matplotlib takes
 
@@ -84,7 +66,7 @@ def figure(
 
     `size` is in inches; the file carries the source line of the run's `record`.
     """
-    with plt.rc_context(STYLE):
+    with plt.style.context(STYLE):
         picture, axes = plt.subplots(rows, columns, figsize=size, **options)
         try:
             yield picture, axes

@@ -90,7 +90,7 @@ class Movie:
     def write(self, path: Path) -> None:
         """Writes the movie as a GIF; the first panel sets the colours of all."""
         scale = Scale.of_field(self.field, next(iter(self.panels.values())))
-        with plt.rc_context(STYLE | {"figure.constrained_layout.use": False}):
+        with plt.style.context([STYLE, {"figure.constrained_layout.use": False}]):
             sheets = self._sheets(scale)
         first, *others = sheets
         with atomic_path(path) as temporary:
