@@ -215,8 +215,16 @@ def cells(
             significant = matrix_of(rows, p, series) < 0.05
             steps = [str(step + 1) for step in range(values.shape[1])]
             spread = max(float(np.nanmax(np.abs(values - 1))), 1e-3)
-            limits = (1 - spread, 1 + spread)
-            heat_map(panel, values, list(series), steps, "{:.4f}", "PuOr_r", limits, significant)
+            heat_map(
+                panel,
+                values,
+                list(series),
+                steps,
+                form="{:.4f}",
+                map_name="PuOr_r",
+                limits=(1 - spread, 1 + spread),
+                marks=significant,
+            )
             panel.set_xticks(panel.get_xticks(), panel.get_xticklabels(), rotation=0, ha="center")
             panel.set(title=f"{title} (* p < 0.05)", xlabel="step ahead")
 

@@ -40,10 +40,10 @@ class RidgeWindow:
         self.alpha = []
         for s in range(x.shape[2]):
             candidates = self._solutions(x[..., s], y[..., s])
-            errors = [
-                ((x_validation[..., s] @ weights - y_validation[..., s]) ** 2).mean()
-                for weights in candidates
-            ]
+            errors = []
+            for weights in candidates:
+                error = x_validation[..., s] @ weights - y_validation[..., s]
+                errors.append((error**2).mean())
             best = int(np.argmin(errors))
             self.weights.append(candidates[best])
             self.alpha.append(float(self.alphas[best]))

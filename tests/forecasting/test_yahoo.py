@@ -16,14 +16,13 @@ import yfinance
 from common.cli import InputError
 from common.forecasting.prices import load_prices
 from common.forecasting.yahoo import cached, fetch
-from tests.forecasting.price_tables import NOW, PAIR, SINGLE, contents, recorded
+from tests.forecasting.price_tables import NOW, PAIR, SINGLE, contents, recorded, without_hour
 
 
 def test_a_download_drops_partial_hours_and_rows_that_lack_a_ticker(folder, yahoo):
     answers, calls = yahoo.answers, yahoo.calls
     frame = recorded()
-    frame.loc[frame.index[[3, 7]], ("Close", "ETH-USD")] = np.nan
-    answers.append(frame)
+    answers.append(without_hour(frame, [3, 7], "ETH-USD"))
     got = fetch(PAIR, now=NOW)
     assert calls == [
         {
@@ -32,18 +31,14 @@ def test_a_download_drops_partial_hours_and_rows_that_lack_a_ticker(folder, yaho
             "interval": "1h",
             "auto_adjust": False,
             "progress": False,
+            "threads": False,
+            "timeout": 10,
         }
-        | {"threads": False, "timeout": 10}
     ]
-    assert (got.source, got.hourly, got.series, len(got.times)) == (
-        "yahoo",
-        True,
-        ("BTC", "ETH"),
-        27,
-    )
-    assert (
-        got.provenance["last"] == "2025-06-10T11:00:00Z"
-    )  # 12:00 still runs, 12:37 is a live quote
+    assert (got.source, got.hourly, got.series) == ("yahoo", True, ("BTC", "ETH"))
+    assert len(got.times) == 27
+    # 12:00 still runs, 12:37 is a live quote
+    assert got.provenance["last"] == "2025-06-10T11:00:00Z"
     assert got.provenance["dropped"] == {"partial_hours": 2, "hours_not_of_every_ticker": 2}
     assert got.provenance["gaps"]["missing_hours"] == 2
     assert got.provenance["fetched"] == "2025-06-10T12:37:12Z"
@@ -80,11 +75,9 @@ def test_flat_and_swapped_columns_are_read_too(yahoo):
         np.testing.assert_allclose(fetch(SINGLE, now=NOW).values[-2:, 0], [110.1, 111.1])
 
 
-LIMITED, OFFLINE, UNKNOWN = (
-    "a rate limit",
-    "cannot be reached",
-    "gave no hourly prices of BTC-USD, ETH-USD: an unknown ticker",
-)
+LIMITED = "a rate limit"
+OFFLINE = "cannot be reached"
+UNKNOWN = "gave no hourly prices of BTC-USD, ETH-USD: an unknown ticker"
 
 
 @pytest.mark.parametrize(
@@ -142,8 +135,7 @@ def test_a_ticker_that_came_back_empty_is_named_and_a_later_attempt_counts(folde
 
 def test_no_full_hour_that_all_share_is_one_line(folder, yahoo):
     frame = recorded(hours=2)
-    frame.loc[frame.index[0], ("Close", "ETH-USD")] = np.nan
-    yahoo.answers.append(frame)
+    yahoo.answers.append(without_hour(frame, [0], "ETH-USD"))
     with pytest.raises(InputError, match="Yahoo: 0 rows of prices"):
         fetch(PAIR, now=NOW)
     assert not contents(folder)
@@ -154,26 +146,18 @@ def test_a_later_fetch_is_merged_into_the_history(yahoo):
     answers.append(recorded())
     first = fetch(PAIR, now=NOW)
     later = recorded("2025-06-11 08:10:00", hours=30)
-    eleven = later.index == pd.Timestamp("2025-06-10 11:00", tz="UTC")
+    ten, eleven = pd.to_datetime(["2025-06-10 10:00", "2025-06-10 11:00"], utc=True)
     later.loc[eleven, ("Close", "BTC-USD")] = 150.0  # the newest hour of the cache
-    later.loc[later.index == pd.Timestamp("2025-06-10 10:00", tz="UTC"), ("Close", "BTC-USD")] *= (
-        1.0005
-    )
+    later.loc[ten, ("Close", "BTC-USD")] *= 1.0005  # within the tolerance
     answers[:] = [later]
     merged = fetch(PAIR, now=pd.Timestamp("2025-06-11 08:10", tz="UTC"))
-    assert (merged.provenance["first"], merged.provenance["last"]) == (
-        first.provenance["first"],
-        "2025-06-11T07:00:00Z",
-    )
+    assert merged.provenance["first"] == first.provenance["first"]
+    assert merged.provenance["last"] == "2025-06-11T07:00:00Z"
     assert merged.contiguous().all()
-    np.testing.assert_array_equal(
-        merged.values[:28], first.values[:28]
-    )  # within the tolerance the cached values stay
+    np.testing.assert_array_equal(merged.values[:28], first.values[:28])  # cached values stay
     assert merged.values[28, 0] == 150
-    earlier = recorded(
-        "2025-06-08 20:00:00", hours=10
-    )  # a hole before the history, and history before that
-    answers[:] = [earlier]
+    # a hole before the history, and history before that
+    answers[:] = [recorded("2025-06-08 20:00:00", hours=10)]
     assert fetch(PAIR, now=NOW).provenance["gaps"]["count"] == 1
 
 
