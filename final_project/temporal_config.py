@@ -61,7 +61,9 @@ class TemporalConfig:
     def published(cls, adaptive: bool = True, exchange: Exchange = "sequential") -> TemporalConfig:
         """The paper's cylinder configuration, or the multiphase one with adaptive=False.
 
-        At the published sizes they have 87.19 and 201.51 million parameters.
+        At the published sizes they have 87.19 and 201.51 million parameters. The forward pass in
+        evaluation mode is that of the published code; initialisation and dropout in training are
+        not.
         """
         return cls(
             width=None,
