@@ -16,7 +16,8 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def to_device(network: Network, device: str) -> Network:
     """Moves a network to its device, with the channels last in memory."""
-    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    # torch's stub lacks the memory format
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def backward_in_parts(
