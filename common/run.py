@@ -224,25 +224,19 @@ class Run:
         class is stored field by field and rebuilt from the function's return annotation.
         """
         if not self._checkpoint(f"done-{name}").exists():
-            result = self._work(name, function, *arguments)
+            if not self._checkpoint(name).exists():  # else the part loads it and cuts metrics.csv
+                self._cut(self._mark)
+            self._part = name
+            result = function(*arguments)
+            self._part = None
             if not self.writes:
                 return result
+            self.save(f"done-{name}", _fields(result))
+            self._checkpoint(name).unlink(missing_ok=True)
         # an unbroken run too reads the file, so that it goes on with the values of a resumed one
         stored = load_state(self._checkpoint(f"done-{name}"))
         self._mark = stored["csv"]
         return _rebuilt(stored["state"], function)
-
-    def _work(self, name: str, function: Callable[..., T], *arguments: object) -> T:
-        """Runs a part and stores its result."""
-        if not self._checkpoint(name).exists():  # else the part loads it, which cuts metrics.csv
-            self._cut(self._mark)
-        self._part = name
-        result = function(*arguments)
-        self.save(f"done-{name}", _fields(result))
-        self._part = None
-        if self.writes:
-            self._checkpoint(name).unlink(missing_ok=True)
-        return result
 
     @contextlib.contextmanager
     def stoppable(self, save: Callable[[], None]) -> Iterator[Callable[[int, float], None]]:
@@ -312,18 +306,6 @@ class Run:
             compile_report(self.folder, report, self.folder / "report.pdf")
         return results
 
-    def close(self, status: str) -> None:
-        """Records how the run ended and releases the folder."""
-        if not self.writes:
-            return
-        seconds = round(time.perf_counter() - self.started, 1)
-        self.record.update(status=status, seconds=seconds, peak_mb=peak_mb())
-        write_json(self.folder / "run.json", self.record)
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-        os.close(self._csv)
-        self._lock.release()
-
     def __enter__(self) -> Run:
         notice = self.identity["data"].get("notice")
         if self.writes and notice:
@@ -331,9 +313,19 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Records how the run ended and releases the folder."""
+        if not self.writes:
+            return
         stopped = kind is not None and issubclass(kind, Interrupted | KeyboardInterrupt)
         failed = "interrupted" if stopped else "failed"
-        self.close("finished" if kind is None else failed)
+        seconds = round(time.perf_counter() - self.started, 1)
+        status = failed if kind else "finished"
+        self.record.update(status=status, seconds=seconds, peak_mb=peak_mb())
+        write_json(self.folder / "run.json", self.record)
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        os.close(self._csv)
+        self._lock.release()
 
 
 def command_of(config: BaseConfig, assignment: str) -> str:

@@ -60,10 +60,10 @@ class World:
 
     def leave(self) -> None:
         """Waits for the others and leaves them."""
-        self.wait()
         if self.size > 1:
             import torch
 
+            self.wait()
             torch.distributed.destroy_process_group()
 
 
