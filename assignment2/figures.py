@@ -15,13 +15,19 @@ from common.figures import (
     PALETTE,
     figure,
     learning_curve,
-    panels,
     read_run,
-    tidy,
 )
 from common.files import JsonObject
 from common.forecasting.assigned import Window, window_label
-from common.forecasting.figures import by_horizon, calibration, cells, fans_of, seed_curves
+from common.forecasting.figures import (
+    by_horizon,
+    calibration,
+    cells,
+    fans_of,
+    panels,
+    seed_curves,
+    tidy,
+)
 
 Arrays = Mapping[str, np.ndarray]  # of predictions.npz
 

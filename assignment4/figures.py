@@ -22,9 +22,16 @@ from assignment4.strategies import (
     main_strategies,
     singular_key,
 )
-from common.figures import MARKERS, PALETTE, figure, panels, read_run
+from common.figures import MARKERS, PALETTE, figure, read_run
 from common.files import JsonObject
-from common.forecasting.figures import by_horizon, calibration, cells, fans_of, seed_curves
+from common.forecasting.figures import (
+    by_horizon,
+    calibration,
+    cells,
+    fans_of,
+    panels,
+    seed_curves,
+)
 
 CRPS_RATIO = "CRPS ratio (1: rolling random walk)"
 RMSSE = "RMSSE (1: no change)"

@@ -111,22 +111,3 @@ def heat_map(
         text = form.format(value) + star
         axes.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
     return image
-
-
-def panels(count: int) -> dict[str, Option]:
-    """Options of `figure` for a grid of `count` small panels, at most four in a row."""
-    columns = min(count, 4)
-    rows = -(-count // columns)
-    width = 2.6 * columns + (2 if columns == 1 else 0)
-    return {"size": (width, 2.2 * rows + 0.5), "rows": rows, "columns": columns, "squeeze": False}
-
-
-def tidy(axes: np.ndarray, used: int) -> None:
-    """Hides the unused panels of a grid and puts one legend there, or into the first panel."""
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    for panel in axes.flat[used:]:
-        panel.axis("off")
-    if used < axes.size:
-        axes.flat[used].legend(handles, labels, loc="center")
-    else:
-        axes.flat[0].legend(handles, labels, loc="best")
