@@ -14,6 +14,7 @@ import numpy as np
 from assignment3.backend import keras, tf
 from assignment3.config import FitRecipe
 from assignment3.model import Forecaster, pinball
+from common.files import State
 from common.forecasting.windows import Windows
 from common.run import Run, progress
 
@@ -70,8 +71,7 @@ def fit(
     if saved is not None:
         first_epoch = saved["epoch"]
         best = Best(**saved["best"])
-        assign(model.variables, saved["model"])  # with the state of the dropout's draws
-        assign(optimiser.variables, saved["optimiser"])
+        restore(saved, model, optimiser)
 
     with run.stoppable(lambda: None) as check:
         for epoch in progress(range(first_epoch, recipe.epochs), name):
@@ -93,13 +93,7 @@ def fit(
             run.log(steps, epoch + 1, "validation", **{f"crps_{name}": crps})
             if crps < best.crps:
                 best = Best(crps, epoch + 1, values_of(trained))
-            state = {
-                "epoch": epoch + 1,
-                "best": vars(best),
-                "model": values_of(model.variables),
-                "optimiser": values_of(optimiser.variables),
-            }
-            run.save(name, state)
+            run.save(name, {"epoch": epoch + 1, "best": vars(best), **state_of(model, optimiser)})
 
     assign(trained, best.weights)
     return Fitted(best.crps, best.epoch, time.perf_counter() - start)
@@ -148,6 +142,20 @@ def training_batch(
     truth = forecaster.targets(past, windows.future(origins)) / unit
     weight = unit / forecaster.size
     return tokens, truth.astype(np.float32), weight.astype(np.float32)
+
+
+def state_of(model: keras.Model, optimiser: keras.Optimizer) -> State:
+    """What a checkpoint holds of a training, with the state of the dropout's draws."""
+    return {
+        "model": values_of(model.variables),
+        "optimiser": values_of(optimiser.variables),
+    }
+
+
+def restore(state: State, model: keras.Model, optimiser: keras.Optimizer) -> None:
+    """Continues from the state of a checkpoint."""
+    assign(model.variables, state["model"])
+    assign(optimiser.variables, state["optimiser"])
 
 
 def values_of(variables: Sequence[keras.Variable]) -> list[np.ndarray]:

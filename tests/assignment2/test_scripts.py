@@ -69,7 +69,7 @@ def test_the_rows_of_a_run(smoke2):
 
 def test_poisoned_test_prices_leave_the_trained_weights_as_they_are(tmp_path):
     files = []
-    for prices in write_clean_and_poisoned(tmp_path, 1500):
+    for prices in write_clean_and_poisoned(tmp_path, 900):
         out = tmp_path / prices.stem
         words = (*SHORT, "--source", "csv", "--data", prices, "--out", out)
         run_main(assignment2.train.main, Config, *words)
