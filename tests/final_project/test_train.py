@@ -109,6 +109,8 @@ def test_evaluate_repeats_the_scores_of_the_runs_own_test_trajectories(
 
     out = tmp_path / "scores.json"
     monkeypatch.setattr(evaluate, "data_folder", lambda: wave_file.parent)
+    monkeypatch.setattr(evaluate, "draw_figures", lambda folder: None)
+    monkeypatch.setattr(evaluate, "compile_report", lambda folder, source, out: None)
     run_main(evaluate.main, EvaluateConfig, "--run", wave_run, "--steps", 19, "--out", out)
     trained = error(json.loads((wave_run / "metrics.json").read_text())["rows"])
     repeated = error(json.loads(out.read_text())["rows"])
