@@ -16,7 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeAlias, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, TypeVar, get_args
 
 import tyro
 
@@ -25,7 +25,6 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 PathOrNone = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 Fields: TypeAlias = dict[str, Any]  # values by the name of a config's field
 C = TypeVar("C")
-B = TypeVar("B", bound="BaseConfig")
 
 
 class InputError(Exception):
@@ -62,7 +61,7 @@ class BaseConfig:
         return {}
 
     @classmethod
-    def of_preset(cls: type[B], name: Preset) -> B:
+    def of_preset(cls, name: Preset) -> Self:
         """The defaults with what a preset changes."""
         return dataclasses.replace(cls(), **{**cls.presets().get(name, {}), "preset": name})
 
@@ -106,9 +105,7 @@ def check_exists(option: str, path: Path | None) -> None:
 
 def check_writable(option: str, folder: Path) -> None:
     """Raises InputError where a folder neither exists and can be written, nor can be made."""
-    nearest = folder.absolute()
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         problem = f"cannot be written ({nearest} is no folder that may be written)"
         raise InputError(f"{option} {folder} {problem}; give a writable folder")
@@ -171,8 +168,7 @@ def _preset_of(argv: Sequence[str], default: Preset) -> Preset:
 
 def _one_line(box: str) -> str:
     """tyro's framed, wrapped message as a single line, without its advice to read the help."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip(" │") for line in plain.splitlines()]
+    lines = [line.strip(" │") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
     text = " ".join(line for line in lines if line and line[0] not in "╭╰─")
     text = re.split(r" ?(Argument helptext:|For full helptext)", text)[0].strip()
     return text or "the command line cannot be read; --help lists the options"
@@ -180,8 +176,7 @@ def _one_line(box: str) -> str:
 
 def data_folder() -> Path:
     """The folder of data sets and download caches: $ADL_DATA_DIR, else data/ in the repository."""
-    repository = Path(__file__).resolve().parents[1]
-    return Path(os.environ.get("ADL_DATA_DIR") or repository / "data")
+    return Path(os.environ.get("ADL_DATA_DIR") or Path(__file__).resolve().parents[1] / "data")
 
 
 def read_options(config_class: type[C]) -> C:
@@ -195,11 +190,7 @@ def read_options(config_class: type[C]) -> C:
 
 def entry(main: Callable[[C], object], options: C) -> None:
     """Runs a script's main: exit code 2 and one line for a user's mistake, 130 after Ctrl-C."""
-
-    def stop(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     with _exit_codes():
         main(options)
 

@@ -100,7 +100,6 @@ def heat_map(
     axes.set_yticks(range(len(rows)), rows)
     axes.grid(False)
 
-    # numbers in white on dark cells, in black on light ones
     for (i, j), value in np.ndenumerate(values):
         if not np.isfinite(value):
             continue

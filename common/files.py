@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 JsonObject: TypeAlias = dict[str, Any]  # a JSON object: strings to JSON values
+StateDict: TypeAlias = "dict[str, torch.Tensor]"  # the weights of a torch network
 State: TypeAlias = Any  # nested dicts and lists of arrays, tensors, numbers, strings and None
 
 
@@ -75,14 +76,12 @@ def write_arrays(path: Path, **arrays: object) -> None:
 def sha256(path: Path) -> str:
     """Digest of a file, or of the sorted relative names and sizes of a folder's files."""
     path = Path(path)
+    if not path.is_dir():
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     digest = hashlib.sha256()
-    if path.is_dir():
-        for file in sorted(item for item in path.rglob("*") if item.is_file()):
-            digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\n".encode())
-        return digest.hexdigest()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+    for file in sorted(item for item in path.rglob("*") if item.is_file()):
+        digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\n".encode())
     return digest.hexdigest()
 
 
@@ -146,6 +145,3 @@ def tensors(state: State) -> State:
 
         return torch.from_numpy(state)
     return state
-
-
-StateDict: TypeAlias = "dict[str, torch.Tensor]"

@@ -44,18 +44,15 @@ def git_state() -> dict[str, str | bool | None]:
     Both are None outside a checkout.
     """
 
-    def git(*words: str) -> str | None:
-        command = ["git", "-C", str(ROOT), *words]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        return result.stdout.strip() if result.returncode == 0 else None
+    def git(words: str) -> str:
+        command = ["git", "-C", str(ROOT), *words.split()]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
-    tracked = ("--untracked-files=no", "--", ".", ":!*/results/*")
     try:
-        commit = git("rev-parse", "HEAD")
-        changes = git("status", "--porcelain", *tracked)
-    except OSError:
+        changes = git("status --porcelain --untracked-files=no -- . :!*/results/*")
+        return {"commit": git("rev-parse HEAD"), "dirty": bool(changes)}
+    except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 
 def versions() -> dict[str, str]:

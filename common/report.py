@@ -26,30 +26,24 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
     if not (folder / "metrics.json").exists():
         raise InputError(f"{folder} holds no metrics.json; finish the run first")
     results = source.parent / "results"
-    others = sorted(results.glob("**/metrics.json"))  # runs that a user may have removed
     with tempfile.TemporaryDirectory() as temporary:
         stage = Path(temporary)
-        _stage(stage, folder, source, others)
-        names = [
-            file.parent.relative_to(results).as_posix()
-            for file in others
-            if file.parent.resolve() != folder.resolve()
-        ]
+        shutil.copy(TEMPLATE, stage / "template.typ")
+        shutil.copy(REFERENCES, stage / REFERENCES.name)
+        shutil.copy(source, stage / "report.typ")
+        (stage / "run").mkdir()
+        for file in folder.iterdir():
+            if file.suffix in {".json", ".png"}:
+                shutil.copy(file, stage / "run" / file.name)
+
+        # the other runs, which a user may have removed
+        names = []
+        for file in sorted(results.glob("**/metrics.json")):
+            copied = stage / file.relative_to(source.parent)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copied)
+            if file.parent.resolve() != folder.resolve():
+                names.append(file.parent.relative_to(results).as_posix())
         inputs = {"run": folder.resolve().name, "others": " ".join(names)}
         with atomic_path(Path(out)) as pdf:
             typst.compile(stage / "report.typ", output=pdf, root=stage, sys_inputs=inputs)
-
-
-def _stage(stage: Path, folder: Path, source: Path, others: list[Path]) -> None:
-    """Copies all that the document may read into one folder."""
-    shutil.copy(TEMPLATE, stage / "template.typ")
-    shutil.copy(REFERENCES, stage / REFERENCES.name)
-    shutil.copy(source, stage / "report.typ")
-    (stage / "run").mkdir()
-    for file in folder.iterdir():
-        if file.suffix in {".json", ".png"}:
-            shutil.copy(file, stage / "run" / file.name)
-    for file in others:
-        copied = stage / file.relative_to(source.parent)
-        copied.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, copied)

@@ -231,7 +231,8 @@ class Run:
             self._part = None
             if not self.writes:
                 return result
-            self.save(f"done-{name}", _fields(result))
+            is_class = dataclasses.is_dataclass(result)
+            self.save(f"done-{name}", vars(result) if is_class else result)
             self._checkpoint(name).unlink(missing_ok=True)
         # an unbroken run too reads the file, so that it goes on with the values of a resumed one
         stored = load_state(self._checkpoint(f"done-{name}"))
@@ -359,13 +360,6 @@ def _plain(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else str(value)
 
 
-def _fields(result: object) -> State:
-    """A data class as a dictionary of its fields; anything else as it is."""
-    if not dataclasses.is_dataclass(result) or isinstance(result, type):
-        return result
-    return {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-
-
 def _rebuilt(state: State, function: Callable[..., T]) -> T:
     """The stored state as the data class that the function is annotated to return, if it is one."""
     annotation = inspect.signature(function).return_annotation
@@ -397,10 +391,9 @@ class SavedRun:
                 advice = "make one with train.py, or name one with --run"
                 raise InputError(f"no finished run in {results}; {advice}")
             folder = runs[-1].folder
-        system = Path(results).parent.name
         for name in ("run.json", *needs):
             if not (folder / name).is_file():
-                advice = f"give the folder of a finished run of {system}"
+                advice = f"give the folder of a finished run of {Path(results).parent.name}"
                 raise InputError(f"--run {folder} holds no {name}; {advice}")
         record = read_json(folder / "run.json")
         if not all(isinstance(record.get(key), dict) for key in ("config", "data", "notes")):
@@ -440,8 +433,7 @@ def finished_runs(results: Path) -> list[SavedRun]:
 
 def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
     """Yields from `items` under a bar with rate and remaining time, or with plain lines."""
-    if total is None and isinstance(items, Sized):
-        total = len(items)
+    total = len(items) if total is None and isinstance(items, Sized) else total
     if sys.stderr.isatty():
         yield from tqdm(items, desc=label, total=total, leave=False)
         return

@@ -41,10 +41,8 @@ class World:
         """
         parts = self.size * accumulate
         if batch % parts:
-            raise InputError(
-                f"--batch {batch} cannot be divided among {self.size} processes x "
-                f"{accumulate} accumulated parts; take a multiple of {parts}"
-            )
+            problem = f"among {self.size} processes x {accumulate} accumulated parts"
+            raise InputError(f"--batch {batch} cannot be divided {problem}; take a multiple")
         rows = batch // parts
         first = self.rank * accumulate
         return [
