@@ -49,7 +49,7 @@ reports: $(BIN)/.runtime ## compile report.pdf of the committed real-data runs
 	$(BIN)/python -m tools.report
 
 page: $(BIN)/.dev ## build docs/index.html from the committed runs
-	$(BIN)/python docs/build.py
+	$(BIN)/python -m tools.page
 
 browser: ## install Chromium from Debian's packages, for the page's test
 	apt-get update && apt-get install -y chromium

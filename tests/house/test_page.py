@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import pytest
 from markupsafe import escape
 
-from docs import build
+from tools import page as build
 
 PAGE = build.PAGE.read_text(encoding="utf-8")
 SYSTEMS = [
@@ -59,6 +59,12 @@ class Elements(HTMLParser):
 
 
 ELEMENTS = Elements().found
+
+
+def test_no_comment_of_a_generator_is_shown_and_every_file_exists():
+    assert "&lt;!--" not in PAGE
+    assert "<!--" not in PAGE
+    assert build.broken(PAGE) == []
 
 
 def test_the_page_is_fresh():

@@ -1,7 +1,9 @@
-"""docs/index.html from the committed run folders: `make page` (a test fails when it is stale).
+"""Builds docs/index.html from the committed run folders: `make page`.
 
-The page shows what the README files and run folders hold and nothing else: the first paragraph and the tables of each system's README,
-the figures of its runs under the captions of its report. It refers to figures by relative paths and asks no other machine for anything.
+A test fails when it is stale. The page shows what README files and run folders hold and nothing
+else: the first paragraph and the tables of each system's README, the figures of its runs with their
+captions. Links lead from docs/ into the checkout, which has to be served as a whole; nothing is
+loaded from elsewhere.
 """
 
 from __future__ import annotations
@@ -17,17 +19,21 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from PIL import Image
 
+from common.files import JsonObject, write_text
 from tools.readme import BLOCK, table
-from common.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "index.html"
+# A row of the README's first table: system, result, baselines.
 ROW = re.compile(
-    r"^\| (?:\[(?P<linked>\w+)\]\([^)]*\)|(?P<plain>\w+)) · (?P<summary>.*?) \| (?P<state>.*?) \|$",
+    r"^\| \[[^\]]*\]\((?P<name>\w+)/README\.md\): (?P<summary>[^|]*) \| (?P<result>[^|]*) "
+    r"\| (?P<baselines>[^|]*) \|$",
     re.MULTILINE,
 )
+COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<path>[^)]*)\)")
 FIGURE = re.compile(r'image\("run/(?P<name>[^"]+)".*?\), caption: \[(?P<caption>.*)\]\)')
+TARGET = re.compile(r'(?:href|src)="(?P<path>[^"#]+)"')
 SHOWN, LONG = 10, 15  # rows of a table with more than LONG that are shown at first
 MARKDOWN = MarkdownIt("commonmark")
 
@@ -43,8 +49,8 @@ def committed() -> list[Path]:
 
 
 def inline(text: str, folder: str) -> Markup:
-    """One paragraph of Markdown as HTML; links lead from docs/ to where they led from the folder."""
-    html = MARKDOWN.renderInline(" ".join(text.split()))
+    """One paragraph of Markdown as HTML without its comments; links keep leading where they led."""
+    html = MARKDOWN.renderInline(" ".join(COMMENT.sub("", text).split()))
     return Markup(re.sub(r'(href)="(?![a-z]+:|#)', rf'\1="../{folder}/', html))
 
 
@@ -54,95 +60,110 @@ def title_of(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def captions(report: Path, record: dict[str, Any]) -> dict[str, str]:
-    """The captions of report.typ by name of the figure, in its order, with the values of run.json in place of #config.x and #record.x."""
+def captions(report: Path, record: JsonObject) -> dict[str, str]:
+    """The captions of report.typ by name of the figure, in its order.
 
-    def value(found: re.Match) -> str:
+    #config.x and #record.x become the values of run.json. Captions that compute anything else are
+    left out, because only Typst could say what they are.
+    """
+
+    def value(match: re.Match[str]) -> str:
         node: Any = {"config": record["config"], "record": record}
-        for word in found[1].split("."):
+        for word in match[1].split("."):
             node = node[word]
         return str(node)
 
     if not report.exists():
         return {}
-    found = {}
+    texts = {}
     for match in FIGURE.finditer(report.read_text(encoding="utf-8")):
         text = re.sub(r" \(@[\w-]+\)", "", match["caption"])  # the page numbers no equations
+        text = re.sub(r"\b_([^_]+)_\b", r"\1", text).replace("~", " ")
         try:
-            found[match["name"]] = re.sub(r"#((?:config|record)(?:\.\w+)+)", value, text)
+            texts[match["name"]] = re.sub(r"#((?:config|record)(?:\.\w+)+)", value, text)
         except KeyError:  # the report of another run
             continue
-    return {name: text for name, text in found.items() if not re.search(r"[#@$]", text)}
+    return {name: text for name, text in texts.items() if not re.search(r"[#@$]", text)}
 
 
 def figures(
-    folder: Path, files: list[Path], record: dict[str, Any], readme: str
+    folder: Path, files: list[Path], record: JsonObject, readme: str
 ) -> list[dict[str, Any]]:
-    """PNG and GIF files of a run in the order of the report, each with size, alternative text and caption."""
+    """PNG and GIF files of a run in the order of the report, each with size, alt text and caption.
+
+    A caption is the README's text of this very file, else the report's, else the file's name.
+    """
     system = folder.relative_to(ROOT).parts[0]
-    told = captions(ROOT / system / "report.typ", record)
-    alts = {Path(match["path"]).name: match["alt"] for match in IMAGE.finditer(readme)}
+    of_report = captions(ROOT / system / "report.typ", record)
+    of_readme = {match["path"]: match["alt"] for match in IMAGE.finditer(readme)}
     names = sorted(
         file.name for file in files if file.parent == folder and file.suffix in {".png", ".gif"}
     )
-    names.sort(key=lambda name: list(told).index(name) if name in told else len(told))
-    found = []
+    order = list(of_report)
+    names.sort(key=lambda name: order.index(name) if name in order else len(order))
+
+    shown: list[dict[str, Any]] = []
     for name in names:
         with Image.open(folder / name) as picture:
             width, height = picture.size
         title = title_of(Path(name).stem)
-        caption = told.get(name, alts.get(name, title) + ".")
-        found.append(
+        path = folder / name
+        alt = of_readme.get(path.relative_to(ROOT / system).as_posix())
+        caption = f"{alt}." if alt else of_report.get(name, f"{title}.")
+        shown.append(
             {
-                "path": f"../{(folder / name).relative_to(ROOT)}",
+                "path": f"../{path.relative_to(ROOT)}",
                 "width": width,
                 "height": height,
                 "caption": caption,
-                "alt": alts.get(name) if alts.get(name, "") + "." != caption else title,
+                "alt": f"{alt or title} ({record['assignment']}, run {folder.name})",
                 "wide": width > 1.6 * height,
             }
         )
-        found[-1]["alt"] = (
-            f"{found[-1]['alt'] or title} ({record['assignment']}, run {folder.name})"
-        )
+
     waits = False  # two narrow figures in a row stand beside each other
-    for number, item in enumerate(found):
-        follows = number + 1 < len(found) and not found[number + 1]["wide"]
+    for number, item in enumerate(shown):
+        follows = number + 1 < len(shown) and not shown[number + 1]["wide"]
         item["half"] = not item["wide"] and (waits or follows)
-        waits = item["half"] and not waits
-    return found
+        waits = bool(item["half"]) and not waits
+    return shown
 
 
-def tables(readme: str, runs: set[str]) -> list[dict[str, Any]]:
-    """The generated tables of a README whose runs are committed, each with the heading or the sentence that leads to it."""
-    found = []
+def lead_of(text: str, folder: str) -> Markup:
+    """The heading or paragraph that ends a text, as one line of HTML."""
+    paragraph = text.rstrip().rpartition("\n\n")[2]
+    return inline(re.sub(r"^[#*] ?#* ?", "", paragraph).rstrip(":"), folder)
+
+
+def tables(readme: str, runs: set[str], folder: str) -> list[dict[str, Any]]:
+    """The generated tables of a README whose runs are committed, each with what leads to it."""
+    shown = []
     for match in BLOCK.finditer(readme):
         words = dict(word.split("=", 1) for word in match["words"].split())
         if match["kind"] != "table" or words["run"] not in runs:
             continue
-        lead = readme[: match.start()].rstrip().splitlines()[-1].lstrip("# ").rstrip(":")
         text, _, note = table(match["words"]).partition("\n\n")
         rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in text.splitlines()]
         head, _, *body = rows
         cut = SHOWN if len(body) > LONG else len(body)
-        note = note.strip().rpartition(" Made by ")[0]  # the page shows the command with the run
-        found.append(
+        shown.append(
             {
-                "caption": lead,
+                "caption": lead_of(readme[: match.start()], folder),
                 "head": head,
                 "parts": [part for part in (body[:cut], body[cut:]) if part],
                 "rows": len(body),
-                "note": note,
+                # the page shows the command with the run
+                "note": note.strip().rpartition(" Made by ")[0],
                 "run": words["run"],
                 "protocol": words.get("protocol"),
                 "split": words.get("split"),
             }
         )
-    return found
+    return shown
 
 
 def run_of(folder: Path, files: list[Path], readme: str) -> dict[str, Any]:
-    """What the page tells of one run: identity, data, where and when it ran, figures."""
+    """One run: identity, data, where and when it ran, figures."""
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     commit = (record.get("commit") or "")[:8] or "not recorded"
     return {
@@ -158,46 +179,43 @@ def run_of(folder: Path, files: list[Path], readme: str) -> dict[str, Any]:
     }
 
 
-def system_of(name: str, summary: str, state: str, files: list[Path]) -> dict[str, Any]:
+def system_of(row: re.Match[str], files: list[Path]) -> dict[str, Any]:
     """One section: the README's title, first paragraph and tables, the report, and the runs."""
-    place = ROOT / name
-    readme = (
-        (place / "README.md").read_text(encoding="utf-8") if (place / "README.md").exists() else ""
-    )
-    title = (
-        readme.splitlines()[0].lstrip("# ")
-        if readme
-        else f"{title_of(name)}: {summary.rpartition(', ')[0] or summary}"
-    )
-    label, _, subject = title.partition(": ")
+    name = row["name"]
+    readme = (ROOT / name / "README.md").read_text(encoding="utf-8")
+    label, _, subject = readme.splitlines()[0].lstrip("# ").partition(": ")
     files = [file for file in files if file.relative_to(ROOT).parts[0] == name]
     folders = [file.parent for file in files if file.name == "run.json"]
     return {
         "id": name,
         "label": label,
         "subject": subject[:1].upper() + subject[1:],
-        "summary": summary,
-        "about": inline(readme.split("\n\n")[1], name) if readme else Markup.escape(summary + "."),
-        "state": "complete" if state == "here" else state,
-        "readme": f"../{name}/README.md" if readme else None,
-        "report": f"../{name}/report.pdf" if (place / "report.pdf").exists() else None,
-        "tables": tables(readme, {str(folder.relative_to(ROOT)) for folder in folders}),
+        "about": inline(readme.split("\n\n")[1], name),
+        "result": inline(row["result"], "."),
+        "baselines": inline(row["baselines"], "."),
+        "readme": f"../{name}/README.md",
+        "report": f"../{name}/report.pdf" if (ROOT / name / "report.pdf").exists() else None,
+        "tables": tables(readme, {str(folder.relative_to(ROOT)) for folder in folders}, name),
         "runs": [run_of(folder, files, readme) for folder in folders],
         "command": f"python {name}/train.py",
     }
 
 
+def broken(html: str) -> list[str]:
+    """The links and images of the page that lead to no file when it is opened from docs/."""
+    paths = {match["path"] for match in TARGET.finditer(html)}
+    local = {path for path in paths if not re.match("https?:|data:", path)}
+    return sorted(path for path in local if not (PAGE.parent / path).is_file())
+
+
 def build() -> str:
-    """The whole page; the same run folders and README files give the same text."""
+    """The whole page; the same run folders and README files give the same text.
+
+    Raises ValueError where a comment of a generator or a broken link is left in it.
+    """
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     files = committed()
-    systems = [
-        system_of(row["linked"] or row["plain"], row["summary"], row["state"], files)
-        for row in ROW.finditer(readme)
-    ]
-    abstract = next(
-        part for part in readme.split("\n\n")[1:] if part[0].isalpha() and len(part) > 200
-    )
+    systems = [system_of(row, files) for row in ROW.finditer(readme)]
     environment = Environment(
         loader=FileSystemLoader(ROOT / "docs"),
         autoescape=True,
@@ -205,10 +223,14 @@ def build() -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    title = readme.splitlines()[0].lstrip("# ")
-    return environment.get_template("template.html").render(
-        title=title, abstract=inline(abstract, "."), systems=systems
+    html = environment.get_template("template.html").render(
+        title=readme.splitlines()[0].lstrip("# "),
+        abstract=inline(readme.split("\n\n")[1], "."),
+        systems=systems,
     )
+    if "&lt;!--" in html or broken(html):
+        raise ValueError(f"comments or broken links in the page: {broken(html)}")
+    return html
 
 
 def main() -> None:
