@@ -236,7 +236,7 @@ class Run:
             self._checkpoint(name).unlink(missing_ok=True)
         # an unbroken run too reads the file, so that it goes on with the values of a resumed one
         stored = load_state(self._checkpoint(f"done-{name}"))
-        self._mark = stored["csv"]
+        self._mark = max(self._mark, stored["csv"])  # (a part may be asked for again)
         return _rebuilt(stored["state"], function)
 
     @contextlib.contextmanager

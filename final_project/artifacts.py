@@ -13,6 +13,7 @@ import torch
 from final_project.evaluation import Judge, Predict, Scored
 from final_project.factory import Groups
 from final_project.patches import patch_table, places_of
+from final_project.stride import dominant_period, movie_stride
 from final_project.surrogate import Surrogate, encode
 
 Arrays = dict[str, np.ndarray]
@@ -41,7 +42,8 @@ def picture_arrays(
     row = int(test[np.argsort(errors)[len(errors) // 2]])
     node, field = probe(judge, test)
     count = len(flow.time)
-    frames = np.arange(0, count, max(1, count // PICTURES))
+    period = dominant_period(flow.fields[row, :, node, field])
+    frames = np.arange(0, count, movie_stride(count, period, PICTURES))
     frames = np.unique(np.append(frames, judge.frames - 1))
 
     # what is shown, in words:

@@ -6,6 +6,7 @@ Shape letters: N origins, C context, H horizon, S series, Q quantile levels.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -50,13 +51,16 @@ class SavedForecasters:
         return self.groups[0].forecasters[0].settings["horizon"]
 
     def checked(self, prices: Prices) -> Prices:
-        """The prices in the order of the models' series.
+        """The prices in the order of the models' series, with a notice where they are simulated.
 
         Raises InputError for other series, and for prices that have no logarithm if one is needed.
         """
         chosen = select(prices, self.series)
         if self.log:
             check_positive(chosen, NEEDS_POSITIVE)
+        notice = chosen.provenance.get("notice")
+        if notice:
+            print(f"notice: {notice}", file=sys.stderr)
         return chosen
 
 
