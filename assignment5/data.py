@@ -102,7 +102,7 @@ class Parts:
 
 
 def split(count: int, seed: int) -> Split:
-    """A random 80 % to train on; half of the rest for every choice, the other half scored once."""
+    """A random 80 % to train on; half of the rest for every choice, the other half for scores."""
     order = np.random.default_rng((seed, 80)).permutation(count)
     train, validation, test = np.split(order, (int(0.8 * count), int(0.9 * count)))
     return Split(np.sort(train), np.sort(validation), np.sort(test))

@@ -27,12 +27,16 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PROBE = """<script>
 const images = [...document.images]
 for (const image of images) image.loading = "eager"  // now the load event waits for them
+const every = (selector) => [...document.querySelectorAll(selector)]
+const isHidden = (element) => !element.getClientRects().length
 addEventListener("load", () => {
   parent.postMessage(JSON.stringify({
-    images: images.map((image) => [image.getAttribute("src"), image.naturalWidth]), width: document.documentElement.scrollWidth, view: innerWidth,
-    systems: [...document.querySelectorAll("section.system")].map((section) => section.id),
-    hidden: [...document.querySelectorAll("h1, h2, h3, h4, img, button")].filter((element) => !element.getClientRects().length).length,
-    folded: document.querySelectorAll(".more").length,
+    images: images.map((image) => [image.getAttribute("src"), image.naturalWidth]),
+    width: document.documentElement.scrollWidth,
+    view: innerWidth,
+    systems: every("section.system").map((section) => section.id),
+    hidden: every("h1, h2, h3, h4, img, button").filter(isHidden).length,
+    folded: every(".more").length,
   }), "*")
 })
 </script>"""
@@ -43,7 +47,8 @@ addEventListener("message", (event) => {
   report.textContent = event.data
   document.body.append(report)
 })
-</script><iframe src="index.html" width="{width}" height="2000" style="border: 0"></iframe></body>"""
+</script>
+<iframe src="index.html" width="{width}" height="2000" style="border: 0"></iframe></body>"""
 
 
 class Elements(HTMLParser):
@@ -175,9 +180,11 @@ def test_contrast_is_that_of_wcag_aa(theme, text, ground):
 
 def test_captions_take_the_values_of_the_run_and_leave_out_what_they_cannot_tell(tmp_path):
     report = tmp_path / "report.typ"
+    told = "The #config.horizon hours of #record.notes.coins (@eq)."
     report.write_text(
-        '#figure(image("run/a.png", width: 9%), caption: [The #config.horizon hours of #record.notes.coins (@eq).])\n'
-        '#figure(image("run/b.png"), caption: [Not #config.known.])\n#figure(image("run/c.png"), caption: [With $x$.])\n'
+        f'#figure(image("run/a.png", width: 9%), caption: [{told}])\n'
+        '#figure(image("run/b.png"), caption: [Not #config.known.])\n'
+        '#figure(image("run/c.png"), caption: [With $x$.])\n'
     )
     record = {"config": {"horizon": 5}, "notes": {"coins": "seven"}}
     assert build.captions(report, record) == {"a.png": "The 5 hours of seven."}
@@ -190,7 +197,8 @@ def test_captions_take_the_values_of_the_run_and_leave_out_what_they_cannot_tell
 )
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_finds_six_systems_and_no_broken_image(tmp_path, width):
-    # the page with a probe at its end, in a frame, because a window cannot be as narrow as a phone; what it refers to stays where it is
+    # the page with a probe at its end, in a frame, because a window cannot be as narrow as a
+    # phone; what it refers to stays where it is
     probed = PAGE.replace("<head>", f'<head><base href="{build.PAGE.as_uri()}">', 1).replace(
         "</body>", PROBE + "</body>"
     )

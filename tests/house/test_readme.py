@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import table
+from common import cli
 from common.cli import parse
 from tests.conftest import ROOT
 
@@ -61,7 +62,8 @@ def test_there_are_commands_to_check():
 
 
 @pytest.mark.parametrize(("file", "command"), commands())
-def test_a_command_that_is_shown_can_be_given(file, command):
+def test_a_command_that_is_shown_can_be_given(file, command, monkeypatch):
+    monkeypatch.setattr(cli, "check_exists", lambda *_: None)  # for the reader's own files
     words = shlex.split(command.removeprefix("$ "))
     if words[0] == "make":
         assert words[1] in TARGETS, f"{file}: {command}"
