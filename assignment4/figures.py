@@ -34,7 +34,7 @@ from common.forecasting.figures import (
 )
 
 CRPS_RATIO = "CRPS ratio (1: rolling random walk)"
-RMSSE = "RMSSE (1: no change)"
+RMSE_RATIO = "RMSE / RMSE of no change"
 NO_WEIGHTS = 100  # where no trained weights are drawn on the logarithmic axis
 UNCHANGED = 1e-12  # largest singular value of a map that training left as it was
 NOISE = 1e-4  # of the largest singular value: below it is the rounding of merging in float32
@@ -130,7 +130,7 @@ def parameters(folder: Path, record: JsonObject, options: Options, pooled: pd.Da
     ):
         for panel, metric, label in (
             (axes[0], "crps_ratio", CRPS_RATIO),
-            (axes[1], "rmsse", RMSSE),
+            (axes[1], "rmsse", RMSE_RATIO),
         ):
             _errors_by_parameters(panel, options, converged[converged.metric == metric])
             panel.set(

@@ -155,13 +155,13 @@ def fans_of(path: Path, record: JsonObject, arrays: Arrays) -> None:
 
 
 def by_horizon(path: Path, record: JsonObject, rows: pd.DataFrame, scale: str) -> None:
-    """RMSSE and CRPS ratio by step ahead of every model and variant among `rows`.
+    """RMSE over no change's and CRPS ratio by step ahead of every model and variant among `rows`.
 
     The axes fit the model `scale`.
     """
     rows = rows[rows.series.isna() & rows.horizon.notna()]
     shown = {
-        "rmsse": "RMSSE (1: no change)",
+        "rmsse": "RMSE / RMSE of no change",
         "crps_ratio": "CRPS ratio (1: rolling random walk)",
     }
     with figure(path, record, (11, 3.4), 1, 2) as (picture, axes):

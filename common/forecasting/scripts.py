@@ -158,7 +158,7 @@ def print_constant(prices: Prices) -> None:
     constant = [name for name, span in zip(prices.series, spans, strict=True) if span == 0]
     if constant:
         names = ", ".join(constant)
-        print(f"{names}: the price never moves, so RMSSE is not defined and has no row")
+        print(f"{names}: the price never moves, so RMSE / no change is undefined and has no row")
 
 
 def print_results(results: Results, folder: Path) -> None:
@@ -170,7 +170,7 @@ def print_results(results: Results, folder: Path) -> None:
     print_table(
         test,
         {
-            "rmsse": "RMSSE",
+            "rmsse": "RMSE / no change",
             "crps_ratio": "CRPS ratio",
             "coverage_80": "in 80 %",
             "coverage_95": "in 95 %",
