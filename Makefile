@@ -25,7 +25,7 @@ run: $(BIN)/.runtime ## train on the built-in data and compile the report (N=1 f
 	@$(foreach a,$(ASSIGNMENTS),echo "== $(a)" && $(BIN)/python $(a)/train.py --source $(call SAMPLE,$(a)) --overwrite &&) $(BIN)/python -m tools.made $(ASSIGNMENTS)
 
 test: $(BIN)/.dev ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(BIN)/.dev ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
@@ -33,7 +33,7 @@ lint: $(BIN)/.dev ## ruff (lint and format) and mypy
 	$(BIN)/mypy common assignment1 assignment2 assignment3 assignment4 assignment5 final_project tools
 
 check: $(BIN)/.dev ## the slow tests: every command of the READMEs in smoke, twenty kills of every training (about an hour)
-	$(BIN)/python -m pytest -m slow tests/slow
+	$(BIN)/python -m pytest -m slow
 
 replay: $(BIN)/.dev ## train the beginning of the committed runs again, score their models again, and compare (real data, half an hour)
 	$(BIN)/python -m tools.replay

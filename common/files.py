@@ -70,7 +70,7 @@ def read_json(path: Path) -> JsonObject:
 def write_arrays(path: Path, **arrays: object) -> None:
     """Writes a compressed .npz atomically."""
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]  # numpy's stub is narrower
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]  # stub: narrower
 
 
 def sha256(path: Path) -> str:

@@ -160,7 +160,8 @@ def columns_of(choice: Choice, lines: dict[tuple[str, str], Cells]) -> dict[obje
     if across == "metric":
         return {name: TITLES.get(name, spaced(name)) for name in choice.metrics}
     unit = spaced(choice.options.get("unit", ""))
-    values = sorted({column for cells in lines.values() for column in cells})  # type: ignore[type-var]
+    found = {column for cells in lines.values() for column in cells}
+    values = sorted(found)  # type: ignore[type-var]
     return {column: f"{column} {unit}".strip() for column in values}
 
 

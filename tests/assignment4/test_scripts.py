@@ -141,6 +141,7 @@ def test_figures_are_drawn_where_training_changed_nothing(smoke4, tmp_path):
     draw_figures(tmp_path / "run")
 
 
+@pytest.mark.slow  # minutes; assignment 3 interrupts the same training
 def test_a_resumed_run_is_the_same(smoke3, smoke4, tmp_path):
     """A run that lost its end and its last parts is resumed to the same rows and metrics.csv."""
     folder = tmp_path / "run"

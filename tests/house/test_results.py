@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from common import cli
 from common.cli import BaseConfig, parse
 from common.report import compile_report
 from tests.conftest import ROOT
@@ -53,7 +54,8 @@ def test_every_system_has_a_committed_run():
 
 
 @pytest.mark.parametrize("folder", RUNS, ids=names)
-def test_a_committed_runs_command_can_be_given_today_and_means_what_it_meant(folder):
+def test_a_committed_runs_command_can_be_given_today_and_means_what_it_meant(folder, monkeypatch):
+    monkeypatch.setattr(cli, "check_exists", lambda *_: None)  # its data may be elsewhere
     record = record_of(folder)
     assert record["status"] == "finished" or folder.name in UNFINISHED
     words = shlex.split(record["command"])
