@@ -22,9 +22,6 @@ from common.cli import InputError, Interrupted, parse
 from common.files import load_state
 from common.run import Run
 
-# networks this small wait for a second thread longer than it helps them
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 ROOT = Path(__file__).resolve().parents[1]
 Main = Callable[..., object]
 
