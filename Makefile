@@ -25,7 +25,7 @@ run: $(BIN)/.runtime ## train on the built-in data and compile the report (N=1 f
 	@$(foreach a,$(ASSIGNMENTS),echo "== $(a)" && $(BIN)/python $(a)/train.py --source $(call SAMPLE,$(a)) --overwrite &&) $(BIN)/python -m tools.made $(ASSIGNMENTS)
 
 test: $(BIN)/.dev ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(BIN)/.dev ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

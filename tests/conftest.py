@@ -26,15 +26,6 @@ ROOT = Path(__file__).resolve().parents[1]
 Main = Callable[..., object]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file share its runs in one process; assignment 4's share assignment 3's run."""
-    for item in items:
-        file = item.path.as_posix()
-        shared = file.endswith(("assignment3/test_scripts.py", "assignment4/test_scripts.py"))
-        item.add_marker(pytest.mark.xdist_group("assignment3-4" if shared else file))
-
-
 # ---------------------------------------------------------------------------------- in process
 
 
