@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from assignment2.config import ensemble_label
 from common.figures import (
-    MARKERS,
     PALETTE,
     figure,
     learning_curve,
@@ -20,18 +18,17 @@ from common.figures import (
 from common.files import JsonObject
 from common.forecasting.assigned import Window, window_label
 from common.forecasting.figures import (
+    CourseLine,
     by_horizon,
     calibration,
     cells,
+    course_figure,
     fans_of,
-    panels,
     seed_curves,
-    tidy,
 )
 
 Arrays = Mapping[str, np.ndarray]  # of predictions.npz
 
-KNOWN_STEPS = 12  # of the course's window are drawn before the steps ahead
 DRAWN: tuple[tuple[str, Window], ...] = (  # how the course's network decodes, and which steps
     ("teacher forced", "trained"),
     ("free-running", "trained"),
@@ -54,7 +51,7 @@ def draw_figures(folder: Path) -> None:
     calibration(folder / "calibration.png", record, arrays)
     attention(folder / "attention.png", record, arrays)
     learning_curves(folder / "learning_curves.png", record, pd.read_csv(folder / "metrics.csv"))
-    as_assigned(folder / "as_assigned.png", record, arrays, series)
+    as_assigned(folder / "as_assigned.png", record, arrays)
 
 
 def attention(path: Path, record: JsonObject, arrays: Arrays) -> None:
@@ -89,39 +86,9 @@ def learning_curves(path: Path, record: JsonObject, log: pd.DataFrame) -> None:
         right.set(title="Held out: epoch 0 is the untrained network")
 
 
-def as_assigned(path: Path, record: JsonObject, arrays: Arrays, series: list[str]) -> None:
-    """The end of the course's window and the steps after it, each series in its own panel."""
-    with figure(path, record, **panels(len(series))) as (picture, axes):
-        for number, (name, panel) in enumerate(zip(series, axes.flat, strict=False)):
-            course_window(panel, arrays, number)
-            panel.set_title(name)
-            panel.set_xlabel("step (0: end of the trained window)")
-            panel.set_ylabel("price (USD)" if number % axes.shape[1] == 0 else "")
-        tidy(axes, len(series))
-        picture.suptitle(
-            "As assigned: the grey steps were trained on, the five after them were not",
-            fontsize=10,
-        )
-
-
-def course_window(panel: Axes, arrays: Arrays, series: int) -> None:
-    """Truth, teacher forced, free-running and no change for one series."""
-    seen = arrays["assigned | seen"][:, series]  # (T,)
-    coming = arrays["assigned | coming"][:, series]  # (H,)
-    horizon = len(coming)
-    trained_steps = np.arange(1 - horizon, 1)
-    next_steps = np.arange(1, horizon + 1)
-
-    shown = np.arange(-KNOWN_STEPS, horizon) + 1
-    truth = np.concatenate([seen, coming])[-len(shown) :]
-    panel.plot(shown, truth, color="black", lw=1, label="price")
-    for number, (decoding, window) in enumerate(DRAWN):
-        label = window_label(decoding, window)
-        forecast = arrays[f"assigned | {label}"][:, series]  # (H,)
-        steps = trained_steps if window == "trained" else next_steps
-        colour = PALETTE[number]
-        marker = MARKERS[number]
-        panel.plot(steps, forecast, color=colour, marker=marker, ms=3, label=label)
-    unchanged = np.repeat(seen[-1], horizon)
-    panel.plot(next_steps, unchanged, color="#888888", ls=":", label="no change")
-    panel.axvspan(0.5 - horizon, 0.5, color="#EEEEEE", zorder=0)
+def as_assigned(path: Path, record: JsonObject, arrays: Arrays) -> None:
+    """The course's window: teacher forced, free-running and no change."""
+    labels = [(window_label(decoding, window), window) for decoding, window in DRAWN]
+    lines = [CourseLine(label, f"assigned | {label}", window) for label, window in labels]
+    title = "As assigned: the grey steps were trained on, the five after them were not"
+    course_figure(path, record, arrays, lines, title)

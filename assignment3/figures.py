@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 import assignment2.config
 from assignment3.config import NORMALISATIONS, Normalisation, ensemble_label
 from common.figures import (
-    MARKERS,
     PALETTE,
     figure,
     learning_curve,
@@ -22,18 +20,18 @@ from common.files import JsonObject
 from common.forecasting.assigned import Window, window_label
 from common.forecasting.ensemble import ModelKey, Pair
 from common.forecasting.figures import (
+    CourseLine,
     by_horizon,
     calibration,
     cells,
+    course_figure,
     fans_of,
     panels,
     seed_curves,
-    tidy,
 )
 
 Arrays = Mapping[str, np.ndarray]  # of predictions.npz
 
-KNOWN_STEPS = 12  # of the course's window are drawn before the steps ahead
 DRAWN: tuple[tuple[str, str, Window], ...] = (  # network, how it decodes, which steps
     ("Transformer", "", "trained"),
     ("Transformer", "", "next"),
@@ -82,7 +80,7 @@ def draw_figures(folder: Path) -> None:
     calibration(folder / "calibration.png", record, arrays)
     attention(folder / "attention.png", record, arrays["attention_mean"])
     learning_curves(folder / "learning_curves.png", record, log)
-    as_assigned(folder / "as_assigned.png", record, arrays, series)
+    as_assigned(folder / "as_assigned.png", record, arrays)
 
 
 def ensembles_and_baselines(test: pd.DataFrame, ensembles: list[ModelKey]) -> pd.DataFrame:
@@ -155,40 +153,12 @@ def learning_curves(path: Path, record: JsonObject, log: pd.DataFrame) -> None:
                 panel.set_ylabel("")
 
 
-def as_assigned(path: Path, record: JsonObject, arrays: Arrays, series: list[str]) -> None:
-    """The end of the course's window and the steps after it, MinMax, one panel per series."""
-    with figure(path, record, **panels(len(series))) as (picture, axes):
-        for number, (name, panel) in enumerate(zip(series, axes.flat, strict=False)):
-            course_window(panel, arrays, number)
-            panel.set_title(name)
-            panel.set_xlabel("step (0: end of the trained window)")
-            panel.set_ylabel("price (USD)" if number % axes.shape[1] == 0 else "")
-        tidy(axes, len(series))
-        picture.suptitle(
-            "As assigned, MinMax: the grey steps were trained on, the five after them were not",
-            fontsize=10,
-        )
-
-
-def course_window(panel: Axes, arrays: Arrays, series: int) -> None:
-    """Truth, both networks behind MinMax and no change for one series."""
-    seen = arrays["assigned | seen"][:, series]  # (T,)
-    coming = arrays["assigned | coming"][:, series]  # (H,)
-    horizon = len(coming)
-    trained_steps = np.arange(1 - horizon, 1)
-    next_steps = np.arange(1, horizon + 1)
-
-    shown = np.arange(-KNOWN_STEPS, horizon) + 1
-    truth = np.concatenate([seen, coming])[-len(shown) :]
-    panel.plot(shown, truth, color="black", lw=1, label="price")
-    for number, (model, decoding, window) in enumerate(DRAWN):
+def as_assigned(path: Path, record: JsonObject, arrays: Arrays) -> None:
+    """The course's window behind MinMax: both networks and no change."""
+    lines = []
+    for model, decoding, window in DRAWN:
         variant = f"{NORMALISATIONS['minmax']}{decoding}"
-        forecast = arrays[f"assigned | {model}, {window_label(variant, window)}"][:, series]  # (H,)
-        steps = trained_steps if window == "trained" else next_steps
-        colour = PALETTE[number]
-        marker = MARKERS[number]
-        label = window_label(f"{model}{decoding}", window)
-        panel.plot(steps, forecast, color=colour, marker=marker, ms=3, label=label)
-    unchanged = np.repeat(seen[-1], horizon)
-    panel.plot(next_steps, unchanged, color="#888888", ls=":", label="no change")
-    panel.axvspan(0.5 - horizon, 0.5, color="#EEEEEE", zorder=0)
+        key = f"assigned | {model}, {window_label(variant, window)}"
+        lines.append(CourseLine(window_label(f"{model}{decoding}", window), key, window))
+    title = "As assigned, MinMax: the grey steps were trained on, the five after them were not"
+    course_figure(path, record, arrays, lines, title)

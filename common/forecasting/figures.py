@@ -24,12 +24,14 @@ from common.figures import (
     heat_map,
 )
 from common.files import JsonObject
+from common.forecasting.assigned import Window
 from common.forecasting.backtest import Forecast
 from common.forecasting.metrics import LEVELS
 from common.forecasting.windows import Windows
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]  # predictions.npz
 FAN_STEPS = 48  # known prices in a fan
+COURSE_STEPS = 12  # of the course's window are drawn before the steps ahead
 GREY = "#888888"
 
 
@@ -295,3 +297,53 @@ def seed_curves(panel: Axes, log: pd.DataFrame, prefix: str) -> None:
     panel.set(xlabel="epoch", ylabel="validation CRPS (of a usual change)")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.legend()
+
+
+# -------------------------------------------------------------------------- the course's window
+
+
+class CourseLine(NamedTuple):
+    """One forecast (H, S) of the course's window: its label, its key in predictions.npz, where."""
+
+    label: str
+    key: str
+    window: Window
+
+
+def course_figure(
+    path: Path,
+    record: JsonObject,
+    arrays: Arrays,
+    lines: Sequence[CourseLine],
+    title: str,
+) -> None:
+    """The end of the course's window and the steps after it, each series in its own panel."""
+    names = [str(name) for name in arrays["series"]]
+    with figure(path, record, **panels(len(names))) as (picture, axes):
+        for number, (name, panel) in enumerate(zip(names, axes.flat, strict=False)):
+            course_panel(panel, arrays, lines, number)
+            panel.set_title(name)
+            panel.set_xlabel("step (0: end of the trained window)")
+            panel.set_ylabel("price (USD)" if number % axes.shape[1] == 0 else "")
+        tidy(axes, len(names))
+        picture.suptitle(title, fontsize=10)
+
+
+def course_panel(panel: Axes, arrays: Arrays, lines: Sequence[CourseLine], series: int) -> None:
+    """Truth, every forecast and no change for one series."""
+    seen = arrays["assigned | seen"][:, series]  # (T,)
+    coming = arrays["assigned | coming"][:, series]  # (H,)
+    horizon = len(coming)
+    trained_steps = np.arange(1 - horizon, 1)
+    next_steps = np.arange(1, horizon + 1)
+
+    shown = np.arange(-COURSE_STEPS, horizon) + 1
+    truth = np.concatenate([seen, coming])[-len(shown) :]
+    panel.plot(shown, truth, color="black", lw=1, label="price")
+    for number, line in enumerate(lines):
+        steps = trained_steps if line.window == "trained" else next_steps
+        style: dict[str, Option] = {"color": PALETTE[number], "marker": MARKERS[number], "ms": 3}
+        panel.plot(steps, arrays[line.key][:, series], label=line.label, **style)
+    unchanged = np.repeat(seen[-1], horizon)
+    panel.plot(next_steps, unchanged, color=GREY, ls=":", label="no change")
+    panel.axvspan(0.5 - horizon, 0.5, color="#EEEEEE", zorder=0)
