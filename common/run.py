@@ -308,9 +308,8 @@ class Run:
         return results
 
     def __enter__(self) -> Run:
-        notice = self.identity["data"].get("notice")
-        if self.writes and notice:
-            print(f"notice: {notice}", file=sys.stderr)
+        if self.writes:
+            announce(self.identity["data"])
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -327,6 +326,14 @@ class Run:
             self._tensorboard.close()
         os.close(self._csv)
         self._lock.release()
+
+
+def announce(data: JsonObject) -> None:
+    """Prints what was read ("read" of a data set's provenance), and the notice of a simulation."""
+    if data.get("read"):
+        print(f"read: {data['read']}", flush=True)
+    if data.get("notice"):
+        print(f"notice: {data['notice']}", file=sys.stderr)
 
 
 def command_of(config: BaseConfig, assignment: str) -> str:
