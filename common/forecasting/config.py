@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from common.cli import BaseConfig, PathOrNone, SavedRunConfig, check_ranges
+from common.cli import (
+    BaseConfig,
+    InputError,
+    PathOrNone,
+    SavedRunConfig,
+    check_ranges,
+    check_writable,
+)
 
 Source = Literal["auto", "yahoo", "cache", "csv", "simulated"]
 
@@ -24,6 +32,8 @@ RECALIBRATED_SHARES = (0.5, 0.8, 0.95)
 LEAST_OUTCOMES = 200
 # a backtest of new prices needs so many forecast origins
 LEAST_ORIGINS = 10
+# of a table with every forecast of a backtest
+FORECAST_ENDINGS = (".parquet", ".csv", ".csv.gz")
 
 RANGES = {
     "steps": (10, math.inf),
@@ -67,7 +77,27 @@ class EvaluateConfig(SavedRunConfig):
     data: PathOrNone = None
     """prices to score on (csv, csv.gz, parquet; wide or long; default: the run's own test part)"""
     out: PathOrNone = None
-    """file for the scores (default: evaluation.json in the run folder)"""
+    """file for the scores (default: evaluation.json or evaluation-<data>.json in the run folder)"""
+    origins_from: str = ""
+    """score --data from this date on (2024-01-31 or 2024-01-31T13:00Z); rows before are history"""
+    forecasts: PathOrNone = None
+    """also write every forecast: .parquet, .csv, .csv.gz (unique_id, ds, cutoff, y, y_hat, ...)"""
+
+    def check(self) -> None:
+        super().check()
+        if self.origins_from:
+            moment_of("--origins-from", self.origins_from)
+            if self.data is None:
+                raise InputError("--origins-from goes with --data; the run's test part is whole")
+        if self.forecasts is None:
+            return
+        if not self.forecasts.name.endswith(FORECAST_ENDINGS):
+            endings = ", ".join(FORECAST_ENDINGS)
+            raise InputError(f"--forecasts {self.forecasts}: allowed are {endings}")
+        if not self.forecasts.absolute().parent.is_dir():
+            folder = self.forecasts.parent
+            raise InputError(f"--forecasts {self.forecasts}: the folder {folder} does not exist")
+        check_writable("--forecasts", self.forecasts.parent)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,3 +110,26 @@ class PredictConfig(SavedRunConfig):
     """file with the latest prices (csv, csv.gz, parquet; wide or long)"""
     out: Path = Path("forecast.csv")
     """table to write; a figure of the same name is written next to it"""
+    at: str = ""
+    """forecast from a past date (2024-01-31 or 2024-01-31T13:00Z): later prices are not read"""
+    quantiles: bool = False
+    """also write the 99 quantiles, q0.01 to q0.99, beside the two intervals"""
+
+    def check(self) -> None:
+        super().check()
+        if self.at:
+            moment_of("--at", self.at)
+
+
+def moment_of(option: str, text: str) -> datetime:
+    """The time that an option names, in UTC without a zone; a date alone is its midnight.
+
+    Raises InputError for anything else.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            f"{option} {text}: allowed are a date or a time, as 2024-01-31 or 2024-01-31T13:00Z"
+        ) from None
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
