@@ -157,7 +157,7 @@ class Config(ForecastConfig):
             "assigned_epochs": 20,
             "assigned_blocks": 1,
             "width": 16,
-            "blocks": 2,
+            "blocks": 1,
             "heads": 2,
             "key": 8,
             "epochs": 2,

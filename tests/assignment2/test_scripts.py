@@ -23,7 +23,12 @@ from tests.assignment2.helpers import (
     write_bad_tables,
     write_clean_and_poisoned,
 )
-from tests.conftest import assert_refused, assert_same_after_interruption, run_main
+from tests.conftest import (
+    assert_refused,
+    assert_same_after_interruption,
+    run_main,
+    scores_alone,
+)
 
 SCRIPTS = {
     "train": (assignment2.train.main, Config),
@@ -72,7 +77,8 @@ def test_poisoned_test_prices_leave_the_trained_weights_as_they_are(tmp_path):
     for prices in write_clean_and_poisoned(tmp_path, 900):
         out = tmp_path / prices.stem
         words = (*SHORT, "--source", "csv", "--data", prices, "--out", out)
-        run_main(assignment2.train.main, Config, *words)
+        with scores_alone():
+            run_main(assignment2.train.main, Config, *words)
         files.append((out / "model.seq2seq.safetensors").read_bytes())
     assert files[0] == files[1]
 

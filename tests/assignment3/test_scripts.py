@@ -25,7 +25,13 @@ from tests.assignment2.helpers import (
     write_bad_tables,
     write_clean_and_poisoned,
 )
-from tests.conftest import ROOT, assert_refused, assert_same_after_interruption, run_main
+from tests.conftest import (
+    ROOT,
+    assert_refused,
+    assert_same_after_interruption,
+    run_main,
+    scores_alone,
+)
 
 SCRIPTS = {
     "train": (assignment3.train.main, Config),
@@ -79,7 +85,8 @@ def test_poisoned_test_prices_leave_the_trained_weights_as_they_are(tmp_path):
     for prices in write_clean_and_poisoned(tmp_path, 900):
         out = tmp_path / prices.stem
         words = (*SHORT, "--source", "csv", "--data", prices, "--out", out)
-        run_main(assignment3.train.main, Config, *words)
+        with scores_alone():
+            run_main(assignment3.train.main, Config, *words)
         models = [model for name in NORMALISATIONS for model in load_all(out, name)]
         weights.append([array for model in models for array in model.model.get_weights()])
     for clean, poisoned in zip(*weights, strict=True):
