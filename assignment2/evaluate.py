@@ -13,7 +13,8 @@ from pathlib import Path
 from assignment2.figures import draw_figures
 from assignment2.model import load_forecasters, seq2seq_group
 from common.forecasting.prices import COINS
-from common.forecasting.scripts import SavedForecasters, evaluate
+from common.forecasting.saved import SavedForecasters
+from common.forecasting.scripts import evaluate
 from common.machine import choose_device
 from common.results import Results
 

@@ -11,8 +11,8 @@ if __name__ == "__main__":  # before the heavy imports: --help and a refusal ans
 import pandas as pd
 
 from assignment2.evaluate import RESULTS, load
+from common.forecasting.ahead import forecast_next
 from common.forecasting.prices import COINS
-from common.forecasting.scripts import forecast_next
 
 
 def main(config: PredictConfig) -> pd.DataFrame:

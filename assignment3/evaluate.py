@@ -17,7 +17,8 @@ from assignment3.figures import draw_figures
 from assignment3.model import load_all, transformer_group
 from common.forecasting.ensemble import Pair
 from common.forecasting.prices import COINS
-from common.forecasting.scripts import SavedForecasters, evaluate
+from common.forecasting.saved import SavedForecasters
+from common.forecasting.scripts import evaluate
 from common.results import Results
 
 RESULTS = Path(__file__).resolve().parent / "results"

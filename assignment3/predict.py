@@ -15,8 +15,9 @@ import pandas as pd
 import assignment2.evaluate
 from assignment3.evaluate import RESULTS
 from assignment3.model import load_all, transformer_group
+from common.forecasting.ahead import forecast_next
 from common.forecasting.prices import COINS
-from common.forecasting.scripts import SavedForecasters, forecast_next
+from common.forecasting.saved import SavedForecasters
 
 
 def load_chosen(folder: Path, config: PredictConfig) -> SavedForecasters:

@@ -21,7 +21,8 @@ from common.cli import InputError
 from common.files import sha256
 from common.forecasting.ensemble import ModelGroup
 from common.forecasting.prices import CURRENCIES
-from common.forecasting.scripts import SavedForecasters, evaluate
+from common.forecasting.saved import SavedForecasters
+from common.forecasting.scripts import evaluate
 from common.results import Results
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -11,8 +11,8 @@ if __name__ == "__main__":  # before the heavy imports: --help and a refusal ans
 import pandas as pd
 
 from assignment4.evaluate import RESULTS, load_adapters
+from common.forecasting.ahead import forecast_next
 from common.forecasting.prices import CURRENCIES
-from common.forecasting.scripts import forecast_next
 
 
 def main(config: PredictConfig) -> pd.DataFrame:

@@ -1,73 +1,56 @@
-"""The bodies of evaluate.py and predict.py of the forecasting assignments.
+"""The body of evaluate.py of the forecasting assignments, and what their scripts print.
 
-Shape letters: N origins, C context, H horizon, S series, Q quantile levels.
+Shape letters: N origins, C context, H horizon, S series.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from common.cli import InputError, data_folder
-from common.files import atomic_path
-from common.forecasting.config import LEAST_ORIGINS, EvaluateConfig, PredictConfig
-from common.forecasting.ensemble import ModelGroup, Pair, held_out_rows
-from common.forecasting.figures import FAN_STEPS, Ahead, Known, fans
-from common.forecasting.history import Prices, check_positive, select
+from common.cli import InputError
+from common.files import JsonObject, read_json
+from common.forecasting.config import LEAST_ORIGINS, EvaluateConfig, moment_of
+from common.forecasting.ensemble import ModelGroup, held_out_rows
+from common.forecasting.forecasts import write_backtest
+from common.forecasting.given import GivenOrigins, GivenWindows, Used
+from common.forecasting.history import Prices
 from common.forecasting.markets import Market
-from common.forecasting.metrics import LEVELS, interval, metrics_info
+from common.forecasting.metrics import metrics_info
 from common.forecasting.prices import load_prices
-from common.forecasting.windows import Forecaster, Windows, split, steps_ahead
+from common.forecasting.ridge import RidgeWindow
+from common.forecasting.saved import (
+    Load,
+    SavedForecasters,
+    check_drawable,
+    check_step,
+    damaged,
+    load_saved,
+    own_windows,
+    prices_of,
+)
+from common.forecasting.windows import Forecaster, Windows
 from common.results import Results, print_table, write_evaluation
-from common.run import SavedRun
+from common.run import SavedRun, progress
 
-NEEDS_POSITIVE = "forecasts of log returns need prices above zero"
+__all__ = ["evaluate", "prices_of", "print_results"]
+
+GIVEN = "given"  # the split of the rows of a user's prices
 
 
 @dataclasses.dataclass(frozen=True)
-class SavedForecasters:
-    """The models of a run folder, and the pairs of them to compare."""
+class Scored:
+    """What is scored: windows, their origins (N,), and what the file of scores says about them."""
 
-    groups: Sequence[ModelGroup]
-    series: tuple[str, ...]
-    """the series that they forecast"""
-    log: bool = True
-    """whether changes are log returns"""
-    pairs: Sequence[Pair] = ()
-
-    @property
-    def context(self) -> int:
-        """Steps of history in each forecast's input."""
-        return self.groups[0].forecasters[0].settings["context"]
-
-    @property
-    def horizon(self) -> int:
-        """Steps forecast ahead."""
-        return self.groups[0].forecasters[0].settings["horizon"]
-
-    def checked(self, prices: Prices) -> Prices:
-        """The prices in the order of the models' series, with a notice where they are simulated.
-
-        Raises InputError for other series, and for prices that have no logarithm if one is needed.
-        """
-        chosen = select(prices, self.series)
-        if self.log:
-            check_positive(chosen, NEEDS_POSITIVE)
-        notice = chosen.provenance.get("notice")
-        if notice:
-            print(f"notice: {notice}", file=sys.stderr)
-        return chosen
-
-
-Load = Callable[[Path], SavedForecasters]
-
-
-# ----------------------------------------------------------------------------------- evaluate
+    windows: Windows
+    origins: np.ndarray
+    split: str
+    ridge: RidgeWindow | None
+    about: JsonObject
 
 
 def evaluate(
@@ -77,79 +60,183 @@ def evaluate(
     load: Load,
     draw: Callable[[Path], None],
 ) -> Results:
-    """Scores a run's saved models and writes evaluation.json.
+    """Scores a run's saved models and writes the scores.
 
-    They are scored on the run's own test part, or on every origin of the user's prices.
+    They are scored on the run's own test part, or on the user's prices less those that the models
+    were trained or stopped on. Figures are drawn again for the run's own part alone.
     """
     run = SavedRun.open(config.run, results)
-    saved = load(run.folder)
+    redraws = config.data is None and config.out is None
+    if config.out is None and not os.access(run.folder, os.W_OK):
+        raise InputError(f"{run.folder} cannot be written; name a file for the scores with --out")
+    if redraws:
+        check_drawable(run.folder)
+    saved = load_saved(run, load)
     if config.data is None:
-        windows = own_windows(run, saved, market)
-        origins = windows.parts.test
-        ridge = windows.ridge()
+        scored = own_part(run, saved, market)
     else:
-        prices = saved.checked(load_prices("csv", config.data, market))
-        windows = Windows(prices, None, saved.context, saved.horizon, saved.log)
-        origins = windows.origins()
-        ridge = None  # new prices have no training part to fit it on
-    prices = windows.prices
-    if len(origins) < LEAST_ORIGINS:
-        raise InputError(
-            f"{config.data}: {len(prices.times)} rows hold {len(origins)} windows of "
-            f"{saved.context} + {saved.horizon} rows without a gap; "
-            f"at least {LEAST_ORIGINS} are needed"
-        )
+        scored = given_part(config, config.data, run, saved, market)
+    prices = scored.windows.prices
+    out = config.out or evaluation_file(run.folder, config.data, prices)
 
-    held_out = held_out_rows(windows, saved.groups, origins, "test", ridge, saved.pairs)
+    # Scores; those of new prices have the same rows as a test part under another name:
+    ticks = ticking(saved)
+    groups = [watched(group, ticks) for group in saved.groups]
+    held_out = held_out_rows(
+        scored.windows, groups, scored.origins, "test", scored.ridge, saved.pairs
+    )
+    rows = [dataclasses.replace(row, split=scored.split) for row in held_out.rows]
     about = {
         "folder": str(run.folder),
         "data": prices.provenance,
-        "origins": len(origins),
-        "first": prices.moment(int(origins[0])),
-        "last": prices.moment(int(origins[-1])),
+        "split": scored.split,
+        "origins": len(scored.origins),
+        "first": prices.moment(int(scored.origins[0])),
+        "last": prices.moment(int(scored.origins[-1])),
+        **scored.about,
     }
-    out = config.out or run.folder / "evaluation.json"
-    evaluation = write_evaluation(out, about, metrics_info(saved.log), held_out.rows)
-    if config.data is None and config.out is None:
-        draw(run.folder)
-    print(f"{len(origins):,} origins, {about['first']} to {about['last']}")
+    if config.forecasts is not None:
+        forecast = held_out.ensembles[saved.groups[0].key]
+        written = write_backtest(config.forecasts, scored.windows, scored.origins, forecast)
+    evaluation = write_evaluation(out, about, metrics_info(saved.log), rows)
+    if redraws:
+        with damaged(f"the files that the figures of {run.folder} are drawn from"):
+            draw(run.folder)
+    print(f"{len(scored.origins):,} origins, {about['first']} to {about['last']}")
     print_constant(prices)
     print_results(evaluation, out)
+    if config.forecasts is not None:
+        print(f"every forecast of {', '.join(saved.groups[0].ensemble_key)} is in {written}")
     return evaluation
 
 
-def own_windows(run: SavedRun, saved: SavedForecasters, market: Market) -> Windows:
-    """The windows of the prices that a run was trained on, in the same parts."""
+# --------------------------------------------------------------------------- what is scored
+
+
+def own_part(run: SavedRun, saved: SavedForecasters, market: Market) -> Scored:
+    """The run's own test part."""
     prices = saved.checked(prices_of(run, market))
-    steps = (run.config["test_steps"], run.config["validation_steps"])
-    parts = split(prices.contiguous(), saved.context, saved.horizon, *steps)
-    return Windows(prices, parts, saved.context, saved.horizon, saved.log)
+    windows = own_windows(run, saved, prices)
+    return Scored(windows, windows.parts.test, "test", windows.ridge(), {})
 
 
-def prices_of(run: SavedRun, market: Market) -> Prices:
-    """The prices that a run was trained on.
+def given_part(
+    config: EvaluateConfig, data: Path, run: SavedRun, saved: SavedForecasters, market: Market
+) -> Scored:
+    """The origins of the user's prices, less those that the models were made with.
 
-    Raises InputError where they are not here, or are others by now.
+    Raises InputError where fewer than LEAST_ORIGINS are left.
     """
-    source = run.record["source"]
-    path = Path(run.config["data"]) if run.config["data"] else None
-    elsewhere = InputError(
-        f"the prices that {run.folder} was trained on are not here (another sha256); "
-        "name the file with --data"
-    )
-    if source == "csv" and path is None and not (data_folder() / market.file).exists():
-        raise elsewhere
-    prices = load_prices(
-        "cache" if source == "yahoo" else source,
-        path,
-        market,
-        run.config["period"],
-        run.config["seed"],
-        run.config["steps"],
-    )
-    if prices.provenance.get("sha256") != run.data.get("sha256"):
-        raise elsewhere
-    return prices
+    prices = saved.checked(load_prices("csv", data, market))
+    check_step(run, prices, market)
+    windows = GivenWindows(prices, None, saved.context, saved.horizon, saved.log)
+    every = windows.origins()
+    if len(every) < LEAST_ORIGINS:
+        raise InputError(
+            f"{data}: {len(prices.times)} rows hold {len(every)} windows of "
+            f"{saved.context} + {saved.horizon} rows without a gap; "
+            f"at least {LEAST_ORIGINS} are needed"
+        )
+    asked = every
+    if config.origins_from:
+        moment = np.datetime64(moment_of("--origins-from", config.origins_from), "ns")
+        asked = every[prices.times[every] >= moment]
+        if len(asked) < LEAST_ORIGINS:
+            raise InputError(
+                f"--origins-from {config.origins_from}: {len(asked)} origins of {data} are left; "
+                f"its last one is {prices.moment(int(every[-1]))}, and at least {LEAST_ORIGINS} "
+                "are needed"
+            )
+
+    given = GivenOrigins.of(asked, used_by(run, saved, prices, data, market), saved.horizon)
+    if len(given.scored) < LEAST_ORIGINS:
+        raise InputError(
+            f"{data}: {given.words}; {len(given.scored)} are left to score, and at least "
+            f"{LEAST_ORIGINS} are needed; give prices that the run has not seen"
+        )
+    if given.left_out:
+        print(given.words, flush=True)
+    # new prices have no training part to fit a ridge on
+    return Scored(windows, given.scored, GIVEN, None, {"left_out": given.facts})
+
+
+def used_by(
+    run: SavedRun, saved: SavedForecasters, prices: Prices, data: Path, market: Market
+) -> Used:
+    """The rows of the user's prices that the run was trained or stopped on.
+
+    Told by the rows of the run's own prices where they are here (the given file may be theirs),
+    else by the dates of its parts.
+    """
+    for place in (None, data):
+        try:
+            own = prices_of(run, market, place)
+            own = saved.ordered(own)
+        except InputError:
+            continue
+        return Used.by_rows(own_windows(run, saved, own), prices)
+    return Used.by_dates(run, prices)
+
+
+def evaluation_file(folder: Path, data: Path | None, prices: Prices) -> Path:
+    """Where the scores go by default: a file of its own for each table of prices."""
+    if data is None:
+        return folder / "evaluation.json"
+    stem = data.resolve().name.split(".")[0] or "data"
+    file = folder / f"evaluation-{stem}.json"
+    digest = str(prices.provenance.get("sha256", ""))
+    if file.exists() and digest != digest_in(file):  # of another table with the same name
+        return folder / f"evaluation-{stem}-{digest[:8]}.json"
+    return file
+
+
+def digest_in(file: Path) -> str:
+    """The sha256 of the prices that a file of scores is about, or "" where it tells none."""
+    try:
+        return str(read_json(file)["run"]["data"]["sha256"])
+    except (InputError, KeyError, TypeError):
+        return ""
+
+
+# --------------------------------------------------------------------------------- progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """A forecaster that moves a progress bar on when it forecasts."""
+
+    forecaster: Forecaster
+    ticks: Iterator[int]
+
+    @property
+    def settings(self) -> JsonObject:
+        """Those of the forecaster."""
+        return self.forecaster.settings
+
+    @property
+    def params(self) -> int:
+        """Those of the forecaster."""
+        return self.forecaster.params
+
+    def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As the forecaster."""
+        next(self.ticks, None)
+        return self.forecaster.predict(past, times)
+
+
+def ticking(saved: SavedForecasters) -> Iterator[int]:
+    """A progress bar over all networks of a run."""
+    count = sum(len(group.forecasters) for group in saved.groups)
+    return progress(range(count), "networks scored", count)
+
+
+def watched(group: ModelGroup, ticks: Iterator[int]) -> ModelGroup:
+    """The group with forecasters that move the bar on."""
+    forecasters = [Watched(forecaster, ticks) for forecaster in group.forecasters]
+    return dataclasses.replace(group, forecasters=forecasters)
+
+
+# --------------------------------------------------------------------------- what is printed
 
 
 def print_constant(prices: Prices) -> None:
@@ -162,10 +249,15 @@ def print_constant(prices: Prices) -> None:
 
 
 def print_results(results: Results, folder: Path) -> None:
-    """Prints the pooled scores of a run: the course's, the test part's and the comparisons."""
+    """Prints the pooled scores of a run: the course's, and those and the comparisons of its test
+    part, or of given prices.
+    """
     pooled = [row for row in results["rows"] if row["series"] is None and row["horizon"] is None]
     assigned = [row for row in pooled if row["protocol"] == "as-assigned"]
-    test = [row for row in pooled if row["protocol"] == "held-out" and row["split"] == "test"]
+    held_out = [row for row in pooled if row["protocol"] == "held-out"]
+    given = any(row["split"] == GIVEN for row in held_out)
+    part = "given prices" if given else "test part"
+    test = [row for row in held_out if row["split"] in ("test", GIVEN)]
     print_table(assigned, {"mse": "MSE"}, title="as assigned, mean squared error in USD squared")
     print_table(
         test,
@@ -175,7 +267,7 @@ def print_results(results: Results, folder: Path) -> None:
             "coverage_80": "in 80 %",
             "coverage_95": "in 95 %",
         },
-        title="held out, test part, pooled over series and steps; ±: over training seeds",
+        title=f"held out, {part}, pooled over series and steps; ±: over training seeds",
     )
     print_table(
         test,
@@ -188,99 +280,3 @@ def print_results(results: Results, folder: Path) -> None:
         title="comparisons at the same origins",
     )
     print(f"everything is in {folder}")
-
-
-# ------------------------------------------------------------------------------------ predict
-
-
-@dataclasses.dataclass(frozen=True)
-class NextSteps:
-    """The forecast after the last known price."""
-
-    times: np.ndarray  # datetime64 (H,)
-    point: np.ndarray  # (H, S)
-    quantiles: np.ndarray  # (H, S, Q)
-
-
-def forecast_next(config: PredictConfig, results: Path, market: Market, load: Load) -> pd.DataFrame:
-    """Forecasts the steps after the last known price with the first group of a run's models.
-
-    Writes the table that it returns as csv, and a figure next to it.
-    """
-    run = SavedRun.open(config.run, results, needs=())
-    saved = load(run.folder)
-    recent = "3mo" if market.hourly else "1y"
-    prices = saved.checked(load_prices(config.source, config.data, market, recent))
-    check_context(prices, saved.context)
-    windows = Windows(prices, None, saved.context, saved.horizon, saved.log)
-    forecast = mean_forecast(windows, saved.groups[0].forecasters)
-
-    table = forecast_table(prices, forecast)
-    with atomic_path(config.out) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.8g")
-    picture = config.out.with_suffix(".png")
-    record = {
-        "source": prices.source,
-        "data": prices.provenance,
-        "preset": f"of {run.folder.name}",
-    }
-    shown = slice(max(len(prices.times) - saved.context, len(prices.times) - FAN_STEPS), None)
-    known = Known(prices.times[shown], prices.values[shown])
-    ahead = Ahead(forecast.times, forecast.quantiles, LEVELS)
-    title = f"Forecast from {prices.moment(-1)}: 80 % and 95 % intervals"
-    fans(picture, record, prices.series, known, ahead, title)
-    print(table.to_string(index=False, float_format=lambda number: f"{number:.6g}"))
-    print(f"in {config.out} and {picture}; last known price: {prices.moment(-1)}")
-    return table
-
-
-def check_context(prices: Prices, context: int) -> None:
-    """Raises InputError where the last `context` rows are not there or have a gap."""
-    rows = len(prices.times)
-    if rows < context or not prices.contiguous()[-context + 1 :].all():
-        raise InputError(
-            f"{prices.place}: the last {context} rows are needed without a gap; "
-            f"{rows} rows are there"
-        )
-
-
-def mean_forecast(windows: Windows, forecasters: Sequence[Forecaster]) -> NextSteps:
-    """The mean of the forecasters after the last price, its intervals corrected by what came."""
-    now = np.array([len(windows.prices.times) - 1])
-    origins = np.concatenate([windows.origins()[-windows.rolling :], now])  # (N,)
-    inputs = windows.inputs(origins)
-    points = []
-    quantiles = []
-    for forecaster in forecasters:
-        point, of_forecaster = forecaster.predict(*inputs)
-        points.append(point)
-        quantiles.append(of_forecaster)
-    _, times = windows.inputs(now)
-    return NextSteps(
-        steps_ahead(times, windows.horizon)[0],
-        np.mean(points, 0)[-1],
-        windows.recalibrated(np.mean(quantiles, 0), origins)[-1],
-    )
-
-
-def forecast_table(prices: Prices, forecast: NextSteps) -> pd.DataFrame:
-    """One row per series and step: the forecast, no change, and the 80 % and 95 % intervals."""
-    low80, high80 = interval(forecast.quantiles, 0.80)  # (H, S)
-    low95, high95 = interval(forecast.quantiles, 0.95)
-    form = "%Y-%m-%dT%H:%M:%SZ" if prices.hourly else "%Y-%m-%d"
-    rows = []
-    for s, name in enumerate(prices.series):
-        for h, moment in enumerate(forecast.times):
-            rows.append(
-                {
-                    "series": name,
-                    "time": pd.Timestamp(moment).strftime(form),
-                    "forecast": forecast.point[h, s],
-                    "no_change": prices.values[-1, s],
-                    "low_80": low80[h, s],
-                    "high_80": high80[h, s],
-                    "low_95": low95[h, s],
-                    "high_95": high95[h, s],
-                }
-            )
-    return pd.DataFrame(rows)
