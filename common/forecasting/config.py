@@ -9,7 +9,7 @@ import dataclasses
 import math
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from common.cli import (
     BaseConfig,
@@ -21,6 +21,7 @@ from common.cli import (
 )
 
 Source = Literal["auto", "yahoo", "cache", "csv", "simulated"]
+Interval = Literal["", "1h", "1d"]
 
 # how far residuals and recalibration look back
 ROLLING_HOURS = 1440  # 60 days
@@ -45,14 +46,55 @@ RANGES = {
 }
 
 
+# readings of dates and clocks that --date-format names by a word instead of a strptime form
+DATE_WORDS = ("day-first", "month-first", "year-first", "s", "ms", "us", "ns")
+
+
 @dataclasses.dataclass(frozen=True)
-class ForecastConfig(BaseConfig):
+class Reading:
+    """How a file of prices is read where its own shape leaves a choice."""
+
+    columns: tuple[str, ...] = ()
+    """price columns or tickers of a file to take (default: the close of all that share times)"""
+    time_column: str = ""
+    """column of a price file that holds the times (default: found by its name and cells)"""
+    decimal: Literal["auto", ".", ","] = "auto"
+    """decimal mark of a price file, where 1.001 may be a thousand; auto: told by its cells"""
+    date_format: str = ""
+    """dates of a price file: day-first, month-first, year-first, %d.%m.%Y, or s, ms, us, ns"""
+    fill: Literal["none", "forward"] = "none"
+    """forward: carry a series' last price over times of a file at which it has none"""
+
+    def __post_init__(self) -> None:
+        known = "%" in self.date_format or self.date_format in ("", *DATE_WORDS)
+        if not known:
+            raise InputError(
+                f"--date-format {self.date_format}; allowed are a strptime form such as "
+                f"%d.%m.%Y, or {', '.join(DATE_WORDS)}"
+            )
+        for name in self.columns:
+            if self.columns.count(name) > 1:
+                raise InputError(f"--columns names {name} twice; once is enough")
+
+    @classmethod
+    def of(cls, options: Reading) -> Self:
+        """Only the options about reading, of a config that has them among others."""
+        fields = dataclasses.fields(Reading)
+        return cls(**{field.name: getattr(options, field.name) for field in fields})
+
+
+@dataclasses.dataclass(frozen=True)
+class ForecastConfig(Reading, BaseConfig):
     """The options that the train.py of every forecasting assignment has."""
 
     source: Source = "auto"
     """where the prices come from; auto: --data, else the data folder, else Yahoo, else simulated"""
     period: str = "max"
     """how much history to ask Yahoo for: 1mo, 3mo, 1y, ..., max (729 days of hourly prices)"""
+    tickers: tuple[str, ...] = ()
+    """tickers to ask Yahoo for, as AAPL MSFT or BTC-USD (default: the assignment's own series)"""
+    interval: Interval = ""
+    """step of Yahoo's prices: 1h or 1d (default: that of the assignment's own series)"""
     steps: int = 20_000
     """steps of the simulated history: hours for the coins, days for the currencies"""
     seed: int = 0
@@ -67,15 +109,16 @@ class ForecastConfig(BaseConfig):
     """steps of the course's one window, its last --horizon steps being the target"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ranges(self, RANGES)
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluateConfig(SavedRunConfig):
+class EvaluateConfig(Reading, SavedRunConfig):
     """Backtest of saved forecasters and of every baseline."""
 
     data: PathOrNone = None
-    """prices to score on (csv, csv.gz, parquet; wide or long; default: the run's own test part)"""
+    """prices to score on: a table, or a folder of one per ticker (default: the run's test part)"""
     out: PathOrNone = None
     """file for the scores (default: evaluation.json or evaluation-<data>.json in the run folder)"""
     origins_from: str = ""
@@ -101,13 +144,17 @@ class EvaluateConfig(SavedRunConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictConfig(SavedRunConfig):
+class PredictConfig(Reading, SavedRunConfig):
     """Forecast of the next steps."""
 
     source: Source = "auto"
     """where the latest prices come from: Yahoo, its cache, a file (--data) or a simulation"""
     data: PathOrNone = None
-    """file with the latest prices (csv, csv.gz, parquet; wide or long)"""
+    """the latest prices: a table (csv, csv.gz, zip, parquet), or a folder of one per ticker"""
+    tickers: tuple[str, ...] = ()
+    """tickers to ask Yahoo for (default: those that the run was trained on)"""
+    interval: Interval = ""
+    """step of Yahoo's prices: 1h or 1d (default: that of the assignment's own series)"""
     out: Path = Path("forecast.csv")
     """table to write; a figure of the same name is written next to it"""
     at: str = ""
