@@ -182,15 +182,18 @@ def data_folder() -> Path:
 def read_options(config_class: type[C]) -> C:
     """The options of a script; prints one line and exits with code 2 for a mistake.
 
-    A script calls this before its heavy imports.
+    A script calls this before its heavy imports, during which nothing is lost by a Ctrl-C.
     """
     with _exit_codes():
-        return parse(config_class)
+        options = parse(config_class)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return options
 
 
 def entry(main: Callable[[C], object], options: C) -> None:
     """Runs a script's main: exit code 2 and one line for a user's mistake, 130 after Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with _exit_codes():
         main(options)
 
@@ -199,7 +202,10 @@ def entry(main: Callable[[C], object], options: C) -> None:
 def _exit_codes() -> Iterator[None]:
     """Turns a user's mistake and an interruption into one line and the exit code."""
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except (InputError, FloatingPointError) as error:  # the second: a loss that is not finite
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -207,3 +213,6 @@ def _exit_codes() -> Iterator[None]:
         advice = "finished parts are stored; the same command with --resume continues"
         print(f"interrupted: {str(cause) or advice}", file=sys.stderr)
         raise SystemExit(130) from None
+    except BrokenPipeError:  # `| head` has read enough; what is printed at exit goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None

@@ -136,12 +136,9 @@ class Run:
 
     def _earlier_record(self, config: BaseConfig) -> JsonObject:
         """run.json of the run that is resumed, or an empty object; raises InputError otherwise."""
-        path = self.folder / "run.json"
-        if not path.exists():
+        if not (self.folder / "run.json").exists() or config.overwrite:
             return {}
-        earlier = read_json(path)
-        if config.overwrite:
-            return {}
+        earlier = read_record(self.folder)
         if not config.resume:
             raise InputError(
                 f"{self.folder} holds a {earlier.get('status', 'broken')} run; use --resume to "
@@ -150,7 +147,7 @@ class Run:
         now = self.identity
         different = [key for key in now if key != "config" and earlier.get(key) != now[key]]
         # options that did not exist when the run began take their present values
-        for name, value in earlier.get("config", {}).items():
+        for name, value in earlier["config"].items():
             if now["config"].get(name) != value:
                 different.append(option_of(name))
         if different:
@@ -243,14 +240,20 @@ class Run:
     def stoppable(self, save: Callable[[], None]) -> Iterator[Callable[[int, float], None]]:
         """Yields check(step, loss), at which Ctrl-C and SIGTERM take effect inside the block.
 
-        The check saves and raises Interrupted after a signal, and raises FloatingPointError when
-        the loss is not finite.
+        The check saves and raises Interrupted after a signal, and so does the end of the block; it
+        raises FloatingPointError when the loss is not finite.
         """
         if not self.writes:  # the first process saves and stops; torchrun ends the others
             yield lambda step, loss: None
             return
         signals: list[int] = []
         last_finite = float("nan")
+
+        def stop_if_asked() -> None:
+            if signals:
+                save()
+                where = f"a checkpoint is in {self.folder}"
+                raise Interrupted(f"{where}; continue with: {self.resume_command}")
 
         def check(step: int, loss: float) -> None:
             nonlocal last_finite
@@ -260,10 +263,7 @@ class Run:
                     f"the last checkpoint is in {self.folder}"
                 )
             last_finite = loss
-            if signals:
-                save()
-                where = f"a checkpoint is in {self.folder}"
-                raise Interrupted(f"{where}; continue with: {self.resume_command}")
+            stop_if_asked()
 
         handlers = {
             number: signal.signal(number, lambda received, _: signals.append(received))
@@ -274,6 +274,7 @@ class Run:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+        stop_if_asked()  # a signal that came after the last check
 
     @property
     def resume_command(self) -> str:
@@ -377,6 +378,15 @@ def _rebuilt(state: State, function: Callable[..., T]) -> T:
     return annotation(**state) if is_class else state
 
 
+def read_record(folder: Path) -> JsonObject:
+    """run.json of a run folder. Raises InputError for a file that does not describe a run."""
+    record = read_json(folder / "run.json")
+    kinds = {"config": dict, "data": dict, "notes": dict, "source": str, "started": str}
+    if not all(isinstance(record.get(key), kind) for key, kind in kinds.items()):
+        raise InputError(f"{folder / 'run.json'} does not describe a run; name another folder")
+    return record
+
+
 @dataclasses.dataclass(frozen=True)
 class SavedRun:
     """A finished run on disk: its folder and its run.json."""
@@ -402,10 +412,7 @@ class SavedRun:
             if not (folder / name).is_file():
                 advice = f"give the folder of a finished run of {Path(results).parent.name}"
                 raise InputError(f"--run {folder} holds no {name}; {advice}")
-        record = read_json(folder / "run.json")
-        if not all(isinstance(record.get(key), dict) for key in ("config", "data", "notes")):
-            raise InputError(f"{folder / 'run.json'} does not describe a run; name another folder")
-        return cls(folder, record)
+        return cls(folder, read_record(folder))
 
     @property
     def config(self) -> JsonObject:
@@ -431,7 +438,7 @@ def finished_runs(results: Path) -> list[SavedRun]:
     runs = []
     for file in Path(results).glob("*/run.json"):
         with contextlib.suppress(InputError):
-            run = SavedRun(file.parent, read_json(file))
+            run = SavedRun(file.parent, read_record(file.parent))
             complete = all((run.folder / name).exists() for name in ("metrics.json", "report.pdf"))
             if run.record.get("status") == "finished" and complete:
                 runs.append(run)

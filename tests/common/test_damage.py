@@ -220,3 +220,30 @@ def test_a_script_says_so_before_it_works(light, read_only):
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith(f"error: --out {read_only / 'run'} cannot be written")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--preset", "smoke", "--source", "simulated"]])
+def test_a_reader_that_leaves_early_ends_the_script_without_a_traceback(light, tmp_path, words):
+    if words != ["--help"]:
+        words = [*words, "--out", tmp_path / "run"]
+    reading, writing = os.pipe()
+    os.close(reading)  # as `| head` leaves it
+    command = [sys.executable, light, *map(str, words)]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.returncode == 141
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_ctrl_c_while_frameworks_are_imported_gives_no_traceback():
+    code = (
+        "import os, signal\n"
+        "from common.cli import BaseConfig, read_options\n"
+        "read_options(BaseConfig)\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == -2
+    assert not done.stderr

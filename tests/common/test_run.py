@@ -214,6 +214,21 @@ def test_stoppable_saves_at_the_next_check_and_stops_on_nan(tmp_path):
             check(7, float("nan"))
 
 
+def test_a_signal_after_the_last_check_stops_the_run_at_the_end_of_the_block(tmp_path):
+    import signal
+
+    saved = []
+    with (
+        pytest.raises(Interrupted, match="--resume"),
+        open_run(tmp_path / "a") as run,
+        run.stoppable(lambda: saved.append(1)) as check,
+    ):
+        check(0, 1.0)
+        os.kill(os.getpid(), signal.SIGTERM)  # in a last pass over validation, which checks nothing
+    assert saved == [1]
+    assert json.loads((tmp_path / "a" / "run.json").read_text())["status"] == "interrupted"
+
+
 def test_state_round_trip_is_exact_and_holds_no_pickle(tmp_path):
     layer = torch.nn.Linear(3, 2)
     optimiser = torch.optim.AdamW(layer.parameters())
@@ -264,7 +279,7 @@ def test_atomic_path_leaves_the_old_file_when_the_block_fails(tmp_path):
 def finished(folder: Path, started: str, status: str = "finished") -> None:
     """A folder that looks like a run."""
     folder.mkdir()
-    parts = {"config": {}, "data": {}, "notes": {}}
+    parts = {"config": {}, "data": {}, "notes": {}, "source": "simulated"}
     write_json(folder / "run.json", {"status": status, "started": started, **parts})
     write_json(folder / "metrics.json", {})
 
@@ -286,12 +301,26 @@ def test_the_newest_finished_run_with_a_report_is_opened(tmp_path):
         SavedRun.open(None, results, needs=("model.npz",))
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{", '{"config": [], "data": {}, "notes": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[1]",
+        "{",
+        '{"config": [], "data": {}, "notes": {}}',
+        '{"config": {}, "data": {}, "notes": {}, "source": 1, "started": null}',
+    ],
+)
 def test_a_damaged_run_json_is_one_line(tmp_path, text):
     finished(tmp_path / "a", "2026-01-01")
+    (tmp_path / "a" / "report.pdf").touch()
     (tmp_path / "a" / "run.json").write_text(text)
     with pytest.raises(InputError, match=r"run\.json"):
         SavedRun.open(tmp_path / "a", tmp_path)
+    with pytest.raises(InputError, match="no finished run"):
+        SavedRun.open(None, tmp_path)
+    with pytest.raises(InputError, match=r"run\.json"):
+        Run(BaseConfig(resume=True), tmp_path / "a", "assignment2/train.py", "simulated", {})
 
 
 @dataclasses.dataclass(frozen=True)
