@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 
 import assignment2.evaluate
-from assignment3.config import NORMALISATIONS
+from assignment3.config import NORMALISATIONS, PredictConfig
 from assignment3.figures import draw_figures
 from assignment3.model import load_all, transformer_group
 from common.forecasting.ensemble import Pair
@@ -34,6 +34,15 @@ def load(folder: Path, device: str) -> SavedForecasters:
     groups = [*transformers, *seq2seq.groups]
     pairs = [Pair(a.ensemble_key, b.ensemble_key) for a, b in combinations(groups, 2)]
     return SavedForecasters(groups, seq2seq.series, pairs=pairs)
+
+
+def load_chosen(folder: Path, config: PredictConfig) -> SavedForecasters:
+    """The forecasters that --model names."""
+    if config.model == "seq2seq":
+        return assignment2.evaluate.load(folder, config.device)
+    forecasters = load_all(folder, config.model)
+    series = tuple(forecasters[0].settings["series"])
+    return SavedForecasters([transformer_group(forecasters, config.model)], series)
 
 
 def main(config: EvaluateConfig) -> Results:

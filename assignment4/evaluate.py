@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from assignment4.config import EvaluateConfig
+from assignment4.config import EvaluateConfig, PredictConfig
 from common.cli import entry, read_options
 
 if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
     OPTIONS = read_options(EvaluateConfig)
 
+import dataclasses
 from pathlib import Path
 
 from assignment3.model import Forecaster, load_model
@@ -85,9 +86,17 @@ def by_variant(folder: Path) -> dict[str, list[Path]]:
     return {f"r{rank}": by_rank[rank] for rank in sorted(by_rank, reverse=True)}
 
 
+def run_of(config: EvaluateConfig | PredictConfig) -> Path | None:
+    """The run that --run names, else the one that --adapter lies in, else None: the newest."""
+    if config.run is None and config.adapter is not None:
+        folder = config.adapter.parent
+        return folder if (folder / "run.json").is_file() else None
+    return config.run
+
+
 def main(config: EvaluateConfig) -> Results:
     return evaluate(
-        config,
+        dataclasses.replace(config, run=run_of(config)),
         RESULTS,
         CURRENCIES,
         lambda folder: load_adapters(folder, config.adapter, config.base),

@@ -8,16 +8,18 @@ from common.cli import entry, read_options
 if __name__ == "__main__":  # before the heavy imports: --help and a refusal answer at once
     OPTIONS = read_options(PredictConfig)
 
+import dataclasses
+
 import pandas as pd
 
-from assignment4.evaluate import RESULTS, load_adapters
+from assignment4.evaluate import RESULTS, load_adapters, run_of
 from common.forecasting.ahead import forecast_next
 from common.forecasting.prices import CURRENCIES
 
 
 def main(config: PredictConfig) -> pd.DataFrame:
     return forecast_next(
-        config,
+        dataclasses.replace(config, run=run_of(config)),
         RESULTS,
         CURRENCIES,
         lambda folder: load_adapters(folder, config.adapter, config.base),

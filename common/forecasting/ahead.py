@@ -34,12 +34,7 @@ def forecast_next(config: PredictConfig, results: Path, market: Market, load: Lo
     run = SavedRun.open(config.run, results, needs=())
     saved = load_saved(run, load)
     prices = saved.checked(latest_prices(config, market))
-    check_step(run, prices, market)
-    if config.at:
-        prices = until(prices, config.at)
-    forecast = next_steps(prices, saved)
-
-    table = next_table(prices, forecast, config.quantiles)
+    prices, forecast, table = forecast_table(prices, run, saved, config, market)
     with atomic_path(config.out) as temporary:
         table.to_csv(temporary, index=False, float_format="%.8g")
     picture = config.out.with_suffix(".png")
@@ -48,6 +43,20 @@ def forecast_next(config: PredictConfig, results: Path, market: Market, load: Lo
     print(shown.to_string(index=False, float_format=lambda number: f"{number:.6g}"))
     print(f"in {config.out} and {picture}; last known price: {prices.moment(-1)}")
     return table
+
+
+def forecast_table(
+    prices: Prices, run: SavedRun, saved: SavedForecasters, config: PredictConfig, market: Market
+) -> tuple[Prices, NextSteps, pd.DataFrame]:
+    """The prices up to --at, the forecast after them, and its table.
+
+    Raises InputError for prices of another step than the run's, and for too few of them.
+    """
+    check_step(run, prices, market)
+    if config.at:
+        prices = until(prices, config.at)
+    forecast = next_steps(prices, saved)
+    return prices, forecast, next_table(prices, forecast, config.quantiles)
 
 
 def latest_prices(config: PredictConfig, market: Market) -> Prices:
