@@ -6,6 +6,7 @@ Shape letters: N rows, D features.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ NOTICE = (
     "give your own table with --data PATH (a csv of numbers with a column y)"
 )
 LEAST_ROWS = 20  # fewer leave a part with too little to score
+LISTED = 8  # features named when a table is read
 FEATURES, NOISE = 8, 0.5  # of the simulated sample
 
 
@@ -74,7 +76,12 @@ def simulate(rows: int, seed: int) -> Table:
         features=features,
         target=features @ weight + NOISE * rng.standard_normal(len(features)),
         names=tuple(f"x{number}" for number in range(FEATURES)),
-        provenance={"generator": "data.py", "rows": rows, "notice": NOTICE},
+        provenance={
+            "generator": "data.py",
+            "rows": rows,
+            "notice": NOTICE,
+            "read": f"{rows:,} simulated rows of {FEATURES} features",
+        },
     )
 
 
@@ -108,13 +115,26 @@ def read(path: Path, labelled: bool) -> Table:
         cell = f"{table.columns[column]} is {table.iat[row, column]!r} in row {row + 1}"
         raise InputError(f"{path}: {cell}; finite numbers are needed")
     is_feature = table.columns != "y"
+    listed = ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
     return Table(
         source="csv",
         features=numbers[:, is_feature],
         target=numbers[:, ~is_feature][:, 0] if has_target else np.empty(0),
         names=names,
-        provenance={"path": Path(path).name, "sha256": sha256(path), "rows": len(table)},
+        provenance={
+            "path": Path(path).name,
+            "sha256": sha256(path),
+            "rows": len(table),
+            "read": f"{path}: {len(table):,} rows of {len(names)} features ({listed})",
+        },
     )
+
+
+def digests(table: Table) -> np.ndarray:
+    """A number int64 (N,) for each row's features and target, equal for equal rows."""
+    rows = np.column_stack([table.features, table.target])  # (N, D + 1)
+    whole = [hashlib.sha256(row.tobytes()).digest()[:8] for row in rows]
+    return np.frombuffer(b"".join(whole), np.int64)
 
 
 def split(count: int, seed: int) -> Split:

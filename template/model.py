@@ -150,8 +150,9 @@ def score_rows(
     return rows
 
 
-def print_scores(results: Results, path: Path) -> None:
-    """Prints the test part's scores and where they were written."""
-    test = [row for row in results["rows"] if row["split"] == "test"]
-    print_table(test, {"rmse": "RMSE", "r2": "R²"}, title="test part, mean ± deviation over seeds")
+def print_scores(results: Results, path: Path, part: str = "test") -> None:
+    """Prints a part's scores and where they were written."""
+    rows = [row for row in results["rows"] if row["split"] == part]
+    title = f"{part} part, mean ± deviation over seeds" if part == "test" else "the given rows"
+    print_table(rows, {"rmse": "RMSE", "r2": "R²"}, title=title)
     print(f"everything is in {path}")

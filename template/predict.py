@@ -19,7 +19,7 @@ import pandas as pd
 from common.cli import InputError
 from common.figures import PALETTE, figure
 from common.files import write_text
-from common.run import SavedRun
+from common.run import SavedRun, announce
 from template.data import read
 from template.evaluate import same_features
 from template.model import Ridge
@@ -34,6 +34,7 @@ def main(config: PredictConfig) -> pd.DataFrame:
     run = SavedRun.open(config.run, HERE / "results", ("model.ridge.npz",))
     model = Ridge.load(run.folder / "model.ridge.npz")
     table = same_features(read(config.data, labelled=False), model, config.data)
+    announce(table.provenance)
     predictions = model.predict(table.features)  # (S, N)
     result = pd.DataFrame(
         {

@@ -110,6 +110,21 @@ def test_evaluate_and_predict(run, tmp_path):
     }
     assert scored_again == scored
 
+    # given rows: those that were trained or chosen on are left out, and nothing is drawn again
+    old, new = data.simulate(400, 0), data.simulate(30, 5)
+    frame = pd.DataFrame(np.vstack([old.features, new.features]), columns=new.names)
+    frame = frame.assign(y=np.concatenate([old.target, new.target]))
+    frame.to_csv(tmp_path / "both.csv")
+    picture = (run / "test_rows.png").stat().st_mtime_ns
+    words = ["--run", run, "--data", tmp_path / "both.csv", "--out", tmp_path / "both.json"]
+    with pytest.raises(InputError, match="has the features Unnamed: 0"):
+        run_main(evaluate.main, config.EvaluateConfig, *words)
+    frame.to_csv(tmp_path / "both.csv", index=False)
+    given = run_main(evaluate.main, config.EvaluateConfig, *words)
+    assert given["run"]["rows"] == 400 - 340 + 30
+    assert {row["split"] for row in given["rows"]} == {"given"}
+    assert (run / "test_rows.png").stat().st_mtime_ns == picture
+
     # rows without y, their columns in another order
     table = data.simulate(30, 5)
     frame = pd.DataFrame(table.features, columns=table.names)[list(table.names[::-1])]

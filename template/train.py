@@ -23,7 +23,7 @@ import numpy as np
 from common.files import write_arrays
 from common.results import Results
 from common.run import Run, progress
-from template.data import Split, Table, load, split
+from template.data import Split, Table, digests, load, split
 from template.figures import draw_figures
 from template.model import METRICS_INFO, Ridge, Trained, print_scores, score_rows, scores
 
@@ -83,7 +83,9 @@ def main(config: Config) -> Results:
     folder = config.out or HERE / "results" / f"{table.source}-{config.preset}"
 
     with Run(config, folder, __file__, table.source, table.provenance) as run:
-        run.note(parts={name: len(rows) for name, rows in vars(parts).items()}, device="cpu")
+        sizes = {name: len(rows) for name, rows in vars(parts).items()}
+        run.note(parts=sizes, device="cpu")
+        print(", ".join(f"{count:,} rows for {name}" for name, count in sizes.items()))
 
         # Models, one per seed:
         trained = [
@@ -92,6 +94,8 @@ def main(config: Config) -> Results:
         ]
         model = Ridge.of_seeds(table, parts.train, trained)
         model.save(folder / "model.ridge.npz")
+        seen = digests(table)[np.concatenate([parts.train, parts.validation])]
+        write_arrays(folder / "seen.npz", rows=seen)  # evaluate.py leaves these rows out
 
         # Evaluation, on the test part once:
         rows = []
