@@ -23,7 +23,7 @@ from common.forecasting.windows import Windows, split
 from common.run import SavedRun, announce
 
 NEEDS_POSITIVE = "forecasts of log returns need prices above zero"
-DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
 METRICS_CSV = ["step", "epoch", "split", "name", "value"]
 
 

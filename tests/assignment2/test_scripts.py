@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 import assignment2.evaluate
 import assignment2.predict
@@ -121,6 +123,18 @@ def test_a_users_mistake_is_refused(smoke2, tmp_path, script, words, message):
     write_bad_tables(tmp_path)
     words = [smoke2 if word == "RUN" else word for word in words]
     assert_refused(*SCRIPTS[script], words, message, tmp_path)
+
+
+@pytest.mark.parametrize("about", [None, {}, {"seeds": 0, "settings": {}, "series": ["BTC"]}])
+def test_a_model_file_of_another_kind_ends_in_one_line(smoke2, tmp_path, about):
+    folder = tmp_path / "run"
+    shutil.copytree(smoke2, folder, ignore=shutil.ignore_patterns("checkpoints"))
+    metadata = None if about is None else {"seq2seq": json.dumps(about)}
+    save_file({"x": np.zeros(3)}, folder / "model.seq2seq.safetensors", metadata=metadata)
+    for script in ("evaluate", "predict"):
+        source = ["--source", "simulated"] if script == "predict" else []
+        words = ["--run", folder, *source]
+        assert_refused(*SCRIPTS[script], words, str(folder), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -141,6 +142,20 @@ def test_a_run_without_networks_is_refused(smoke3, tmp_path):
     file.write_bytes((smoke3 / "model.log-0.keras").read_bytes()[:-50])
     words = ["--run", tmp_path, "--source", "simulated"]
     message = "model.log-0.keras"
+    assert_refused(assignment3.predict.main, PredictConfig, words, message, tmp_path)
+
+
+def test_a_network_of_another_kind_ends_in_one_line(smoke3, tmp_path):
+    """The course's network has no quantiles; a file of it stands where a forecaster should."""
+    for file in smoke3.glob("*"):
+        if file.is_file():
+            shutil.copy(file, tmp_path)
+    shutil.copy(smoke3 / "model.assigned-minmax.keras", tmp_path / "model.log-0.keras")
+    message = f"the models in {tmp_path} cannot be used"
+    assert_refused(
+        assignment3.evaluate.main, EvaluateConfig, ["--run", tmp_path], message, tmp_path
+    )
+    words = ["--run", tmp_path, "--source", "simulated"]
     assert_refused(assignment3.predict.main, PredictConfig, words, message, tmp_path)
 
 

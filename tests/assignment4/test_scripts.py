@@ -15,9 +15,10 @@ import pytest
 import assignment4.evaluate
 import assignment4.predict
 import assignment4.train
+from assignment4.artifacts import SCALES
 from assignment4.config import Config, EvaluateConfig, PredictConfig
 from assignment4.figures import draw_figures
-from common.files import write_arrays
+from common.files import load_state, save_state, write_arrays
 from common.forecasting.prices import CURRENCIES, Prices
 from common.forecasting.simulate import simulate
 from tests.assignment2.helpers import table
@@ -170,6 +171,14 @@ def test_evaluate_repeats_the_scores_of_one_adapter(smoke3, smoke4, tmp_path):
     )
 
 
+def test_an_adapter_named_alone_is_one_of_its_own_run(smoke3, smoke4, tmp_path):
+    adapter = smoke4 / "adapter.r2-0.safetensors"
+    words = ("--adapter", adapter, "--base", smoke3, "--out", tmp_path / "scores.json")
+    run_main(*SCRIPTS["evaluate"], *words)
+    found = json.loads((tmp_path / "scores.json").read_text())["run"]
+    assert found["folder"] == str(smoke4)
+
+
 def test_predict_forecasts_the_next_business_days(smoke3, smoke4, tmp_path):
     daily_table(simulate(CURRENCIES, 300, 7)).to_csv(tmp_path / "now.csv", index=False)
     adapter = smoke4 / "adapter.r2-0.safetensors"
@@ -234,6 +243,17 @@ def test_a_users_mistake_is_refused(
     options = ["--preset", "smoke", "--source", "auto"] if script == "train" else []
     given = [paths.get(word, word) for word in words]
     assert_refused(*SCRIPTS[script], [*options, *given], message, tmp_path)
+
+
+@pytest.mark.parametrize("changed", [{"bases": [3]}, {"spread": np.ones(3)}, {"bases": []}])
+def test_scales_of_another_kind_end_in_one_line(smoke3, smoke4, tmp_path, changed):
+    folder = tmp_path / "run"
+    shutil.copytree(smoke4, folder, ignore=shutil.ignore_patterns("checkpoints"))
+    save_state(folder / SCALES, load_state(folder / SCALES) | changed)
+    message = f"the models in {folder} cannot be used"
+    words = ["--run", folder, "--base", smoke3]
+    assert_refused(*SCRIPTS["evaluate"], words, message, tmp_path)
+    assert_refused(*SCRIPTS["predict"], [*words, "--source", "simulated"], message, tmp_path)
 
 
 def test_options_are_read_before_tensorflow_is_imported():
