@@ -8,6 +8,7 @@ Shape letters: N origins, C context, H horizon, S series, Q quantile levels.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
@@ -15,6 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from common.forecasting.metrics import (
+    BLOCK,
     change,
     crps_quantiles,
     diebold_mariano,
@@ -45,10 +47,26 @@ class Forecast:
             raise ValueError("a point forecast has no quantiles")
         return self.quantiles
 
-    def last(self, count: int) -> Forecast:
-        """The forecast at the last `count` origins."""
-        quantiles = None if self.quantiles is None else self.quantiles[-count:]
-        return Forecast(self.point[-count:], quantiles)
+    def at(self, rows: np.ndarray | slice) -> Forecast:
+        """The forecast at some of the origins."""
+        quantiles = None if self.quantiles is None else self.quantiles[rows]
+        return Forecast(self.point[rows], quantiles)
+
+    @classmethod
+    def joined(cls, parts: list[Forecast]) -> Forecast:
+        """Forecasts with quantiles of parts of the origins as one; the list is emptied."""
+        count = sum(len(part.point) for part in parts)
+        point = np.empty((count, *parts[0].point.shape[1:]), parts[0].point.dtype)
+        whole = parts[0].distribution
+        quantiles = np.empty((count, *whole.shape[1:]), whole.dtype)
+        end = count
+        while parts:
+            part = parts.pop()
+            rows = slice(end - len(part.point), end)
+            point[rows] = part.point
+            quantiles[rows] = part.distribution
+            end = rows.start
+        return cls(point, quantiles)
 
 
 class Reference:
@@ -73,13 +91,51 @@ class Reference:
         self.log = log
         self.truth = change(actual, self.last, log)  # (N, H, S)
         self.squared_errors = self.truth**2  # (N, H, S): of no change
-        rolling_changes = change(rolling_quantiles, self.last, log)
-        self.crps = crps_quantiles(rolling_changes, self.truth)  # (N, H, S): of the random walk
+        walk = Forecast(actual, rolling_quantiles)
+        self.crps = outcomes_of(self, walk).crps  # (N, H, S): of the random walk
+
+    @classmethod
+    def joined(cls, parts: Sequence[Reference]) -> Reference:
+        """That of parts of the series as one."""
+        if len(parts) == 1:
+            return parts[0]
+        whole = copy.copy(parts[0])
+        whole.series = tuple(name for part in parts for name in part.series)
+        for name in ("last", "actual", "truth", "squared_errors", "crps"):
+            setattr(whole, name, np.concatenate([getattr(part, name) for part in parts], -1))
+        return whole
 
     @property
     def horizon(self) -> int:
         """Steps ahead."""
         return self.truth.shape[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcomes:
+    """What a forecast was worth at N origins, of which every metric is made; all are (N, H, S).
+
+    `covered` and `widths` are of the central intervals by their share in per cent; a point
+    forecast has none.
+    """
+
+    point: np.ndarray
+    crps: np.ndarray
+    covered: dict[int, np.ndarray]
+    widths: dict[int, np.ndarray]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Outcomes], axis: int) -> Outcomes:
+        """Those of parts of the origins (axis 0) or of the series (axis 2) as one."""
+        if len(parts) == 1:
+            return parts[0]
+        percents = parts[0].covered
+        return cls(
+            np.concatenate([part.point for part in parts], axis),
+            np.concatenate([part.crps for part in parts], axis),
+            {p: np.concatenate([part.covered[p] for part in parts], axis) for p in percents},
+            {p: np.concatenate([part.widths[p] for part in parts], axis) for p in percents},
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +174,7 @@ class Entry:
     ) -> Row:
         """The row of one value of one cell."""
         return Row(
-            **dataclasses.asdict(self),
+            **vars(self),
             metric=metric,
             value=value,
             std=std,
@@ -156,18 +212,47 @@ def _mean_of(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 def measure(reference: Reference, forecast: Forecast) -> Measured:
     """Metrics (H, S) and losses (N, H, S) of one forecast; without quantiles, CRPS is |error|."""
-    error = change(forecast.point, reference.last, reference.log) - reference.truth  # (N, H, S)
-    squared_errors = error**2
-    metrics = _point_metrics(reference, forecast.point, error)
-    crps = np.abs(error)
-    if forecast.quantiles is not None:
-        changes = change(forecast.quantiles, reference.last, reference.log)  # (N, H, S, Q)
-        crps = crps_quantiles(changes, reference.truth)
-        metrics |= _interval_metrics(reference.truth, changes)
+    return measured(reference, outcomes_of(reference, forecast))
+
+
+def outcomes_of(reference: Reference, forecast: Forecast, first: int = 0) -> Outcomes:
+    """The outcomes of a forecast at the reference's origins from number `first` on.
+
+    Its changes, twice the size of its quantiles, are in memory for a few origins at a time.
+    """
+    parts = []
+    for start in range(0, len(forecast.point), BLOCK):
+        block = slice(start, start + BLOCK)
+        point = forecast.point[block]
+        rows = slice(first + start, first + start + len(point))
+        last = reference.last[rows]
+        truth = reference.truth[rows]
+        if forecast.quantiles is None:
+            error = change(point, last, reference.log) - truth
+            parts.append(Outcomes(point, np.abs(error), {}, {}))
+            continue
+        changes = change(forecast.quantiles[block], last, reference.log)  # (B, H, S, Q)
+        covered = {}
+        widths = {}
+        for percent in (80, 95):
+            low, high = interval(changes, percent / 100)
+            covered[percent] = (truth >= low) & (truth <= high)
+            widths[percent] = high - low
+        parts.append(Outcomes(point, crps_quantiles(changes, truth), covered, widths))
+    return Outcomes.joined(parts, axis=0)
+
+
+def measured(reference: Reference, outcomes: Outcomes) -> Measured:
+    """Metrics (H, S) and losses (N, H, S) of a forecast's outcomes at all origins."""
+    error = change(outcomes.point, reference.last, reference.log) - reference.truth  # (N, H, S)
+    metrics = _point_metrics(reference, outcomes.point, error)
+    for percent, covered in outcomes.covered.items():
+        metrics[f"coverage_{percent}"] = covered.mean(0)
+        metrics[f"width_{percent}"] = outcomes.widths[percent].mean(0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = crps.mean(0) / reference.crps.mean(0)
-    metrics |= {"crps": crps.mean(0), "crps_ratio": ratio}
-    return Measured(metrics, squared_errors, crps)
+        ratio = outcomes.crps.mean(0) / reference.crps.mean(0)
+    metrics |= {"crps": outcomes.crps.mean(0), "crps_ratio": ratio}
+    return Measured(metrics, error**2, outcomes.crps)
 
 
 def _point_metrics(reference: Reference, point: np.ndarray, error: np.ndarray) -> Cells:
@@ -198,16 +283,6 @@ def _direction_accuracy(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         share = right.sum(0) / moved.sum(0)
     return np.where(np.any(predicted != 0), share, np.nan)
-
-
-def _interval_metrics(truth: np.ndarray, changes: np.ndarray) -> Cells:
-    """Coverage and width (H, S) of the central intervals of changes (N, H, S, Q)."""
-    metrics = {}
-    for percent in (80, 95):
-        low, high = interval(changes, percent / 100)
-        metrics[f"coverage_{percent}"] = ((truth >= low) & (truth <= high)).mean(0)
-        metrics[f"width_{percent}"] = (high - low).mean(0)
-    return metrics
 
 
 def significance(of: Score) -> Cells:

@@ -237,31 +237,55 @@ def recalibrate(
     Origins ascend: a forecast h steps ahead is corrected by outcomes of origins at least h steps
     before it, and stays as it is with fewer than `least` of them.
     """
-    median = quantiles[..., quantiles.shape[-1] // 2]  # (N, H, S)
-    factors = [
-        _width_factors(quantiles, actual, share, window, least) for share in RECALIBRATED_SHARES
-    ]
-    corrected = np.empty_like(quantiles)
-    for number, level in enumerate(LEVELS):
-        # the level's place among the shares, beyond the last of them extrapolated flat
-        position = np.interp(abs(2 * level - 1), RECALIBRATED_SHARES, range(len(factors)))
-        left = min(int(position), len(factors) - 2)
-        factor = factors[left] * (left + 1 - position) + factors[left + 1] * (position - left)
-        corrected[..., number] = median + factor * (quantiles[..., number] - median)
-    return np.sort(corrected, -1)
+    return widened(quantiles, width_factors(outcome_sizes(quantiles, actual), window, least))
 
 
-def _width_factors(
-    quantiles: np.ndarray, actual: np.ndarray, share: float, window: int, least: int
-) -> np.ndarray:
-    """Factors (N, H, S) by which the central interval's width should have been multiplied."""
+def outcome_sizes(quantiles: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """Distances (K, N, H, S) of outcomes (N, H, S) from the median, for the K intervals above.
+
+    In units of half the interval's width, above or below the median: 1 is the interval's end.
+    """
     median = quantiles[..., quantiles.shape[-1] // 2]
-    low, high = interval(quantiles, share)
-    half_width = np.where(actual >= median, high - median, median - low)
-    # 1: the outcome is the end of the interval
-    size = np.abs(actual - median) / np.maximum(half_width, 1e-12)
-    factors = np.ones_like(size)
-    for h in range(size.shape[1]):
-        rolling = pd.DataFrame(size[:, h]).rolling(window, min_periods=least)
-        factors[:, h] = rolling.quantile(share).shift(h + 1).fillna(1.0)
+    sizes = []
+    for share in RECALIBRATED_SHARES:
+        low, high = interval(quantiles, share)
+        half_width = np.where(actual >= median, high - median, median - low)
+        sizes.append(np.abs(actual - median) / np.maximum(half_width, 1e-12))
+    return np.stack(sizes)
+
+
+def width_factors(sizes: np.ndarray, window: int, least: int = LEAST_OUTCOMES) -> np.ndarray:
+    """Factors (K, N, H, S) by which each interval's width should have been multiplied.
+
+    They are quantiles of the sizes (K, N, H, S) of the `window` outcomes known at each origin.
+    """
+    factors = np.ones_like(sizes)
+    for share, of_share, factor in zip(RECALIBRATED_SHARES, sizes, factors, strict=True):
+        for h in range(sizes.shape[2]):
+            rolling = pd.DataFrame(of_share[:, h]).rolling(window, min_periods=least)
+            factor[:, h] = rolling.quantile(share).shift(h + 1).fillna(1.0)
     return factors
+
+
+def widened(quantiles: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Quantiles (N, H, S, Q) whose distances from the median are multiplied by the factors.
+
+    `factors` (K, N, H, S) are those of the central intervals; a level between two of them has a
+    factor between theirs, and a level beyond the last one has its factor.
+    """
+    shares = np.abs(2 * LEVELS - 1)  # (Q,): of the central interval that ends at each level
+    position = np.interp(shares, RECALIBRATED_SHARES, range(len(factors)))
+    left = np.minimum(position.astype(int), len(factors) - 2)
+    right_weight = (position - left).astype(factors.dtype)
+    left_weight = (left + 1 - position).astype(factors.dtype)
+
+    middle = quantiles.shape[-1] // 2
+    corrected = np.empty_like(quantiles)
+    for start in range(0, len(quantiles), BLOCK):
+        block = slice(start, start + BLOCK)
+        by_share = np.moveaxis(factors[:, block], 0, -1)  # (B, H, S, K)
+        factor = by_share[..., left] * left_weight + by_share[..., left + 1] * right_weight
+        median = quantiles[block, ..., middle, None]
+        corrected[block] = median + factor * (quantiles[block] - median)
+        corrected[block].sort(-1)
+    return corrected

@@ -49,6 +49,13 @@ class RidgeWindow:
             self.alpha.append(float(self.alphas[best]))
         return self
 
+    def of_series(self, part: slice) -> RidgeWindow:
+        """The same for some of the series."""
+        ridge = RidgeWindow(self.log)
+        ridge.weights = self.weights[part]
+        ridge.alpha = self.alpha[part]
+        return ridge
+
     def predict(self, past: np.ndarray) -> np.ndarray:
         """Prices (N, H, S) of prices (N, C, S)."""
         inputs = self._inputs(past)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from common.forecasting import ensemble
 from common.forecasting.backtest import Forecast
-from common.forecasting.ensemble import Ensemble, ModelGroup, Pair, held_out_rows
+from common.forecasting.ensemble import ModelGroup, Pair, held_out_rows, with_mean
 from common.forecasting.metrics import LEVELS
+from common.forecasting.windows import Windows, split
 from tests.forecasting.helpers import walk, windows_of
 
 ORIGINS = np.arange(400, 690)
@@ -32,14 +36,13 @@ def group(model: str, *shifts: float, brief: bool = False) -> ModelGroup:
     return ModelGroup(model, "spread", forecasters, f"mean of {len(shifts)}", 1.236, brief)
 
 
-def test_the_ensemble_is_the_mean_of_what_was_added():
+def test_the_mean_stands_behind_the_seeds():
     rng = np.random.default_rng(0)
     points = rng.random((3, 4, 2, 1))
     quantiles = rng.random((3, 4, 2, 1, 99))
-    ensemble = Ensemble(3)
-    for point, of_seed in zip(points, quantiles, strict=True):
-        ensemble.add(Forecast(point, of_seed))
-    mean = ensemble.mean()
+    seeds = [Forecast(point, of_seed) for point, of_seed in zip(points, quantiles, strict=True)]
+    *same, mean = with_mean(seeds)
+    assert same == seeds
     np.testing.assert_allclose(mean.point, points.mean(0))
     np.testing.assert_allclose(mean.quantiles, quantiles.mean(0))
 
@@ -97,3 +100,46 @@ def test_nothing_is_remembered_between_two_backtests():
     assert [(row.metric, row.value) for row in again.rows] == [
         (row.metric, row.value) for row in first.rows
     ]
+
+
+def test_blocks_of_origins_and_of_series_change_no_score(monkeypatch):
+    windows = windows_of(walk(700, series=5))
+    groups = [group("A", 0.1, 0.2, brief=True), group("B", 0.3)]
+    pairs = [Pair(groups[0].ensemble_key, groups[1].ensemble_key)]
+    ridge = windows_with_parts(windows).ridge()
+    whole = held_out_rows(windows, groups, ORIGINS, "test", ridge, pairs)
+    # 7 origins at a time, forecast twice; baselines of two series at a time
+    monkeypatch.setattr(ensemble, "BLOCK_BYTES", 4 * 99 * 5 * 3 * 7)
+    monkeypatch.setattr(ensemble, "KEPT_BYTES", 0)
+    monkeypatch.setattr(ensemble, "series_parts", lambda cells, series: parts_of_two(series))
+    blocks = held_out_rows(windows, groups, ORIGINS, "test", ridge, pairs)
+    for one, other in zip(blocks.rows, whole.rows, strict=True):
+        changing = {"value": 0, "std": None, "peak_mb": None}
+        assert dataclasses.replace(one, **changing) == dataclasses.replace(other, **changing)
+        assert one.value == pytest.approx(other.value, rel=1e-5)
+    mean = blocks.ensembles["B", "spread"]
+    np.testing.assert_array_equal(mean.quantiles, whole.ensembles["B", "spread"].quantiles)
+    assert held_out_rows(windows, groups, ORIGINS, "test", None, kept=[]).ensembles == {}
+
+
+def parts_of_two(series: int) -> list[slice]:
+    return [slice(first, first + 2) for first in range(0, series, 2)]
+
+
+def windows_with_parts(windows: Windows) -> Windows:
+    parts = split(windows.prices.contiguous(), windows.context, windows.horizon, 290, 100)
+    return dataclasses.replace(windows, known=parts)
+
+
+def test_many_series_are_forecast_in_blocks_of_bounded_size():
+    assert ensemble.series_parts(40_000, 7) == [slice(0, 7)]
+    parts = ensemble.series_parts(750 * 5, 200)
+    assert parts[0].start == 0
+    assert parts[-1].stop >= 200
+    assert all(4 * 750 * 5 * 99 * (part.stop - part.start) <= 64e6 for part in parts)
+    wide = windows_of(walk(700))
+    prices = dataclasses.replace(wide.prices, series=tuple(f"S{s}" for s in range(210)))
+    sweep = ensemble.Sweep(dataclasses.replace(wide, prices=prices), [Spread(0)], ORIGINS)
+    assert 4 * sweep.step * 3 * 210 * 99 <= 64e6
+    # blocks of few series are those that a network forecasts at once
+    assert ensemble.Sweep(windows_of(walk(700)), [Spread(0)], ORIGINS).step % 512 == 0
