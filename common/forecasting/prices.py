@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
-from common.cli import InputError, data_folder
-from common.forecasting.config import ForecastConfig, Source
+from common.cli import InputError, data_folder, option_of
+from common.forecasting.config import ForecastConfig, PredictConfig, Reading, Source
 from common.forecasting.history import Prices, check_positive, select
 from common.forecasting.markets import COINS, CURRENCIES, Market
+from common.forecasting.readings import with_read
+from common.forecasting.shapes import quote_of
 from common.forecasting.simulate import simulate
-from common.forecasting.tables import read_table
+from common.forecasting.tables import DEFAULT, read_frame, read_table
 from common.forecasting.yahoo import cached, days_of, fetch, reachable
 
 __all__ = [
@@ -22,18 +25,55 @@ __all__ = [
     "CURRENCIES",
     "Market",
     "Prices",
+    "Simulation",
     "check_positive",
     "load_for",
     "load_prices",
+    "read_frame",
     "read_table",
     "select",
 ]
 
 
-def load_for(config: ForecastConfig, market: Market) -> Prices:
-    """The prices that a run's options name; a resumed run takes those that it began with."""
-    source = "cache" if config.resume and config.source == "yahoo" else config.source
-    return load_prices(source, config.data, market, config.period, config.seed, config.steps)
+@dataclasses.dataclass(frozen=True)
+class Simulation:
+    """Which history is simulated, and how many steps it has."""
+
+    seed: int = 0
+    steps: int = 20_000
+
+
+def load_for(config: ForecastConfig, market: Market, series: Sequence[str] = ()) -> Prices:
+    """The prices that a run's options name; a resumed run takes those that it began with.
+
+    `series` are those that a saved run needs. Raises InputError as `load_prices` does.
+    """
+    source, market = asked_of_yahoo(config, market)
+    return load_prices(
+        "cache" if config.resume and source == "yahoo" else source,
+        config.data,
+        market,
+        config.period,
+        Reading.of(config),
+        series,
+        Simulation(config.seed, config.steps),
+    )
+
+
+def asked_of_yahoo(config: ForecastConfig | PredictConfig, market: Market) -> tuple[Source, Market]:
+    """The source and the market of a config's tickers and interval, which are Yahoo's alone.
+
+    Raises InputError where they are given with another source.
+    """
+    for option, value in (("--tickers", config.tickers), ("--interval", config.interval)):
+        if value and (config.data is not None or config.source not in ("auto", "yahoo", "cache")):
+            raise InputError(f"{option} goes with --source yahoo, not with a file or a simulation")
+    if config.interval:
+        market = dataclasses.replace(market, hourly=config.interval == "1h")
+    if config.tickers:
+        market = market.with_tickers(config.tickers)
+    asked = bool(config.tickers or config.interval) and config.source == "auto"
+    return ("yahoo" if asked else config.source), market
 
 
 def load_prices(
@@ -41,15 +81,17 @@ def load_prices(
     data: Path | None,
     market: Market,
     period: str = "max",
-    seed: int = 0,
-    steps: int = 20_000,
+    reading: Reading = DEFAULT,
+    series: Sequence[str] = (),
+    simulation: Simulation = Simulation(),
 ) -> Prices:
     """Prices from "csv", "yahoo", "cache" (Yahoo's as last fetched) or "simulated".
 
     "auto" takes the first of `data`, the data folder, the cache, Yahoo and the simulation that
-    there is. `period` ("60d", "6mo", "max") is for Yahoo's, `seed` and `steps` for the simulation.
-    Raises InputError with one line for anything missing, unreadable or out of range; only "auto"
-    falls back, with a notice in the provenance of a simulation.
+    there is. `period` ("60d", "6mo", "max") is for Yahoo's; `reading` says how a file is read, and
+    `series` which ones of it a saved run needs. Raises InputError with one line for anything
+    missing, unreadable or out of range; only "auto" falls back, with a notice in the provenance of
+    a simulation.
     """
     sources = get_args(Source)
     if source not in sources:
@@ -59,7 +101,18 @@ def load_prices(
     days_of(period)  # refuses a wrong one, whatever the source
     path = data_folder() / market.file if data is None else Path(data)
     if source == "csv" or (source == "auto" and (data is not None or path.exists())):
-        return usd_prices(read_table(path), market)
+        return usd_prices(read_table(path, reading, series), market)
+    for field in dataclasses.fields(Reading):
+        if getattr(reading, field.name) != field.default:
+            raise InputError(
+                f"{option_of(field.name)} is for a file of prices; name it with --data"
+            )
+    prices = prices_without_file(source, market, period, simulation)
+    return prices if "read" in prices.provenance else with_read(prices)
+
+
+def prices_without_file(source: str, market: Market, period: str, simulation: Simulation) -> Prices:
+    """Prices from Yahoo or its cache, or simulated; "auto" takes the first that there is."""
     if source == "cache":
         return cached(market, period)
     if source == "yahoo":
@@ -70,7 +123,7 @@ def load_prices(
         with contextlib.suppress(InputError):
             if reachable():
                 return fetch(market, period, attempts=1)
-    return simulate(market, steps, seed)
+    return simulate(market, simulation.steps, simulation.seed)
 
 
 def usd_prices(prices: Prices, market: Market) -> Prices:
@@ -94,14 +147,8 @@ def usd_prices(prices: Prices, market: Market) -> Prices:
         "turned_over": turned,
         "left_out": [name for name in prices.series if name not in quotes],
     }
-    return dataclasses.replace(
-        prices, values=values, series=market.series, provenance={**prices.provenance, **facts}
-    )
-
-
-def quote_of(series: str, columns: tuple[str, ...]) -> str:
-    """The column that quotes a series, or "" where there is none."""
-    for name in (f"USD_per_{series}", f"{series}_per_USD", series):
-        if name in columns:
-            return name
-    return ""
+    read = f"{prices.provenance.get('read', '')}; as USD per unit: {', '.join(market.series)}"
+    if facts["left_out"]:
+        read += f"; left out: {', '.join(facts['left_out'])}"
+    provenance = {**prices.provenance, **facts, "read": read}
+    return dataclasses.replace(prices, values=values, series=market.series, provenance=provenance)

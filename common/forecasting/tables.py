@@ -1,207 +1,200 @@
-"""Price tables of the user: csv, tsv, txt (plain or .gz) and parquet, wide or long.
+"""Price tables of the user: a file, or a folder or .zip with a file for each ticker.
 
-A reader turns a file's bytes into a table; a shape (wide, long) turns the table into times x
-series; the checks of `history` are the same for all.
+A file's bytes become cells (`cells`), a header and columns (`headers`), times (`times`) and numbers
+(`numerals`), and prices by series (`shapes`); series that are not alike are cut by a stated rule
+(`alike`); the checks of `history` are the same for all. What was read, chosen and left out stands
+in the provenance as "read".
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
-import warnings
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from common.cli import InputError
 from common.files import JsonObject
-from common.forecasting.history import Prices, check_order, checked_prices, one_line
+from common.forecasting.alike import alike, jumps_of
+from common.forecasting.cells import (
+    check_name,
+    index_as_column,
+    is_table,
+    is_visible,
+    members_of,
+    parquet_cells,
+    plain_name,
+    stem_of,
+    text_cells,
+)
+from common.forecasting.config import Reading
+from common.forecasting.folders import joined
+from common.forecasting.headers import Sheet, sheet_of, sheet_of_frame
+from common.forecasting.history import Prices, checked_prices, digest_of, one_line
+from common.forecasting.readings import with_read
+from common.forecasting.shapes import Part, Wanted, listed, part_of
 
-TIME_NAMES = ("time", "date", "ds", "datetime", "timestamp")
-LONG_NAMES = {"unique_id", "ds", "y"}
-TEXT_ENDINGS = (".csv", ".txt", ".tsv")
-SEPARATORS = ",;\t"
-MISSING = ("", "nan", "na", "n/a", "null", "none", "<na>")
+DEFAULT = Reading()
+Files = list[tuple[str, bytes]]  # their names and contents
 
 
-def read_table(path: Path) -> Prices:
-    """Prices from a table with a time column and one column per series, or long (unique_id, ds, y).
+def read_table(path: Path, reading: Reading = DEFAULT, series: Sequence[str] = ()) -> Prices:
+    """Prices of a table, wide, long or of one ticker, or of a folder or .zip of such tables.
 
-    Raises InputError with one line that says where the table is not what is needed.
+    `series` are those that a saved run needs: where all are there, others are left out. Raises
+    InputError with one line that says where the table is not what is needed.
     """
     path = Path(path)
-    check_file(path)
-    try:
-        raw = path.read_bytes()
-        table, facts = read_parquet(raw) if is_parquet(path) else read_text(path, raw)
-    except Exception as error:  # a damaged file raises pyarrow's, zlib's and pandas' own errors
-        raise InputError(f"{path}: not a readable table ({one_line(error)})") from None
-    table = named_columns(table, path)
-    facts |= {"path": path.name, "sha256": hashlib.sha256(raw).hexdigest()}
-    if {name.lower() for name in table.columns} >= LONG_NAMES:
-        frame, left_out = long_prices(table, path)
-        facts["times_not_in_every_series"] = left_out
-    else:
-        frame = wide_prices(table, path)
-    return checked_prices(frame, "csv", path, facts)
+    notes: list[str] = []
+    files, digest = files_of(path, notes)
+    wanted = Wanted.of(reading, series)
+    facts: JsonObject = {"path": path.name, "sha256": digest}
+    parts = []
+    for name, raw in files:
+        where = path if len(files) == 1 else f"{path}, {name}"
+        sheet = sheet_of_file(where, name, raw, notes)
+        if len(files) == 1 and not plain_name(name).endswith(".parquet"):
+            facts = {"separator": sheet.separator, **facts}
+        parts.append(part_of(sheet, stem_of(name), reading, wanted, where, notes))
+    stems = [stem_of(name) for name, _ in files]
+    frame = joined([part.frame for part in parts], stems, path, notes)
+    by_file = len(parts) == 1 and parts[0].by_file
+    whole = Part(frame, by_file, tuple(name for part in parts for name in part.taken))
+    return prices_of(whole, reading, wanted, path, facts, notes)
+
+
+def read_frame(
+    frame: pd.DataFrame, reading: Reading = DEFAULT, series: Sequence[str] = (), name: str = "frame"
+) -> Prices:
+    """Prices of a data frame, read as a file with the same columns; its index is one of them.
+
+    `name` stands in messages, and names the series of a close without a ticker. Raises InputError
+    as `read_table` does.
+    """
+    notes: list[str] = []
+    wanted = Wanted.of(reading, series)
+    sheet = sheet_of_frame(index_as_column(frame), name)
+    part = part_of(sheet, name, reading, wanted, name, notes)
+    facts: JsonObject = {"path": name, "sha256": digest_of(part.frame)}
+    return prices_of(part, reading, wanted, name, facts, notes)
+
+
+def prices_of(
+    part: Part,
+    reading: Reading,
+    wanted: Wanted,
+    where: object,
+    facts: JsonObject,
+    notes: list[str],
+) -> Prices:
+    """The checked prices of what was read, with the wanted series and a word on all of it."""
+    frame, asked = chosen_series(part, wanted, where, notes)
+    frame, ragged = alike(frame, asked, reading.fill, where, notes)
+    if ragged:
+        facts["times_not_in_every_series"] = ragged
+    prices = checked_prices(frame, "csv", where, facts)
+    jump = jumps_of(prices.values, prices.series, pd.DatetimeIndex(prices.times))
+    return with_read(prices, [*notes, *([jump] if jump else [])])
+
+
+def chosen_series(
+    part: Part, wanted: Wanted, where: object, notes: list[str]
+) -> tuple[pd.DataFrame, bool]:
+    """The wanted series of a frame, else all, and whether they were asked for.
+
+    Raises InputError for a name of --columns that is neither a series nor a column.
+    """
+    frame = part.frame
+    by_name = {str(name).lower(): name for name in frame}
+    found = [by_name[name.lower()] for name in wanted.names if name.lower() in by_name]
+    if wanted.required:
+        columns = {name.lower() for name in part.taken}
+        for name in wanted.names:
+            if name.lower() not in by_name and name.lower() not in columns:
+                raise InputError(
+                    f"--columns {name}: {where} has the series {listed(list(map(str, frame)))}, "
+                    "and no column of that name"
+                )
+        return frame[found] if found else frame, True
+    if wanted.names and len(found) == len(wanted.names):
+        left_out = [str(name) for name in frame if name not in found]
+        if left_out:
+            notes.append(f"left out, as the run has no such series: {listed(left_out)}")
+        return frame[found], True
+    if len(wanted.names) == 1 and part.by_file:
+        # AAPL-2025.csv for a run of AAPL: the same ticker, from a later file
+        words = re.split(r"[^A-Za-z0-9]+", str(frame.columns[0]).lower())
+        if re.split(r"[^A-Za-z0-9]+", wanted.names[0].lower())[0] in words:
+            notes.append(f"taken as {wanted.names[0]}")
+            return frame.set_axis(list(wanted.names), axis=1), True
+    return frame, bool(part.taken)
 
 
 # -------------------------------------------------------------------------------------- files
 
 
-def check_file(path: Path) -> None:
-    """Raises InputError where there is no file, or one of an unknown kind."""
+def files_of(path: Path, notes: list[str]) -> tuple[Files, str]:
+    """The tables in a file, a folder or a .zip, and one sha256 over them.
+
+    Raises InputError where there is none, or where it cannot be read.
+    """
+    if path.is_dir():
+        return files_of_folder(path, notes)
     if not path.is_file():
-        mistake = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"{path} {mistake}; a table of prices is needed")
-    if not is_parquet(path) and not ending(path).endswith(TEXT_ENDINGS):
-        raise InputError(f"{path}: allowed are .csv, .txt and .tsv, plain or .gz, and .parquet")
+        kind = "is no regular file" if path.exists() else "does not exist"
+        raise InputError(f"{path} {kind}; a table of prices is needed")
+    check_name(path, path.name)
+    raw = contents(path)
+    digest = hashlib.sha256(raw).hexdigest()
+    if not path.name.lower().endswith(".zip"):
+        return [(path.name, raw)], digest
+    try:
+        return members_of(raw), digest
+    except Exception as error:  # zipfile and zlib raise many
+        raise InputError(f"{path}: not a readable table ({one_line(error)})") from None
 
 
-def ending(path: Path) -> str:
-    """The file's name in small letters, without .gz."""
-    return path.name.lower().removesuffix(".gz")
-
-
-def is_parquet(path: Path) -> bool:
-    """Whether the file's name is that of a parquet table."""
-    return ending(path).endswith(".parquet")
-
-
-def read_parquet(raw: bytes) -> tuple[pd.DataFrame, JsonObject]:
-    """The columns of a parquet file, a named or temporal index among them."""
-    table = pd.read_parquet(io.BytesIO(raw))
-    only_numbers = table.index.dtype.kind in "iu" and table.index.name is None
-    return table.reset_index(drop=only_numbers), {}
-
-
-def read_text(path: Path, raw: bytes) -> tuple[pd.DataFrame, JsonObject]:
-    """The columns of a text file as strings, and the separator that its first line has most of."""
-    plain = gzip.decompress(raw) if path.name.lower().endswith(".gz") else raw
-    text = plain.decode("utf-8-sig").lstrip("\r\n")
-    header = text.partition("\n")[0]
-    separator = max(SEPARATORS, key=header.count)
-    # with header=None pandas refuses rows longer than the first and leaves equal names alone
-    cells = pd.read_csv(
-        io.StringIO(text), sep=separator, header=None, dtype="str", keep_default_na=False
-    )
-    table = cells.iloc[1:].reset_index(drop=True).set_axis(cells.iloc[0], axis=1)
-    return table, {"separator": separator}
-
-
-def named_columns(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The table under its columns' names without blanks.
-
-    Raises InputError for a column without a name, or with that of another.
-    """
-    names = [str(name).strip() for name in table.columns]
-    lower = [name.lower() for name in names]
-    for name in lower:
-        if not name:
-            raise InputError(f"{path}: a column without a name; each needs its own")
-        if lower.count(name) > 1:
-            raise InputError(f"{path}: two columns named {name}; each needs its own")
-    return table.set_axis(names, axis=1)
-
-
-# ------------------------------------------------------------------------------------- shapes
-
-
-def wide_prices(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Times x series of a time column (the first where none has a known name) and the others."""
-    known = [place for place, name in enumerate(table) if name.lower() in TIME_NAMES]
-    time_column = known[0] if known else 0
-    series = table.drop(columns=table.columns[time_column])
-    if series.empty:
-        raise InputError(
-            f"{path}: {len(series)} rows and {series.shape[1]} price columns beside the time; "
-            "2 and 1 are the least"
+def files_of_folder(folder: Path, notes: list[str]) -> tuple[Files, str]:
+    """The tables of a folder, and one sha256 over their names and contents."""
+    try:
+        places = sorted(place for place in folder.iterdir() if is_visible(place.name))
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror})") from None
+    tables = [place for place in places if place.is_file() and is_table(place.name)]
+    if not tables:
+        raise InputError(f"{folder} is a folder without a table of prices; one a ticker is needed")
+    others = [place.name for place in places if place not in tables]
+    if others:
+        notes.append(f"left out of the folder: {listed(others)}")
+    files: Files = []
+    digest = hashlib.sha256()
+    for place in tables:
+        raw = contents(place)
+        digest.update(f"{place.name}\0{hashlib.sha256(raw).hexdigest()}\n".encode())
+        files += (
+            files_of(place, notes)[0] if place.suffix.lower() == ".zip" else [(place.name, raw)]
         )
-    times = times_of(table.iloc[:, time_column], path)
-    return pd.DataFrame({name: numbers_of(series[name], path) for name in series}).set_axis(times)
+    return files, digest.hexdigest()
 
 
-def long_prices(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, int]:
-    """Times x series of the columns unique_id, ds, y, and how many times not every series has."""
-    table = table.rename(columns=str.lower)
-    times = times_of(table["ds"], path)
-    prices = numbers_of(table["y"], path)
-    names = table["unique_id"].astype("str").fillna("")
-    for row in np.flatnonzero(~np.isfinite(prices))[:1]:
-        raise InputError(
-            f"{path}: {names[row]} at {times[row]} is missing or not finite; "
-            "every row needs a price"
-        )
-    for name, rows in names.groupby(names).indices.items():
-        check_order(times[rows], f"{path}, series {name}")
-    whole = pd.Series(prices, [times, names]).unstack()[list(names.unique())]
-    shared = whole.dropna()
-    if shared.empty:
-        raise InputError(
-            f"{path}: its series ({', '.join(whole)}) share no time; "
-            "rows with the same ds are needed"
-        )
-    return shared, len(whole) - len(shared)
+def contents(path: Path) -> bytes:
+    """A file's bytes. Raises InputError where the system refuses them."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from None
 
 
-# ------------------------------------------------------------------------------------ columns
-
-
-def times_of(column: pd.Series, path: Path) -> pd.DatetimeIndex:
-    """A column's times, in one form and one zone.
-
-    Raises InputError for anything else, bare numbers included (days, seconds or milliseconds?).
-    """
-    text = column.astype("str").fillna("").str.strip()
-    check_times(text, path)
-    reasons = []
-    for form in ("ISO8601", None):  # None: another form, that of the first row
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
-                parsed = pd.to_datetime(column if column.dtype.kind == "M" else text, format=form)
-                times = pd.DatetimeIndex(parsed).as_unit("ns")
-            except (ValueError, OverflowError) as error:
-                reasons.append(one_line(error).split(". ")[0])
-                continue
-        guessed = any("Could not infer" in str(warning.message) for warning in caught)
-        if not times.hasnans and not guessed:
-            return times
-    reason = reasons[0] if reasons else "no times"
-    raise InputError(
-        f"{path}: column {column.name}: {reason}; "
-        "one form and zone are needed, such as 2024-01-31T13:00:00Z"
-    )
-
-
-def check_times(text: pd.Series, path: Path) -> None:
-    """Raises InputError for a cell without a digit, and for one that is a bare number."""
-    no_time = ~text.str.contains("[0-9]") | pd.to_numeric(text, errors="coerce").notna()
-    for row in np.flatnonzero(no_time)[:1]:
-        column = f"column {text.name}"
-        if text.name.lower() not in TIME_NAMES:
-            column = f"no time column, and the first, {text.name},"
-        raise InputError(
-            f"{path}: {column} holds {text[row]!r} in row {row + 1}; "
-            "times such as 2024-01-31T13:00:00Z are needed"
-        )
-
-
-def numbers_of(column: pd.Series, path: Path) -> np.ndarray:
-    """A column's numbers (T,), NaN where a cell is empty or names a missing value.
-
-    Raises InputError for any other text.
-    """
-    if column.dtype.kind in "iuf":
-        return column.to_numpy(np.float64, na_value=np.nan)
-    text = column.astype("str").fillna("").str.strip()
-    numbers = pd.to_numeric(text, errors="coerce")
-    wrong = numbers.isna() & ~text.str.lower().isin(MISSING)
-    for row in np.flatnonzero(wrong)[:1]:
-        raise InputError(
-            f"{path}: column {column.name} holds {text[row]!r} in row {row + 1}; "
-            "numbers with a decimal point are needed"
-        )
-    return numbers.to_numpy(np.float64)
+def sheet_of_file(where: object, name: str, raw: bytes, notes: list[str]) -> Sheet:
+    """The named columns of a file's bytes. Raises InputError where it is damaged, or no table."""
+    is_parquet = plain_name(name).endswith(".parquet")
+    try:
+        if is_parquet:
+            frame = parquet_cells(raw)
+        else:
+            frame, separator = text_cells(name, raw, notes)
+    except Exception as error:  # a damaged file raises pyarrow's, zlib's and pandas' own errors
+        raise InputError(f"{where}: not a readable table ({one_line(error)})") from None
+    return sheet_of_frame(frame, where) if is_parquet else sheet_of(frame, separator, where, notes)

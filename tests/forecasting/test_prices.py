@@ -17,6 +17,7 @@ from common.cli import InputError
 from common.forecasting.prices import (
     COINS,
     CURRENCIES,
+    Simulation,
     check_positive,
     load_prices,
     read_table,
@@ -99,7 +100,7 @@ def test_auto_takes_data_then_the_folder_then_yahoo_then_the_simulation(folder, 
         (HTTPError("", 404, "", {}, None), 1),
     ):
         monkeypatch.setattr(urllib.request, "urlopen", Mock(side_effect=answer))
-        simulated = load_prices("auto", None, PAIR, seed=3, steps=50)
+        simulated = load_prices("auto", None, PAIR, simulation=Simulation(3, 50))
         assert (simulated.source, len(calls), len(simulated.times)) == ("simulated", asked, 50)
     notice = simulated.provenance["notice"]
     assert notice.startswith("simulated prices, not real data; get real ones with --source yahoo,")

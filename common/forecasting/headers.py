@@ -1,0 +1,199 @@
+"""The header of a text table: one line, yfinance's two or three, or none above known columns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import pandas as pd
+
+from common.cli import InputError
+from common.forecasting.names import TICKER_FIELDS, Label, label_of, plain
+from common.forecasting.numerals import MISSING
+from common.forecasting.times import CLOCK_NUMBER, NUMBER, TIME_OF_DAY, looks_like_time
+
+LONGEST_HEADER = 3  # lines
+CHECKED_ROWS = 1000  # of a table without a header
+OHLC = ("open", "high", "low", "close")
+# the columns that Binance's files have, with a header and without
+BINANCE = (
+    *("open_time", *OHLC, "volume", "close_time", "quote_asset_volume", "number_of_trades"),
+    *("taker_buy_base_asset_volume", "taker_buy_quote_asset_volume", "ignore"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sheet:
+    """A table under its columns' names, what each column is, and the separator of its file."""
+
+    table: pd.DataFrame
+    labels: tuple[Label, ...]
+    separator: str = ","
+
+
+def sheet_of(cells: pd.DataFrame, separator: str, where: object, notes: list[str]) -> Sheet:
+    """The cells of a text table under the names of its header.
+
+    Raises InputError for a table without a header whose columns are not known by their cells.
+    """
+    if is_data(cells, 0):
+        labels = labels_of_data(cells, separator, where)
+        named = ", ".join(label.name for label in labels if label.name)
+        notes.append(f"no header line; taken as {named}")
+        return named_sheet(cells, labels, separator, where)
+    count = 1
+    while count < min(LONGEST_HEADER + 1, len(cells)) and not is_data(cells, count):
+        count += 1
+    lines = [[str(cell).strip() for cell in cells.iloc[row].fillna("")] for row in range(count)]
+    labels = labels_of_lines(lines) if 1 < count < len(cells) else None
+    if labels is None:
+        count = 1
+        labels = tuple(label_of(name) for name in lines[0])
+    else:
+        notes.append(f"{count} header lines, as yfinance writes them")
+    return named_sheet(cells.iloc[count:].reset_index(drop=True), labels, separator, where)
+
+
+def sheet_of_frame(frame: pd.DataFrame, where: object) -> Sheet:
+    """The columns of a data frame; pairs of field and ticker are yfinance's."""
+    labels = []
+    for column in frame.columns:
+        words = [str(word).strip() for word in column] if isinstance(column, tuple) else []
+        fields = [word for word in words if plain(word) in TICKER_FIELDS]
+        others = [word for word in words if word and word not in fields]
+        if len(fields) == 1 and len(others) <= 1:
+            name = " ".join((*others, *fields))
+            labels.append(Label(name, "".join(others), TICKER_FIELDS[plain(fields[0])]))
+        else:
+            labels.append(label_of(" ".join(words) if words else str(column)))
+    return named_sheet(frame, tuple(labels), ",", where)
+
+
+def named_sheet(
+    table: pd.DataFrame, labels: Sequence[Label], separator: str, where: object
+) -> Sheet:
+    """The table under names, without columns that have neither a name nor cells.
+
+    Raises InputError for a name that stands twice, and where a later column has none.
+    """
+    names = [label.name.strip() for label in labels]
+    kept = []
+    for place, name in enumerate(names):
+        cells = table.iloc[:, place]
+        empty = cells.isna() | cells.astype("str").str.strip().isin(("",))
+        if name or not empty.all():
+            kept.append(place)
+        if not name and place and not empty.all():
+            raise InputError(
+                f"{where}: a column without a name, the {ordinal(place + 1)}; each needs its own"
+            )
+    if not kept:
+        raise InputError(f"{where}: no column has a name; a table of prices is needed")
+    lower = [names[place].lower() for place in kept]
+    for name in lower:
+        if lower.count(name) > 1:
+            raise InputError(f"{where}: two columns named {name}; each needs its own")
+    chosen = [dataclasses.replace(labels[place], name=names[place]) for place in kept]
+    table = table.iloc[:, kept].set_axis([label.name for label in chosen], axis=1)
+    return Sheet(table, tuple(chosen), separator)
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, ..."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number // 10 % 10 != 1 else 0, "th")
+    return f"{number}{ending}"
+
+
+def is_data(cells: pd.DataFrame, row: int) -> bool:
+    """Whether a row holds values: its first cell is a time, or numbers and times are all it has."""
+    if row >= len(cells):
+        return False
+    filled = [str(cell).strip() for cell in cells.iloc[row].fillna("") if str(cell).strip()]
+    if not filled:
+        return False
+    first = str(cells.iat[row, 0] if isinstance(cells.iat[row, 0], str) else "").strip()
+    if first and looks_like_time(first):
+        return True
+    times = [looks_like_time(cell) for cell in filled]
+    numbers = [is_number(cell) for cell in filled]
+    if all(time or number for time, number in zip(times, numbers, strict=True)):
+        return True
+    return any(times) and sum(numbers) > 1
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a bare number."""
+    return bool(pd.Series([cell], dtype="str").str.fullmatch(NUMBER).iloc[0])
+
+
+# ------------------------------------------------------------------------------- header lines
+
+
+def labels_of_lines(lines: Sequence[Sequence[str]]) -> tuple[Label, ...] | None:
+    """The labels of yfinance's header lines, or None for lines of another kind.
+
+    One line names the field of each column, another its ticker; a last one may name the index.
+    """
+    lines = list(lines)
+    time = lines[0][0]
+    if not any(lines[-1][1:]):
+        time = lines.pop()[0]
+    if len(lines) > 2:
+        return None
+    fields = [line for line in lines if all(is_field(word) for word in line[1:])]
+    if len(fields) != 1 or not lines:
+        return None
+    tickers = next((line for line in lines if line is not fields[0]), [""] * len(fields[0]))
+    labels = [
+        Label(f"{ticker} {field}".strip(), ticker, label_of(field).field)
+        for field, ticker in zip(fields[0][1:], tickers[1:], strict=True)
+    ]
+    return (label_of(time if time.lower() not in ("price", "ticker") else "time"), *labels)
+
+
+def is_field(word: str) -> bool:
+    """Whether a word is a field that yfinance gives of every ticker."""
+    return label_of(word).field != "" and label_of(word).ticker == ""
+
+
+# ----------------------------------------------------------------------------- without header
+
+
+def labels_of_data(cells: pd.DataFrame, separator: str, where: object) -> tuple[Label, ...]:
+    """The labels of a table without a header: a ticker, a time, open, high, low, close, and others.
+
+    They are known by each row's low being its least and its high its largest price. Raises
+    InputError for any other table.
+    """
+    rows = cells.iloc[:CHECKED_ROWS].fillna("").astype("str")
+    first = [str(cell).strip() for cell in rows.iloc[0]]
+    names: list[str] = []
+    if not is_number(first[0]) and not looks_like_time(first[0]):
+        names.append("ticker")
+    if len(names) < len(first) and looks_like_time(first[len(names)]):
+        names.append("date")
+        clock = rows.iloc[:, len(names)] if len(names) < len(first) else pd.Series([""])
+        if clock.str.fullmatch(TIME_OF_DAY).all() or clock.str.fullmatch(CLOCK_NUMBER).all():
+            names.append("time")
+        prices = rows.iloc[:, len(names) : len(names) + 4]
+        if prices.shape[1] == 4 and are_candles(prices, separator):
+            names = list(BINANCE) if len(first) == len(BINANCE) else [*names, *OHLC, "volume"]
+            rest = [f"column {place}" for place in range(len(names) + 1, len(first) + 1)]
+            return tuple(label_of(name) for name in (*names, *rest)[: len(first)])
+    raise InputError(
+        f"{where}: line 1 begins with {first[0]!r}, so there is no header line; "
+        "put one with the columns' names first, such as time,BTC"
+    )
+
+
+def are_candles(cells: pd.DataFrame, separator: str) -> bool:
+    """Whether four columns are open, high, low and close in every row."""
+    texts = cells.replace(list(MISSING), "")
+    if separator != ",":
+        texts = texts.apply(lambda column: column.str.replace(",", ".", regex=False))
+    prices = texts.apply(pd.to_numeric, errors="coerce").dropna().to_numpy("float64")
+    if not len(prices):
+        return False
+    low, high = prices[:, 2], prices[:, 1]
+    inside = (prices >= low[:, None]) & (prices <= high[:, None])
+    return bool(inside.all() and (high > low).any())

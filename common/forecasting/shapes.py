@@ -1,0 +1,296 @@
+"""Which columns of a table are prices, and of which series: wide, of one ticker, or long.
+
+A table of one ticker (open, high, low, close, ...) gives its close; a long one the closes of all
+its tickers; every other column of a wide one is a price, but for volumes, indices and clocks.
+
+Shape letters: T times, S series.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from common.cli import InputError
+from common.forecasting.config import Reading
+from common.forecasting.headers import Sheet
+from common.forecasting.history import check_order
+from common.forecasting.names import (
+    CLOSE,
+    FIELD_OF,
+    FIELDS,
+    TICKER_NAMES,
+    Label,
+    is_ticker_name,
+    plain,
+)
+from common.forecasting.numerals import (
+    cells_of,
+    decimal_mark,
+    is_row_number,
+    is_text,
+    numbers_of,
+)
+from common.forecasting.times import is_times, table_times, time_columns
+
+LISTED = 12  # names in a message
+CLOSE_WORDS = [word.strip() for word in FIELDS[CLOSE].split(",")]
+ROW_NAMES = ("", "index", "id", "no", "nr", "row", "#")
+CODES = ("unique id", "ticker", "symbol", "code")  # columns of tickers that may be numbers
+# the names that Binance gives its files of one month or day
+BINANCE_FILE = r"(.+?)-\d+(?:s|m|h|d|w|mo)-\d{4}-\d{2}(?:-\d{2})?"
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """The names of columns or series to take, and whether each has to be there."""
+
+    names: tuple[str, ...] = ()
+    required: bool = False
+
+    @classmethod
+    def of(cls, reading: Reading, series: Sequence[str]) -> Wanted:
+        """What --columns names, else the series that a saved run needs."""
+        return cls(reading.columns or tuple(series), bool(reading.columns))
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """The price columns of a sheet as {series: column}, and whether the file's name names it."""
+
+    prices: dict[str, str]
+    by_file: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The prices of one file: times x series (T, S), NaN where a series has none.
+
+    `by_file` says that the file's name is that of its one series; `taken` are the wanted names
+    that were columns.
+    """
+
+    frame: pd.DataFrame
+    by_file: bool
+    taken: tuple[str, ...]
+
+
+def part_of(
+    sheet: Sheet, stem: str, reading: Reading, wanted: Wanted, where: object, notes: list[str]
+) -> Part:
+    """The prices of a sheet. Raises InputError with one line for whatever is not understood."""
+    table = sheet.table
+    clocks = time_columns(table, reading.time_column, where)
+    labels = [label for label in sheet.labels if label.name not in clocks]
+    if not labels:
+        raise InputError(
+            f"{where}: {len(table)} rows and 0 price columns beside the time; 2 and 1 are the least"
+        )
+    times = table_times(table, clocks, reading.date_format, where, notes)
+    ticker = ticker_column(table, labels, times)
+    labels = [label for label in labels if label.name != ticker]
+    tickers = cells_of(table[ticker]) if ticker else None
+    is_long = tickers is not None and tickers.nunique() > 1
+
+    # The columns to read:
+    taken = taken_columns(labels, wanted)
+    name = series_name(stem) if tickers is None or tickers.empty else tickers.iloc[0]
+    columns = columns_of(table, labels, taken, name, where, notes, is_long)
+    by_file = columns.by_file and tickers is None
+
+    # Their cells:
+    chosen = list(columns.prices.values())
+    mark = reading.decimal
+    if mark == "auto":
+        beside = [label.name for label in labels if label.name not in chosen]
+        mark = decimal_mark(table, chosen, beside, sheet.separator, where)
+    values = {
+        series: numbers_of(table[column], mark, where) for series, column in columns.prices.items()
+    }
+    if is_long and tickers is not None:
+        frame = long_frame(times, tickers, next(iter(values.values())), where, notes)
+        return Part(frame, False, taken)
+    frame = oldest_first(pd.DataFrame(values).set_axis(times), notes)
+    return Part(frame, by_file, taken)
+
+
+def series_name(stem: str) -> str:
+    """The series that a file's name stands for."""
+    match = re.fullmatch(BINANCE_FILE, stem)
+    return match[1] if match else stem
+
+
+# ------------------------------------------------------------------------------------ tickers
+
+
+def ticker_column(table: pd.DataFrame, labels: Sequence[Label], times: pd.DatetimeIndex) -> str:
+    """The column that says which ticker a row is of, or "".
+
+    One without a usual name is taken where times stand several times and it is the only one of
+    words.
+    """
+    known = [label.name for label in labels if is_ticker_name(label.name)]
+    for name in sorted(known, key=lambda name: TICKER_NAMES.index(plain(name))):
+        whole = cells_of(table[name]).str.fullmatch(r"\d+").all()
+        if is_text(table[name]) or (plain(name) in CODES and whole):
+            return name
+    if not times.has_duplicates:
+        return ""
+    words = [label.name for label in labels if is_text(table[label.name])]
+    several = [name for name in words if table[name].nunique() > 1]
+    return several[0] if len(several) == 1 else ""
+
+
+def long_frame(
+    times: pd.DatetimeIndex,
+    tickers: pd.Series,
+    prices: np.ndarray,
+    where: object,
+    notes: list[str],
+) -> pd.DataFrame:
+    """Times x series of a long table (rows), in the order in which its tickers first stand.
+
+    Raises InputError for a ticker whose times are not in order, or stand twice.
+    """
+    codes, names = pd.factorize(tickers)
+    rows = [np.flatnonzero(codes == code) for code in range(len(names))]
+    steps = [np.diff(times.asi8[row]) for row in rows]
+    if any(map(len, steps)) and all((step < 0).all() for step in steps):
+        notes.append("newest first, turned round")
+        rows = [row[::-1] for row in rows]
+    for name, row in zip(names, rows, strict=True):
+        check_order(times[row], f"{where}, series {name}")
+    stamps, places = np.unique(times.asi8, return_inverse=True)
+    values = np.full((len(stamps), len(names)), np.nan)  # (T, S)
+    values[places, codes] = prices
+    index = pd.DatetimeIndex(stamps.view("M8[ns]"))
+    if times.tz is not None:
+        index = index.tz_localize("UTC").tz_convert(times.tz)
+    return pd.DataFrame(values, index, list(names))
+
+
+def oldest_first(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """The frame, turned round where its times only ever go back."""
+    steps = np.diff(frame.index.asi8)
+    if len(steps) and (steps < 0).all():
+        notes.append("newest first, turned round")
+        return frame.iloc[::-1]
+    return frame
+
+
+# ------------------------------------------------------------------------------------ columns
+
+
+def taken_columns(labels: Sequence[Label], wanted: Wanted) -> tuple[str, ...]:
+    """Which of the wanted names are columns; for a run's series all are, or none is taken so.
+
+    A run's series may also stand as a quote: USD_per_EUR or EUR_per_USD.
+    """
+    lower = {label.name.lower(): label.name for label in labels}
+    if wanted.required:
+        return tuple(name for name in wanted.names if name.lower() in lower)
+    found = [quote_of(series, [label.name for label in labels]) for series in wanted.names]
+    return tuple(found) if all(found) else ()
+
+
+def quote_of(series: str, columns: Sequence[str]) -> str:
+    """The column that quotes a series, or "" where there is none."""
+    for name in (f"USD_per_{series}", f"{series}_per_USD", series):
+        if name in columns:
+            return name
+    return ""
+
+
+def columns_of(
+    table: pd.DataFrame,
+    labels: Sequence[Label],
+    taken: Sequence[str],
+    name: str,
+    where: object,
+    notes: list[str],
+    is_long: bool,
+) -> Columns:
+    """The columns to read as prices, by series; `name` is that of a table of one ticker.
+
+    What is left out is noted. Raises InputError where no column is a price, or, in a long table,
+    several are.
+    """
+    by_name = {label.name.lower(): label for label in labels}
+    if taken:
+        chosen = [by_name[column.lower()] for column in taken]
+        columns = named_columns(chosen, name)
+    else:
+        columns = default_columns(table, labels, name, where)
+    left_out = [label.name for label in labels if label.name not in columns.prices.values()]
+    if is_long and len(columns.prices) != 1:
+        raise InputError(
+            f"{where}: a long table with several columns of numbers "
+            f"({listed(list(columns.prices.values()))}); name one of them with --columns"
+        )
+    if columns.by_file or is_long:
+        column = next(iter(columns.prices.values()))
+        notes.append(f"the price is {column}")
+    if left_out:
+        advice = "" if taken else " (--columns takes others)"
+        notes.append(f"left out: {listed(left_out)}{advice}")
+    return columns
+
+
+def named_columns(chosen: Sequence[Label], name: str) -> Columns:
+    """Columns that were asked for: a single field is the file's series, others keep their names."""
+    if len(chosen) == 1 and chosen[0].field and not chosen[0].ticker:
+        return Columns({name: chosen[0].name}, by_file=True)
+    tickers = [label.ticker for label in chosen]
+    unique = len(set(tickers)) == len(tickers) and all(tickers)
+    return Columns({label.ticker if unique else label.name: label.name for label in chosen})
+
+
+def default_columns(
+    table: pd.DataFrame, labels: Sequence[Label], name: str, where: object
+) -> Columns:
+    """The prices of a table by themselves: its close, or every column that is a price."""
+    prices = [label for label in labels if is_price(table[label.name], label)]
+    own = {label.field for label in prices if not label.ticker}
+    closes = [label for label in prices if label.field == CLOSE and not label.ticker]
+    closes.sort(key=lambda label: CLOSE_WORDS.index(plain(label.name)))
+    adjusted = [label for label in prices if label.field == "adj close" and not label.ticker]
+    others = [label for label in prices if label.field in ("", "clock") or label.ticker]
+    one_ticker = own & {"open", "high", "low"} or not others
+    if one_ticker and (closes or (adjusted and not others)):
+        return Columns({name: (closes or adjusted)[0].name}, by_file=True)
+
+    # A wide table: the closes of its tickers, and columns that are no field of any
+    with_close = {label.ticker for label in prices if label.field == CLOSE}
+    found: dict[str, str] = {}
+    for label in prices:
+        if label.field == CLOSE and label.ticker and label.ticker not in found:
+            found[label.ticker] = label.name
+        elif label.ticker not in with_close or label.field in ("", CLOSE, "clock"):
+            found[label.name] = label.name
+    if not found or not (others or closes):
+        raise InputError(
+            f"{where}: no column of closes among {listed([label.name for label in labels])}; "
+            "--columns names one"
+        )
+    return Columns(found)
+
+
+def is_price(column: pd.Series, label: Label) -> bool:
+    """Whether a column can be a price by its name and cells."""
+    if label.field in ("volume", "other", "row"):
+        return False
+    if label.field == "clock" and (plain(label.name) in FIELD_OF or is_times(column)):
+        return False  # (other names of times, as DATA, are tickers too)
+    if label.name.lower() in ROW_NAMES and is_row_number(column):
+        return False
+    return not is_text(column)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names with commas between, the first dozen of many."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
