@@ -24,6 +24,7 @@ from common.forecasting.figures import (
     cells,
     course_figure,
     fans_of,
+    in_words,
     seed_curves,
 )
 
@@ -90,5 +91,6 @@ def as_assigned(path: Path, record: JsonObject, arrays: Arrays) -> None:
     """The course's window: teacher forced, free-running and no change."""
     labels = [(window_label(decoding, window), window) for decoding, window in DRAWN]
     lines = [CourseLine(label, f"assigned | {label}", window) for label, window in labels]
-    title = "As assigned: the grey steps were trained on, the five after them were not"
+    later = in_words(len(arrays["assigned | coming"]))
+    title = f"As assigned: the grey steps were trained on, the {later} after them were not"
     course_figure(path, record, arrays, lines, title)

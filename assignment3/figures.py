@@ -26,8 +26,10 @@ from common.forecasting.figures import (
     cells,
     course_figure,
     fans_of,
+    in_words,
     panels,
     seed_curves,
+    step_word,
 )
 
 Arrays = Mapping[str, np.ndarray]  # of predictions.npz
@@ -116,7 +118,8 @@ def attention(path: Path, record: JsonObject, weights: np.ndarray) -> None:
             panel.set_xlabel("step of the context")
         picture.colorbar(image, ax=axes, label="weight")
         picture.suptitle(
-            "Attention of the last block, mean over the test part; 0: the last known hour",
+            "Attention of the last block, mean over the test part; "
+            f"0: the last known {step_word(record, 'hour')}",
             fontsize=9,
         )
 
@@ -160,5 +163,6 @@ def as_assigned(path: Path, record: JsonObject, arrays: Arrays) -> None:
         variant = f"{NORMALISATIONS['minmax']}{decoding}"
         key = f"assigned | {model}, {window_label(variant, window)}"
         lines.append(CourseLine(window_label(f"{model}{decoding}", window), key, window))
-    title = "As assigned, MinMax: the grey steps were trained on, the five after them were not"
+    later = in_words(len(arrays["assigned | coming"]))
+    title = f"As assigned, MinMax: the grey steps were trained on, the {later} after them were not"
     course_figure(path, record, arrays, lines, title)

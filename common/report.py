@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
-import typst
-
 from common.cli import InputError
-from common.files import atomic_path
+from common.files import JsonObject, atomic_path, read_json, write_json
+from common.results import SHOWN_SERIES
 
 TEMPLATE = Path(__file__).resolve().parent / "report.typ"
 REFERENCES = TEMPLATE.with_name("references.yml")
+# Typst compiles without listening to signals; in a process of its own it is ended by Ctrl-C
+COMPILE = """
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+import typst
+typst.compile(**json.load(sys.stdin))
+"""
 
 
 def compile_report(folder: Path, source: Path, out: Path) -> None:
@@ -20,7 +29,9 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
 
     The document finds `template.typ` (common/report.typ), the run's files under `run/`, and the
     metrics.json of the assignment's other runs under `results/`; `sys.inputs.run` and
-    `sys.inputs.others` name them. Raises InputError when the folder holds no finished run.
+    `sys.inputs.others` name them. Of a run with many series it gets the rows of the first ones.
+    Raises InputError when the folder holds no finished run, and RuntimeError for a document that
+    Typst refuses.
     """
     folder, source = Path(folder), Path(source)
     if not (folder / "metrics.json").exists():
@@ -35,6 +46,9 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
         for file in folder.iterdir():
             if file.suffix in {".json", ".png"}:
                 shutil.copy(file, stage / "run" / file.name)
+        metrics = of_first_series(read_json(folder / "metrics.json"))
+        write_json(stage / "run" / "metrics.json", metrics)
+        write_json(stage / "run" / "index.json", index_of(metrics["rows"]))
 
         # the other runs, which a user may have removed
         names = []
@@ -46,4 +60,42 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
                 names.append(file.parent.relative_to(results).as_posix())
         inputs = {"run": folder.resolve().name, "others": " ".join(names)}
         with atomic_path(Path(out)) as pdf:
-            typst.compile(stage / "report.typ", output=pdf, root=stage, sys_inputs=inputs)
+            compile_document(stage / "report.typ", pdf, inputs)
+
+
+def compile_document(source: Path, pdf: Path, inputs: dict[str, str]) -> None:
+    """Compiles a document whose root is its folder, in a process that Ctrl-C and SIGTERM end.
+
+    Raises RuntimeError for a document that Typst refuses.
+    """
+    options = {
+        "input": str(source),
+        "output": str(pdf),
+        "root": str(source.parent),
+        "sys_inputs": inputs,
+    }
+    command = [sys.executable, "-c", COMPILE]
+    done = subprocess.run(command, input=json.dumps(options), text=True, capture_output=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise RuntimeError(f"{source.name} does not compile: {lines[-1]}")
+
+
+def of_first_series(metrics: JsonObject) -> JsonObject:
+    """The content of a metrics.json with the rows of no more than SHOWN_SERIES series.
+
+    "series_left_out" says of how many series the rows were left out.
+    """
+    rows = metrics["rows"]
+    names = list(dict.fromkeys(row["series"] for row in rows if row["series"] is not None))
+    left_out = set(names[SHOWN_SERIES:])
+    shown = [row for row in rows if row["series"] not in left_out]
+    return {**metrics, "rows": shown, "series_left_out": len(left_out)}
+
+
+def index_of(rows: list[JsonObject]) -> dict[str, dict[str, list[int]]]:
+    """The numbers of the rows by metric and model, so that a document finds them at once."""
+    index: dict[str, dict[str, list[int]]] = {}
+    for number, row in enumerate(rows):
+        index.setdefault(row["metric"], {}).setdefault(row["model"], []).append(number)
+    return index

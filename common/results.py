@@ -12,6 +12,8 @@ import pandas as pd
 
 from common.files import JsonObject, write_json
 
+SHOWN_SERIES = 12  # of more series only the first ones have panels in figures and rows in reports
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:

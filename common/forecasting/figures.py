@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
+from dateutil import rrule
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -28,11 +29,21 @@ from common.forecasting.assigned import Window
 from common.forecasting.backtest import Forecast
 from common.forecasting.metrics import LEVELS
 from common.forecasting.windows import Windows
+from common.results import SHOWN_SERIES
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]  # predictions.npz
 FAN_STEPS = 48  # known prices in a fan
 COURSE_STEPS = 12  # of the course's window are drawn before the steps ahead
 GREY = "#888888"
+# of a fan's time axis, by the unit that its ticks count; with fewer AutoDateLocator finds no
+# distance for some spans, and warns
+MOST_TICKS = {
+    rrule.YEARLY: 3,
+    rrule.MONTHLY: 5,
+    rrule.DAILY: 4,
+    rrule.HOURLY: 5,
+    rrule.MINUTELY: 5,
+}
 
 
 def panels(count: int) -> dict[str, Option]:
@@ -54,6 +65,35 @@ def tidy(axes: np.ndarray, used: int) -> None:
         axes.flat[0].legend(handles, labels, loc="best")
 
 
+def shown_of(series: Sequence[str]) -> tuple[list[str], str]:
+    """The first SHOWN_SERIES series, and a line about the others ("" where there are none)."""
+    shown = [str(name) for name in series[:SHOWN_SERIES]]
+    if len(shown) == len(series):
+        return shown, ""
+    return shown, (
+        f"drawn are the first {len(shown)} of {len(series)} series; "
+        "the scores of all are in metrics.json"
+    )
+
+
+def step_word(record: JsonObject, usual: str) -> str:
+    """What one step of the prices is: hour, day, week, or "step of 4 hours".
+
+    `usual` is that of a run which was made before the step was kept.
+    """
+    step = record["data"].get("step")
+    if step is None:
+        return usual
+    number, _, unit = str(step).partition(" ")
+    return unit if number == "1" else f"step of {step}"
+
+
+def in_words(number: int) -> str:
+    """A number of a title: in words up to ten."""
+    words = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    return words[number] if number < len(words) else str(number)
+
+
 # -------------------------------------------------------------------------------------- fans
 
 
@@ -61,26 +101,36 @@ def fan_arrays(windows: Windows, forecast: Forecast) -> dict[str, np.ndarray]:
     """What `fans_of` and `calibration` draw of a forecast of the test part.
 
     The fans are those of the origin whose steps moved by the median of all: neither a calm nor a
-    wild day.
+    wild day. `moved` (S,) tells the series whose price changed at all.
     """
     prices = windows.prices
     origins = windows.parts.test
+    known = min(FAN_STEPS, windows.context)
     truth = windows.future(origins)  # (N, H, S)
     moves = np.abs(truth / prices.values[origins][:, None] - 1).mean((1, 2))  # (N,)
     shown = int(np.argsort(moves)[len(moves) // 2])
     origin = origins[[shown]]
-    rows = slice(origins[shown] - FAN_STEPS + 1, origins[shown] + windows.horizon + 1)
+    rows = slice(origins[shown] - known + 1, origins[shown] + windows.horizon + 1)
     return {
         "series": np.array(prices.series),
         "levels": LEVELS,
         "fan_origin": origin,
         "fan_times": prices.times[rows].astype("datetime64[m]").astype(np.int64),
-        "fan_past": windows.past(origin)[0, -FAN_STEPS:],
+        "fan_past": windows.past(origin)[0, -known:],
         "fan_future": truth[shown],
         "fan_point": forecast.point[shown],
         "fan_quantiles": forecast.distribution[shown],
-        "below": (truth[..., None] < forecast.distribution).mean((0, 1)),  # (S, Q)
+        "below": shares_below(truth, forecast.distribution),  # (S, Q)
+        "moved": (truth != prices.values[origins][:, None]).any((0, 1)),  # (S,)
     }
+
+
+def shares_below(truth: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+    """Share (S, Q) of outcomes (N, H, S) below each of the quantiles (N, H, S, Q)."""
+    count = np.zeros(quantiles.shape[2:])
+    for outcome, levels in zip(truth, quantiles, strict=True):  # all at once would fill a GB
+        count += (outcome[..., None] < levels).sum(0)
+    return count / (len(truth) * truth.shape[1])
 
 
 class Known(NamedTuple):
@@ -120,7 +170,7 @@ def fan(axes: Axes, known: Known, ahead: Ahead, s: int) -> None:
     if ahead.actual is not None:
         truth = np.concatenate([last, ahead.actual[:, s]])
         axes.plot(times, truth, color=PALETTE[1], lw=1, label="actual prices")
-    axes.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=2, maxticks=3))
+    axes.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=2, maxticks=MOST_TICKS))
     axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
 
 
@@ -132,14 +182,20 @@ def fans(
     ahead: Ahead,
     title: str,
 ) -> None:
-    """Writes one `fan` per series."""
-    with figure(path, record, **panels(len(series))) as (picture, axes):
-        for s, (name, panel) in enumerate(zip(series, axes.flat, strict=False)):
+    """Writes one `fan` for each of the series that `shown_of` names."""
+    shown, others = shown_of(series)
+    with figure(path, record, **panels(len(shown))) as (picture, axes):
+        for s, (name, panel) in enumerate(zip(shown, axes.flat, strict=False)):
             fan(panel, known, ahead, s)
             panel.set_title(name)
             panel.set_ylabel("price (USD)" if s % axes.shape[1] == 0 else "")
-        tidy(axes, len(series))
-        picture.suptitle(title, fontsize=10)
+        tidy(axes, len(shown))
+        picture.suptitle(titled(title, others), fontsize=10)
+
+
+def titled(title: str, *others: str) -> str:
+    """A title with lines about what is not drawn below it."""
+    return "\n".join([title, *filter(None, others)])
 
 
 def fans_of(path: Path, record: JsonObject, arrays: Arrays) -> None:
@@ -202,8 +258,8 @@ def step_curves(panel: Axes, rows: pd.DataFrame, metric: str) -> None:
 
 def fit_scale(panel: Axes, values: pd.Series) -> None:
     """Limits the axis to a model's values and 1, with some room."""
-    low = min(values.min(), 1)
-    high = max(values.max(), 1)
+    low = min([1, *values])
+    high = max([1, *values])
     room = high - low
     panel.set_ylim(low - 0.3 * room - 0.001, high + 0.5 * room + 0.001)
 
@@ -226,43 +282,76 @@ def cells(
 ) -> None:
     """Maps of (ratio, its p, title) of one model by series and step.
 
-    A star marks p < 0.05 after Holm.
+    A star marks p < 0.05 after Holm. Series without a ratio, whose price never moved, are named
+    and left out.
     """
     rows = rows[(rows.model == model) & (rows.variant == variant)]
-    with figure(path, record, (9, 0.35 * len(series) + 1.4), 1, len(maps)) as (_, axes):
+    with_ratio = set.intersection(*(set(rows[rows.metric == metric].series) for metric, *_ in maps))
+    still = [str(name) for name in series if name not in with_ratio]
+    shown, others = shown_of([name for name in series if name in with_ratio])
+    height = 0.35 * max(len(shown), 2) + 1.4
+    with figure(path, record, (9, height), 1, len(maps)) as (picture, axes):
         for panel, (metric, p, title) in zip(axes, maps, strict=True):
-            values = matrix_of(rows, metric, series)
-            significant = matrix_of(rows, p, series) < 0.05
-            steps = [str(step + 1) for step in range(values.shape[1])]
-            spread = max(float(np.nanmax(np.abs(values - 1))), 1e-3)
-            heat_map(
-                panel,
-                values,
-                list(series),
-                steps,
-                form="{:.4f}",
-                map_name="PuOr_r",
-                limits=(1 - spread, 1 + spread),
-                marks=significant,
-            )
-            panel.set_xticks(panel.get_xticks(), panel.get_xticklabels(), rotation=0, ha="center")
+            if shown:
+                cell_map(panel, rows, shown, metric, p)
             panel.set(title=f"{title} (* p < 0.05)", xlabel="step ahead")
+        lines = titled(others, without_ratio(still)).strip()
+        if lines:
+            picture.suptitle(lines, fontsize=8)
+
+
+def without_ratio(series: Sequence[str]) -> str:
+    """A line about the series that have no ratio, or "" where each has one."""
+    if not series:
+        return ""
+    names = ", ".join(series[:SHOWN_SERIES])
+    more = len(series) - SHOWN_SERIES
+    return f"left out, because the price never moves: {names}" + (
+        f" and {more} more" if more > 0 else ""
+    )
+
+
+def cell_map(panel: Axes, rows: pd.DataFrame, series: Sequence[str], metric: str, p: str) -> None:
+    """The map of one ratio, starred where its p is below 0.05."""
+    values = matrix_of(rows, metric, series)
+    significant = matrix_of(rows, p, series) < 0.05
+    steps = [str(step + 1) for step in range(values.shape[1])]
+    distances = np.abs(values - 1)
+    spread = max(float(distances[np.isfinite(distances)].max(initial=0)), 1e-3)
+    heat_map(
+        panel,
+        values,
+        list(series),
+        steps,
+        form="{:.4f}",
+        map_name="PuOr_r",
+        limits=(1 - spread, 1 + spread),
+        marks=significant,
+    )
+    panel.set_xticks(panel.get_xticks(), panel.get_xticklabels(), rotation=0, ha="center")
 
 
 def matrix_of(rows: pd.DataFrame, metric: str, series: Sequence[str]) -> np.ndarray:
-    """Values (S, H) of a metric by series and step."""
-    single = rows[(rows.metric == metric) & rows.series.notna() & rows.horizon.notna()]
-    return (
-        single.pivot(index="series", columns="horizon", values="value").reindex(series).to_numpy()
-    )
+    """Values (S, H) of a metric by series and step, NaN where there is none."""
+    single = rows[rows.series.notna() & rows.horizon.notna()]
+    steps = sorted(single.horizon.unique())
+    of_metric = single[single.metric == metric]
+    table = of_metric.pivot(index="series", columns="horizon", values="value")
+    return table.reindex(index=series, columns=steps).to_numpy(float)
 
 
 def calibration(path: Path, record: JsonObject, arrays: Arrays) -> None:
     """Share of outcomes below each quantile, less the quantile's level, one line per series."""
     levels = arrays["levels"]
-    names = colours(str(name) for name in arrays["series"])
+    series = [str(name) for name in arrays["series"]]
+    moved = arrays["moved"] if "moved" in arrays else np.ones(len(series), bool)
+    below_of = {name: arrays["below"][s] for s, name in enumerate(series) if moved[s]}
+    shown, others = shown_of(list(below_of))
+    still = without_ratio([name for name in series if name not in below_of])
+    names = colours(shown)
     with figure(path, record, (6, 3.4)) as (_, panel):
-        for number, (name, below) in enumerate(zip(names, arrays["below"], strict=True)):
+        for number, name in enumerate(names):
+            below = below_of[name]
             panel.plot(
                 100 * levels,
                 100 * (below - levels),
@@ -275,8 +364,10 @@ def calibration(path: Path, record: JsonObject, arrays: Arrays) -> None:
         panel.axhspan(-2, 2, color="#EEEEEE", zorder=0)
         panel.axhline(0, color=GREY, lw=0.8)
         panel.set(xlabel="quantile level (%)", ylabel="outcomes below it, less the level (points)")
-        panel.set_title("Calibration on the test part; grey: within 2 points")
-        panel.legend(ncols=4)
+        title = "Calibration on the test part; grey: within 2 points"
+        panel.set_title(titled(title, others, still))
+        if names:
+            panel.legend(ncols=4)
 
 
 def seed_curves(panel: Axes, log: pd.DataFrame, prefix: str) -> None:
@@ -318,7 +409,7 @@ def course_figure(
     title: str,
 ) -> None:
     """The end of the course's window and the steps after it, each series in its own panel."""
-    names = [str(name) for name in arrays["series"]]
+    names, others = shown_of([str(name) for name in arrays["series"]])
     with figure(path, record, **panels(len(names))) as (picture, axes):
         for number, (name, panel) in enumerate(zip(names, axes.flat, strict=False)):
             course_panel(panel, arrays, lines, number)
@@ -326,7 +417,7 @@ def course_figure(
             panel.set_xlabel("step (0: end of the trained window)")
             panel.set_ylabel("price (USD)" if number % axes.shape[1] == 0 else "")
         tidy(axes, len(names))
-        picture.suptitle(title, fontsize=10)
+        picture.suptitle(titled(title, others), fontsize=10)
 
 
 def course_panel(panel: Axes, arrays: Arrays, lines: Sequence[CourseLine], series: int) -> None:
