@@ -14,14 +14,14 @@ import pandas as pd
 
 from common.cli import InputError
 from common.files import atomic_path
-from common.forecasting.config import PredictConfig, moment_of
+from common.forecasting.config import PredictConfig, Reading, moment_of
 from common.forecasting.figures import FAN_STEPS, Ahead, Known, fans
 from common.forecasting.forecasts import NextSteps, next_table
 from common.forecasting.history import Prices
 from common.forecasting.markets import Market
 from common.forecasting.metrics import LEVELS
-from common.forecasting.prices import load_prices
-from common.forecasting.saved import Load, SavedForecasters, check_step, load_saved
+from common.forecasting.prices import asked_of_yahoo, load_prices
+from common.forecasting.saved import Load, SavedForecasters, check_step, load_saved, options_of
 from common.forecasting.windows import Forecaster, Windows, steps_ahead
 from common.run import SavedRun
 
@@ -33,12 +33,12 @@ def forecast_next(config: PredictConfig, results: Path, market: Market, load: Lo
     """
     run = SavedRun.open(config.run, results, needs=())
     saved = load_saved(run, load)
-    prices = saved.checked(latest_prices(config, market))
+    prices = saved.checked(latest_prices(config, run, saved.series, market))
     prices, forecast, table = forecast_table(prices, run, saved, config, market)
     with atomic_path(config.out) as temporary:
         table.to_csv(temporary, index=False, float_format="%.8g")
     picture = config.out.with_suffix(".png")
-    draw(picture, run, prices, forecast, saved.context)
+    draw(picture, run, prices, forecast)
     shown = table.loc[:, :"high_95"]  # type: ignore[misc]  # stub: labels may be strings
     print(shown.to_string(index=False, float_format=lambda number: f"{number:.6g}"))
     print(f"in {config.out} and {picture}; last known price: {prices.moment(-1)}")
@@ -59,10 +59,31 @@ def forecast_table(
     return prices, forecast, next_table(prices, forecast, config.quantiles)
 
 
-def latest_prices(config: PredictConfig, market: Market) -> Prices:
-    """The prices that predict.py's options name; a past date may need all that Yahoo has."""
+def latest_prices(
+    config: PredictConfig, run: SavedRun, series: tuple[str, ...], market: Market
+) -> Prices:
+    """The prices that predict.py's options name, with the series that the run's models need.
+
+    Yahoo is asked for the tickers that the run was trained on unless others are named, and for
+    all that it has where a forecast begins at a past date.
+    """
+    if config.data is None and config.source in ("auto", "yahoo", "cache"):
+        trained = options_of(run)
+        config = dataclasses.replace(
+            config,
+            tickers=config.tickers or trained.tickers,
+            interval=config.interval or trained.interval,
+        )
+    source, market = asked_of_yahoo(config, market)
     recent = "3mo" if market.hourly else "1y"
-    return load_prices(config.source, config.data, market, "max" if config.at else recent)
+    return load_prices(
+        source,
+        config.data,
+        market,
+        "max" if config.at else recent,
+        Reading.of(config),
+        series,
+    )
 
 
 def until(prices: Prices, at: str) -> Prices:
@@ -125,15 +146,14 @@ def mean_forecast(windows: Windows, forecasters: Sequence[Forecaster]) -> NextSt
     )
 
 
-def draw(picture: Path, run: SavedRun, prices: Prices, forecast: NextSteps, context: int) -> None:
+def draw(picture: Path, run: SavedRun, prices: Prices, forecast: NextSteps) -> None:
     """Writes the fans of a forecast, with the known prices before it."""
     record = {
         "source": prices.source,
         "data": prices.provenance,
         "preset": f"of {run.folder.name}",
     }
-    shown = slice(-min(context, FAN_STEPS, len(prices.times)), None)
-    known = Known(prices.times[shown], prices.values[shown])
+    known = Known(prices.times[-FAN_STEPS:], prices.values[-FAN_STEPS:])
     ahead = Ahead(forecast.times, forecast.quantiles, LEVELS)
     title = f"Forecast from {prices.moment(-1)}: 80 % and 95 % intervals"
     fans(picture, record, prices.series, known, ahead, title)

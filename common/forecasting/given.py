@@ -127,23 +127,13 @@ class GivenWindows(Windows):
     """
 
     def before(self, origins: np.ndarray) -> np.ndarray:
-        """The origins, and in front of them all others that recalibrate their forecasts."""
+        """The origins, and among and before them all others that recalibrate their forecasts."""
         every = self.origins()
-        scored = np.isin(every, origins)
+        place = np.flatnonzero(np.isin(every, origins))
         reach = self.rolling + self.horizon
-        place = np.flatnonzero(scored)
-        begins = np.zeros(len(every) + 1, int)
-        np.add.at(begins, np.maximum(place - reach, 0), 1)
-        np.add.at(begins, place, -1)
-        needed = np.cumsum(begins)[:-1] > 0
-        return np.concatenate([every[needed & ~scored], origins])
 
-    def recalibrated(self, quantiles: np.ndarray, origins: np.ndarray) -> np.ndarray:
-        """As for any windows, of quantiles (N, H, S, Q) at origins in the order of `before`."""
-        order = np.argsort(origins, kind="stable")
-        if (np.diff(order) > 0).all():
-            return super().recalibrated(quantiles, origins)
-        corrected = super().recalibrated(quantiles[order], origins[order])
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return corrected[back]
+        # How many origins each one recalibrates or is:
+        changes = np.zeros(len(every) + 1, int)
+        np.add.at(changes, np.maximum(place - reach, 0), 1)
+        np.add.at(changes, place + 1, -1)
+        return every[np.cumsum(changes)[:-1] > 0]

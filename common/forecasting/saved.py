@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cli import InputError, data_folder
+from common.cli import Fields, InputError, data_folder
 from common.files import JsonObject, read_json
 from common.forecasting.config import ForecastConfig
 from common.forecasting.ensemble import ModelGroup, Pair
@@ -100,12 +100,13 @@ def damaged(what: str) -> Iterator[None]:
 
 
 def options_of(run: SavedRun) -> ForecastConfig:
-    """The options about prices that a run was made with; those it did not have yet are default.
+    """The options about prices that a run was made with, as a resumed run has them.
 
-    Raises InputError where run.json holds something else.
+    The source is the one that it found, and options that it did not have yet are default. Raises
+    InputError where run.json holds something else.
     """
     with damaged(str(run.folder / "run.json")):
-        values = {}
+        values: Fields = {}
         for field in dataclasses.fields(ForecastConfig):
             value = run.config.get(field.name, field.default)
             value = tuple(value) if isinstance(value, list) else value
@@ -113,6 +114,7 @@ def options_of(run: SavedRun) -> ForecastConfig:
                 raise TypeError(f"{field.name} is {value!r}")
             values[field.name] = value
         values["data"] = None if values["data"] is None else Path(values["data"])
+        values |= {"source": run.record["source"], "resume": True}
         return ForecastConfig(**values)
 
 
@@ -121,8 +123,7 @@ def prices_of(run: SavedRun, market: Market, instead: Path | None = None) -> Pri
 
     Raises InputError where they are not here, or are others by now.
     """
-    source = str(run.record.get("source"))
-    options = dataclasses.replace(options_of(run), source=source, resume=True)
+    options = options_of(run)
     if instead is not None:
         options = dataclasses.replace(options, data=instead)
     elsewhere = InputError(
@@ -130,7 +131,7 @@ def prices_of(run: SavedRun, market: Market, instead: Path | None = None) -> Pri
         "name the file with --data"
     )
     file = data_folder() / market.file if options.data is None else options.data
-    if source == "csv" and not file.exists():
+    if options.source == "csv" and not file.exists():
         raise elsewhere
     prices = load_for(options, market)
     if prices.provenance.get("sha256") != run.data.get("sha256"):

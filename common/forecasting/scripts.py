@@ -14,13 +14,13 @@ import numpy as np
 
 from common.cli import InputError
 from common.files import JsonObject, read_json
-from common.forecasting.config import LEAST_ORIGINS, EvaluateConfig, moment_of
-from common.forecasting.ensemble import ModelGroup, held_out_rows
+from common.forecasting.config import LEAST_ORIGINS, EvaluateConfig, Reading, moment_of
+from common.forecasting.ensemble import KEPT_BYTES, ModelGroup, Sweep, held_out_rows
 from common.forecasting.forecasts import write_backtest
 from common.forecasting.given import GivenOrigins, GivenWindows, Used
 from common.forecasting.history import Prices
 from common.forecasting.markets import Market
-from common.forecasting.metrics import metrics_info
+from common.forecasting.metrics import LEVELS, metrics_info
 from common.forecasting.prices import load_prices
 from common.forecasting.ridge import RidgeWindow
 from common.forecasting.saved import (
@@ -80,10 +80,15 @@ def evaluate(
     out = config.out or evaluation_file(run.folder, config.data, prices)
 
     # Scores; those of new prices have the same rows as a test part under another name:
-    ticks = ticking(saved)
-    groups = [watched(group, ticks) for group in saved.groups]
+    shown = [saved.groups[0].key] if config.forecasts is not None else []
     held_out = held_out_rows(
-        scored.windows, groups, scored.origins, "test", scored.ridge, saved.pairs
+        scored.windows,
+        watched(saved, scored),
+        scored.origins,
+        "test",
+        scored.ridge,
+        saved.pairs,
+        shown,
     )
     rows = [dataclasses.replace(row, split=scored.split) for row in held_out.rows]
     about = {
@@ -127,7 +132,9 @@ def given_part(
 
     Raises InputError where fewer than LEAST_ORIGINS are left.
     """
-    prices = saved.checked(load_prices("csv", data, market))
+    prices = saved.checked(
+        load_prices("csv", data, market, reading=Reading.of(config), series=saved.series)
+    )
     check_step(run, prices, market)
     windows = GivenWindows(prices, None, saved.context, saved.horizon, saved.log)
     every = windows.origins()
@@ -224,16 +231,25 @@ class Watched:
         return self.forecaster.predict(past, times)
 
 
-def ticking(saved: SavedForecasters) -> Iterator[int]:
-    """A progress bar over all networks of a run."""
-    count = sum(len(group.forecasters) for group in saved.groups)
-    return progress(range(count), "networks scored", count)
+def watched(saved: SavedForecasters, scored: Scored) -> list[ModelGroup]:
+    """The groups with forecasters that share a bar, which moves on with every block of origins."""
+    calls = sum(calls_of(group, scored) for group in saved.groups)
+    ticks = progress(range(calls), "blocks of forecasts", calls)
+    groups = []
+    for group in saved.groups:
+        forecasters = [Watched(forecaster, ticks) for forecaster in group.forecasters]
+        groups.append(dataclasses.replace(group, forecasters=forecasters))
+    return groups
 
 
-def watched(group: ModelGroup, ticks: Iterator[int]) -> ModelGroup:
-    """The group with forecasters that move the bar on."""
-    forecasters = [Watched(forecaster, ticks) for forecaster in group.forecasters]
-    return dataclasses.replace(group, forecasters=forecasters)
+def calls_of(group: ModelGroup, scored: Scored) -> int:
+    """How often a backtest asks the forecasters of a group for a block of origins."""
+    sweep = Sweep(scored.windows, group.forecasters, scored.origins)
+    blocks = len(sweep.blocks())
+    cells = len(scored.origins) * scored.windows.horizon * len(scored.windows.prices.series)
+    if 4 * cells * len(LEVELS) * len(group.forecasters) >= KEPT_BYTES:
+        blocks += len(sweep.blocks(scored=True))  # too large to keep: computed again
+    return blocks * len(group.forecasters)
 
 
 # --------------------------------------------------------------------------- what is printed

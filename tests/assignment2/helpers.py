@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common.forecasting.config import EvaluateConfig
+from common.forecasting.config import EvaluateConfig, ForecastConfig
 from common.forecasting.prices import COINS, Prices
 from common.forecasting.simulate import simulate
 from common.forecasting.windows import past
 from common.results import Results
-from tests.conftest import run_main
+from tests.conftest import ROOT, no_data_folder, run_main
 
 CONTEXT = 48
 
@@ -55,7 +59,6 @@ def write_bad_tables(folder: Path) -> None:
     whole[:60].to_csv(folder / "short.csv", index=False)
     whole.assign(BTC=[0.0, *whole.BTC[1:]]).to_csv(folder / "zero.csv", index=False)
     whole.drop(columns="DOT").to_csv(folder / "missing.csv", index=False)
-    whole.assign(XRP=1.0).to_csv(folder / "extra.csv", index=False)
     whole.drop(index=280).to_csv(folder / "gap.csv", index=False)
 
 
@@ -83,6 +86,36 @@ def check_evaluate(main: Callable[[EvaluateConfig], Results], run: Path, folder:
     words = ("--run", run, "--data", folder / "new.csv.gz", "--out", out)
     run_main(main, EvaluateConfig, *words)
     assert json.loads(out.read_text())["run"]["origins"] == 400 - 96 - 5 + 1
+
+
+def run_example(
+    assignment: str, run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, object]:
+    """The names that the README's example in Python leaves, with a run in place of its training.
+
+    It is run in `folder`, which holds its table of prices.
+    """
+    train = importlib.import_module(f"{assignment}.train")
+    trained = []
+
+    def copy_run(config: ForecastConfig) -> None:
+        trained.append(config)
+        shutil.copytree(
+            run, config.out, ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True
+        )
+
+    readme = (ROOT / assignment / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(
+        rf"```python\n(import pandas.*?{assignment}\.frames.*?)```", readme, re.S
+    )
+    names: dict[str, object] = {}
+    with contextlib.chdir(folder), no_data_folder():
+        monkeypatch.setattr(train, "main", copy_run)
+        exec(example, names)
+    (config,) = trained
+    assert config.preset == "smoke"
+    assert config.data == config.out / "prices.parquet"
+    return names
 
 
 def check_forecast(prices: Prices, file: Path) -> None:

@@ -22,6 +22,7 @@ from common.forecasting.simulate import simulate
 from tests.assignment2.helpers import (
     check_evaluate,
     check_forecast,
+    run_example,
     table,
     write_bad_tables,
     write_clean_and_poisoned,
@@ -113,6 +114,12 @@ def test_predict_forecasts_the_hours_after_the_last_known_one(smoke3, tmp_path, 
     options = ("--run", smoke3, "--data", tmp_path / "now.parquet", "--out", out)
     run_main(assignment3.predict.main, PredictConfig, *options, "--model", model)
     check_forecast(prices, out)
+
+
+def test_the_example_in_python(smoke3, tmp_path, monkeypatch):
+    table(simulate(COINS, 400, 7)).to_parquet(tmp_path / "prices.parquet")
+    names = run_example("assignment3", smoke3, tmp_path, monkeypatch)
+    assert len(names["table"]) == 5 * 7
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from assignment4.figures import draw_figures
 from common.files import load_state, save_state, write_arrays
 from common.forecasting.prices import CURRENCIES, Prices
 from common.forecasting.simulate import simulate
-from tests.assignment2.helpers import table
+from tests.assignment2.helpers import run_example, table
 from tests.conftest import ROOT, Main, assert_refused, results, run_main, smoke_run
 
 SCRIPTS: dict[str, tuple[Main, type]] = {
@@ -190,6 +190,14 @@ def test_predict_forecasts_the_next_business_days(smoke3, smoke4, tmp_path):
     assert np.is_busday(forecast.time.to_numpy().astype("datetime64[D]")).all()
     nested = (forecast.low_95 < forecast.low_80) & (forecast.high_80 < forecast.high_95)
     assert nested.all()
+
+
+def test_the_example_in_python(smoke3, smoke4, tmp_path, monkeypatch):
+    daily_table(simulate(CURRENCIES, 300, 7)).to_parquet(tmp_path / "rates.parquet")
+    base = tmp_path / "assignment3" / "results" / "csv-full"
+    shutil.copytree(smoke3, base, ignore=shutil.ignore_patterns("checkpoints"))
+    names = run_example("assignment4", smoke4, tmp_path, monkeypatch)
+    assert len(names["table"]) == 5 * 7
 
 
 # --------------------------------------------------------------------------------------- refusals

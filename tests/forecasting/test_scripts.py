@@ -13,9 +13,12 @@ import pytest
 
 from common.cli import InputError, parse
 from common.files import write_arrays
+from common.forecasting import ahead as ahead_module
 from common.forecasting import scripts
 from common.forecasting.ahead import forecast_next, until
 from common.forecasting.config import EvaluateConfig, PredictConfig
+from common.forecasting.history import Prices
+from common.forecasting.markets import Market
 from common.forecasting.metrics import LEVELS, crps_quantiles
 from common.forecasting.prices import read_table
 from common.forecasting.saved import SavedForecasters
@@ -40,6 +43,16 @@ def scored(run: Path, *words: object, load: Callable[[Path], SavedForecasters] =
     """What evaluate.py writes, read back from the file that it names last."""
     config = parse(EvaluateConfig, ["--run", str(run), *(str(word) for word in words)])
     return evaluate(config, run.parent, PAIR, load, draw)
+
+
+def values(found: dict) -> dict[tuple[object, ...], float]:
+    """The scores of evaluate.py, less NLinear's, which only a run's own part has."""
+    keys = ("model", "variant", "metric", "series", "horizon")
+    return {
+        tuple(row[key] for key in keys): row["value"]
+        for row in found["rows"]
+        if row["model"] != "NLinear"
+    }
 
 
 def ahead(run: Path, *words: object, load: Callable[[Path], SavedForecasters] = load):
@@ -133,17 +146,61 @@ def test_origins_from_scores_a_part_with_its_own_history(run, tmp_path):
     part = scored(run, "--data", tmp_path / "p.csv", "--origins-from", test_start)
     assert part["run"]["origins"] == own["run"]["origins"] == 59
     assert part["run"]["first"] == test_start
-
-    def values(found: dict) -> dict:
-        return {
-            tuple(row[key] for key in ("model", "variant", "metric", "series", "horizon")): row[
-                "value"
-            ]
-            for row in found["rows"]
-            if row["model"] != "NLinear"  # needs a training part
-        }
-
     assert values(part) == values(own)
+
+
+def test_series_that_the_run_does_not_have_are_left_out_and_named(run, tmp_path, capsys):
+    table = walk_table(300, 7)
+    plain = write(table, tmp_path / "plain.csv")
+    more = table.assign(XRP=np.arange(1.0, 301), DOGE=np.arange(2.0, 302))
+    extra = write(more[["time", "XRP", "ETH", "DOGE", "BTC"]], tmp_path / "extra.csv")
+    found = scored(run, "--data", extra)
+    printed = capsys.readouterr().out
+    assert "read: extra.csv: 2 series (BTC, ETH), 300 hours" in printed
+    assert "XRP" in printed
+    assert values(found) == values(scored(run, "--data", plain))
+    words = ("--out", tmp_path / "out.csv", "--data")
+    pd.testing.assert_frame_equal(ahead(run, *words, extra), ahead(run, *words, plain))
+
+
+def test_given_prices_are_read_as_the_options_say(run, tmp_path):
+    table = walk_table(300, 7).round(3)
+    plain = write(table, tmp_path / "plain.csv")
+    german = tmp_path / "german.csv"
+    table.rename(columns={"time": "Zeit"}).to_csv(german, index=False, sep=";", decimal=",")
+    options = ("--decimal", ",", "--time-column", "Zeit")
+    found = scored(run, "--data", german, *options)
+    assert values(found) == values(scored(run, "--data", plain))
+    words = ("--out", tmp_path / "out.csv", "--data")
+    as_plain = ahead(run, *words, plain)
+    pd.testing.assert_frame_equal(ahead(run, *words, german, *options), as_plain)
+
+
+@pytest.mark.parametrize(
+    ("words", "tickers", "interval"),
+    [
+        ((), ("AAPL", "MSFT"), "1d"),
+        (("--tickers", "SPY", "QQQ"), ("SPY", "QQQ"), "1d"),
+        (("--interval", "1h"), ("AAPL", "MSFT"), "1h"),
+    ],
+)
+def test_yahoo_is_asked_for_the_tickers_of_the_run(
+    run, tmp_path, monkeypatch, words, tickers, interval
+):
+    record = json.loads((run / "run.json").read_text())
+    record["config"] |= {"tickers": ["AAPL", "MSFT"], "interval": "1d"}
+    (run / "run.json").write_text(json.dumps(record))
+    asked = []
+
+    def load_prices(source: str, data: Path | None, market: Market, *_: object) -> Prices:
+        asked.append((source, data, market.tickers, "1h" if market.hourly else "1d"))
+        raise InputError("stop")
+
+    monkeypatch.setattr(ahead_module, "load_prices", load_prices)
+    config = parse(PredictConfig, ["--run", str(run), "--source", "yahoo", *words])
+    with pytest.raises(InputError, match="stop"):
+        forecast_next(config, run.parent, PAIR, load)
+    assert asked == [("yahoo", None, tickers, interval)]
 
 
 @pytest.mark.parametrize(
