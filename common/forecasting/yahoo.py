@@ -1,6 +1,7 @@
-"""Hourly prices from Yahoo, merged into one history in the data folder.
+"""Hourly or daily prices from Yahoo, merged into one history in the data folder.
 
-Every fetch adds the hours that are new; a cached price is never replaced by another one.
+Every fetch adds the rows that are new; a cached price is never replaced by another one. Each set of
+tickers and each interval has a history of its own.
 """
 
 from __future__ import annotations
@@ -35,12 +36,15 @@ from common.forecasting.history import (
     digest_of,
     one_line,
 )
-from common.forecasting.markets import Market
+from common.forecasting.markets import COINS, CURRENCIES, Market
+from common.forecasting.readings import with_read
 
 LONGEST_REQUEST = (
     729  # Yahoo keeps 730 days of hourly prices, and refuses some tickers at exactly that
 )
 LONGEST_PERIOD = 100_000  # days: more than datetime64[ns] can go back
+LONGEST_DAILY = 36_500  # days: a longer period is asked for as "max"
+NAMED_TICKERS = 3  # in the name of a cache file of the user's own tickers
 DAYS_OF = {"d": 1, "wk": 7, "mo": 30.44, "y": 365.25}
 TOLERANCE = 1e-3  # relative, between a cached price and the same hour fetched again
 RATE_LIMIT = r"rate.?limit|too many requests|\b429\b"
@@ -48,7 +52,6 @@ NO_NETWORK = r"resolve|connect|curl|timed? ?out|network|proxy|\bssl"
 # not in threads, which share a switch that turns a lost connection into "possibly delisted";
 # not adjusted, because a later dividend would change the prices of before
 DOWNLOAD = {
-    "interval": "1h",
     "auto_adjust": False,
     "progress": False,
     "threads": False,
@@ -86,9 +89,25 @@ def reachable() -> bool:
 # -------------------------------------------------------------------------------------- cache
 
 
+def interval_of(market: Market) -> str:
+    """The step of a market's prices as Yahoo writes it."""
+    return "1h" if market.hourly else "1d"
+
+
 def cache_path(market: Market) -> Path:
-    """The file of a market's history."""
-    return data_folder() / "yahoo" / f"{market.name}-1h.parquet"
+    """The file of a market's history: one for each set of tickers and each interval."""
+    return data_folder() / "yahoo" / f"{cache_name(market)}-{interval_of(market)}.parquet"
+
+
+def cache_name(market: Market) -> str:
+    """The market's name; of other tickers than its own, those and a digest of all of them."""
+    own = {known.name: known.tickers for known in (COINS, CURRENCIES)}
+    if own.get(market.name, market.tickers) == market.tickers:
+        return market.name
+    tickers = sorted(market.tickers)
+    digest = sha256("\0".join(tickers).encode()).hexdigest()[:8]
+    shown = [re.sub(r"[^A-Za-z0-9]+", "", ticker) for ticker in tickers[:NAMED_TICKERS]]
+    return "-".join([*shown, digest])
 
 
 def cached(market: Market, period: str = "max") -> Prices:
@@ -111,7 +130,13 @@ def cached(market: Market, period: str = "max") -> Prices:
         "tickers": list(market.tickers),
         **about,
     }
-    return checked_prices(history, "yahoo", path, facts)
+    prices = checked_prices(history, "yahoo", path, facts)
+    notes = [
+        f"{count:,} {what.replace('_', ' ')} are left out"
+        for what, count in about.get("dropped", {}).items()
+        if count and "not_of_every" in what
+    ]
+    return with_read(prices, notes)
 
 
 def read_history(raw: bytes, market: Market) -> tuple[pd.DataFrame, JsonObject]:
@@ -123,9 +148,9 @@ def read_history(raw: bytes, market: Market) -> tuple[pd.DataFrame, JsonObject]:
     about = json.loads(table.schema.metadata[b"history"])
     history = table.to_pandas(ignore_metadata=True).set_index("time")
     digest = about.pop("values")
-    if tuple(history.columns) != market.series or digest != digest_of(history):
+    if set(history.columns) != set(market.series) or digest != digest_of(history):
         raise ValueError("other values than were written")
-    return history, about
+    return history[list(market.series)], about
 
 
 def write_history(path: Path, history: pd.DataFrame, about: JsonObject) -> None:
@@ -147,7 +172,7 @@ def fetch(
     sleep: Callable[[float], None] = time.sleep,
     now: pd.Timestamp | None = None,
 ) -> Prices:
-    """Downloads the full hours that every ticker has and merges them into the cached history.
+    """Downloads the whole hours or days that every ticker has, into the cached history.
 
     Returns that as `cached` does. Raises InputError where Yahoo gives nothing, or other prices
     than before; the cache then stays as it is.
@@ -155,17 +180,22 @@ def fetch(
     path = cache_path(market)
     now = now or pd.Timestamp.now("UTC")
     earlier = intact_cache(market)
-    request = period if days_of(period) <= LONGEST_REQUEST else f"{LONGEST_REQUEST}d"
-    closes = download_closes(market.tickers, request, attempts, sleep)
+    request = request_of(period, market)
+    closes = download_closes(market, request, attempts, sleep)
 
-    # Full hours that every ticker has:
-    full_hour = (closes.index == closes.index.floor("h")) & (closes.index + HOUR <= now)
-    hours = closes[full_hour]
-    history = hours.set_axis(list(market.series), axis=1).dropna()
+    # Whole steps that every ticker has:
+    whole = closes[whole_steps(closes.index, market, now)]
+    history = whole.set_axis(list(market.series), axis=1).dropna()
+    unit = "hours" if market.hourly else "days"
     dropped = {
-        "partial_hours": len(closes) - len(hours),
-        "hours_not_of_every_ticker": len(hours) - len(history),
+        f"partial_{unit}": len(closes) - len(whole),
+        f"{unit}_not_of_every_ticker": len(whole) - len(history),
     }
+    if len(history) < 2 <= len(whole):
+        raise InputError(
+            f"Yahoo: {', '.join(market.tickers)} share {len(history)} of {len(whole)} {unit}; "
+            "ask for fewer tickers, or for those of one exchange (--tickers, --interval 1d)"
+        )
 
     # One history, checked before it is written:
     if earlier is not None:
@@ -174,6 +204,26 @@ def fetch(
     about = {"fetched": now.strftime("%Y-%m-%dT%H:%M:%SZ"), "dropped": dropped}
     write_history(path, history, about)
     return cached(market, period)
+
+
+def request_of(period: str, market: Market) -> str:
+    """The period to ask Yahoo for: no more than it keeps."""
+    days = days_of(period)
+    if market.hourly:
+        return period if days <= LONGEST_REQUEST else f"{LONGEST_REQUEST}d"
+    return period if days <= LONGEST_DAILY else "max"
+
+
+def whole_steps(times: pd.DatetimeIndex, market: Market, now: pd.Timestamp) -> np.ndarray:
+    """Whether each row is an hour or a day that is over, bool (T,).
+
+    Hours begin where most of them do: at full hours, or at the half hours of a stock exchange.
+    """
+    if not market.hourly:
+        return np.asarray(times + DAY <= now)
+    within = times - times.floor("h")
+    usual = within.value_counts().index[0]  # (the most frequent)
+    return np.asarray((within == usual) & (times + HOUR <= now))
 
 
 def intact_cache(market: Market) -> Prices | None:
@@ -212,23 +262,24 @@ def merged(earlier: Prices, later: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def download_closes(
-    tickers: Sequence[str],
+    market: Market,
     period: str,
     attempts: int,
     sleep: Callable[[float], None] = time.sleep,
 ) -> pd.DataFrame:
-    """Yahoo's hourly closes in UTC, one column per ticker, NaN where it has none.
+    """Yahoo's closes in UTC, one column per ticker, NaN where it has none.
 
-    The running hour is included. Raises InputError when a ticker has no price at all after
+    The running hour or day is included. Raises InputError when a ticker has no price at all after
     `attempts` with doubling pauses.
     """
+    tickers = market.tickers
     with yfinance_errors() as errors:
         for attempt in range(attempts):
             if attempt:
                 sleep(2.0**attempt)
             errors.clear()
             try:
-                closes = tidy_closes(download(tickers, period), tickers)
+                closes = tidy_closes(download(market, period), market)
             except Exception as error:  # yfinance and its network library let theirs through
                 errors.append(repr(error))
                 empty = list(tickers)
@@ -236,30 +287,38 @@ def download_closes(
             empty = [ticker for ticker in tickers if closes[ticker].isna().all()]
             if not empty:
                 return closes
-    raise InputError(reason_of(" ".join(errors), empty, period))
+    raise InputError(reason_of(" ".join(errors), empty, period, market))
 
 
-def download(tickers: Sequence[str], period: str) -> pd.DataFrame:
+def download(market: Market, period: str) -> pd.DataFrame:
     """What yfinance returns, without its warnings."""
     with warnings.catch_warnings():
         import yfinance  # which sets filters of its own
 
         warnings.simplefilter("ignore")  # pandas 3 on yfinance's code
-        frame = yfinance.download(list(tickers), period=period, **DOWNLOAD)
+        frame = yfinance.download(
+            list(market.tickers), period=period, interval=interval_of(market), **DOWNLOAD
+        )
     return pd.DataFrame(columns=["Close"]) if frame is None or frame.empty else frame
 
 
-def tidy_closes(frame: pd.DataFrame, tickers: Sequence[str]) -> pd.DataFrame:
+def tidy_closes(frame: pd.DataFrame, market: Market) -> pd.DataFrame:
     """The closes of yfinance's table, sorted by time in UTC, one column per ticker.
 
     The columns are (price, ticker), or (ticker, price) when grouped by ticker, or prices alone.
+    Days are the exchange's own dates, whatever the zone of their stamps.
     """
+    tickers = market.tickers
     if frame.columns.nlevels > 1:
         price_first = "Close" in frame.columns.get_level_values(0)
         frame = frame.xs("Close", axis=1, level=0 if price_first else 1)
     else:
         frame = frame[["Close"]].set_axis(list(tickers[:1]), axis=1)
-    times = pd.to_datetime(frame.index, utc=True).as_unit("ns")
+    if market.hourly:
+        times = pd.to_datetime(frame.index, utc=True).as_unit("ns")
+    else:
+        dates = pd.DatetimeIndex(frame.index).tz_localize(None).normalize()
+        times = dates.tz_localize("UTC").as_unit("ns")
     closes = frame.set_axis(times).reindex(columns=list(tickers)).sort_index()
     return closes[~closes.index.duplicated(keep="last")].astype(np.float64)
 
@@ -285,7 +344,7 @@ def yfinance_errors() -> Iterator[list[str]]:
         logger.propagate = propagate
 
 
-def reason_of(errors: str, empty: Sequence[str], period: str) -> str:
+def reason_of(errors: str, empty: Sequence[str], period: str, market: Market) -> str:
     """One line about why a download failed, from what yfinance logged."""
     answer = one_line(errors) or "an empty answer"
     if re.search(RATE_LIMIT, errors, re.IGNORECASE):
@@ -299,6 +358,6 @@ def reason_of(errors: str, empty: Sequence[str], period: str) -> str:
             "without a network use --source cache or --data FILE"
         )
     return (
-        f"Yahoo gave no hourly prices of {', '.join(empty)}: "
+        f"Yahoo gave no {'hourly' if market.hourly else 'daily'} prices of {', '.join(empty)}: "
         f"an unknown ticker, or none in {period} ({answer})"
     )

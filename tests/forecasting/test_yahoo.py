@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -14,8 +15,8 @@ import pytest
 import yfinance
 
 from common.cli import InputError
-from common.forecasting.prices import load_prices
-from common.forecasting.yahoo import cached, fetch
+from common.forecasting.prices import CURRENCIES, load_prices
+from common.forecasting.yahoo import cache_path, cached, fetch
 from tests.forecasting.price_tables import NOW, PAIR, SINGLE, contents, recorded, without_hour
 
 
@@ -47,6 +48,7 @@ def test_a_download_drops_partial_hours_and_rows_that_lack_a_ticker(folder, yaho
     np.testing.assert_array_equal(again.values, got.values)
     assert again.provenance == got.provenance
     assert json.loads(json.dumps(got.provenance)) == got.provenance
+    assert got.provenance["read"].endswith("; 2 hours not of every ticker are left out")
 
 
 @pytest.mark.parametrize("zone", ["America/New_York", "Europe/London", "Asia/Kolkata", None])
@@ -235,6 +237,102 @@ def test_period_limits_the_request_and_what_is_returned(yahoo):
     for period in ("", "0d", "2", "1h", "ytd", "1 d"):
         with pytest.raises(InputError, match="allowed are max, or a number and d, wk, mo or y"):
             load_prices("auto", None, PAIR, period)
+
+
+# ----------------------------------------------------------------- days, tickers and intervals
+
+DAILY = dataclasses.replace(PAIR, name="daily", hourly=False)
+
+
+def recorded_days(market=DAILY, days: int = 40, zone: str | None = None) -> pd.DataFrame:
+    """A table in the shape of yfinance's daily prices: business days, and the running one."""
+    index = pd.bdate_range(end="2025-06-10", periods=days, tz=zone).rename("Date")
+    prices = ["Close", "High", "Low", "Open", "Volume"]
+    columns = pd.MultiIndex.from_product([prices, sorted(market.tickers)], names=["Price", "T"])
+    frame = pd.DataFrame(0.0, index, columns)
+    for number, ticker in enumerate(market.tickers, 1):
+        frame["Close", ticker] = 100.0 * number + np.arange(days)
+    return frame
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "America/New_York", "Europe/London", "Asia/Tokyo"])
+def test_a_daily_market_asks_for_days_and_has_the_exchanges_own_dates(folder, yahoo, zone):
+    yahoo.answers.append(recorded_days(zone=zone))
+    got = fetch(DAILY, now=NOW)
+    assert (yahoo.calls[0]["interval"], yahoo.calls[0]["period"]) == ("1d", "max")
+    assert not got.hourly
+    # Tuesday 10 June still runs; 38 business days before Monday the 9th is 16 April
+    assert (got.provenance["first"], got.provenance["last"]) == ("2025-04-16", "2025-06-09")
+    assert (got.times == got.times.astype("datetime64[D]")).all()
+    assert np.is_busday(got.times.astype("datetime64[D]")).all()
+    assert got.contiguous().all()
+    assert got.provenance["dropped"] == {"partial_days": 1, "days_not_of_every_ticker": 0}
+    np.testing.assert_array_equal(got.values[-1], [138, 238])
+    assert (folder / "yahoo" / "daily-1d.parquet").exists()
+    assert len(cached(DAILY, "7d").times) == 5
+    # a later fetch is joined to it
+    yahoo.answers[:] = [recorded_days(zone=zone)]
+    assert len(fetch(DAILY, "1mo", now=NOW + pd.Timedelta(days=1)).times) == 22
+
+
+def test_an_earlier_hourly_history_of_daily_prices_is_no_hindrance(folder, yahoo, monkeypatch):
+    monkeypatch.setattr("common.forecasting.prices.reachable", lambda: False)
+    hourly = dataclasses.replace(CURRENCIES, hourly=True)
+    yahoo.answers.append(recorded(market=hourly))
+    fetch(hourly, now=NOW)
+    assert cache_path(hourly) == folder / "yahoo" / "currencies-1h.parquet"
+    with pytest.raises(InputError, match=r"currencies-1d\.parquet does not exist"):
+        cached(CURRENCIES)
+    # without a file and a network `auto` simulates: the hourly history is another one
+    assert load_prices("auto", None, CURRENCIES).source == "simulated"
+    yahoo.answers[:] = [recorded_days(CURRENCIES)]
+    assert fetch(CURRENCIES, now=NOW).provenance["last"] == "2025-06-09"
+    assert load_prices("auto", None, CURRENCIES).source == "yahoo"
+
+
+def test_no_daily_prices_are_called_daily(yahoo):
+    yahoo.answers.append(None)
+    with pytest.raises(InputError, match="gave no daily prices of BTC-USD, ETH-USD"):
+        fetch(DAILY, attempts=1, now=NOW)
+
+
+def test_every_set_of_tickers_has_a_history_of_its_own(folder, yahoo):
+    apple = dataclasses.replace(CURRENCIES, series=("AAPL", "^GSPC"), tickers=("AAPL", "^GSPC"))
+    swapped = dataclasses.replace(apple, series=apple.series[::-1], tickers=apple.tickers[::-1])
+    other = dataclasses.replace(apple, series=("AAPL",), tickers=("AAPL",))
+    paths = {cache_path(market) for market in (CURRENCIES, apple, other)}
+    assert len(paths) == 3
+    assert all(path.name.startswith("AAPL-") for path in paths - {cache_path(CURRENCIES)})
+    assert cache_path(apple) == cache_path(swapped)
+    assert cache_path(apple) != cache_path(dataclasses.replace(apple, hourly=True))
+    yahoo.answers.append(recorded_days(apple))
+    got = fetch(apple, now=NOW)
+    assert yahoo.calls[0]["tickers"] == ["AAPL", "^GSPC"]
+    assert got.provenance["tickers"] == ["AAPL", "^GSPC"]
+    np.testing.assert_array_equal(cached(swapped).values, got.values[:, ::-1])
+    assert cached(swapped).series == ("^GSPC", "AAPL")
+
+
+def test_hours_of_a_stock_exchange_begin_at_half_past(yahoo):
+    shares = dataclasses.replace(PAIR, series=("AAPL", "MSFT"), tickers=("AAPL", "MSFT"))
+    frame = recorded(market=shares)
+    half_past = frame.index[:-1] + pd.Timedelta(minutes=30)
+    frame = frame.set_axis(half_past.append(frame.index[-1:]).rename("Datetime"))
+    yahoo.answers.append(frame)
+    got = fetch(shares, now=NOW)
+    # of 12:00, which is stamped 12:30 here, nothing is known yet
+    assert got.provenance["last"] == "2025-06-10T11:30:00Z"
+    assert len(got.times) == 29
+
+
+def test_tickers_that_share_no_row_are_one_line(folder, yahoo):
+    frame = recorded()
+    frame.loc[frame.index[:15], ("Close", "ETH-USD")] = np.nan
+    frame.loc[frame.index[15:], ("Close", "BTC-USD")] = np.nan
+    yahoo.answers.append(frame)
+    with pytest.raises(InputError, match="BTC-USD, ETH-USD share 0 of 29 hours; ask for fewer"):
+        fetch(PAIR, now=NOW)
+    assert not contents(folder)
 
 
 def test_an_unwritable_cache_is_one_line(folder, yahoo):
