@@ -23,7 +23,7 @@ from assignment5.denoiser import Denoiser
 from assignment5.evaluation import METRICS_INFO, Judge, Scores, sampled_rows
 from assignment5.feature_net import train_features
 from assignment5.sampling import NoiseSets
-from assignment5.train import arithmetic, check_sizes, train
+from assignment5.train import arithmetic, check_sizes, parts_line, train
 from common.results import Results, Row
 from common.run import Run
 
@@ -52,7 +52,7 @@ def main(config: AblateConfig) -> Results:
     """Trains and scores every row; returns what metrics.json holds."""
     # Setup data: checked before anything is written:
     images = data.load_for(config)
-    split = data.split(len(images), config.seed)
+    split = data.split_of(images, config.seed)
     check_sizes(config, images, split)
     parts = split.of(images)
     device = arithmetic(config)
@@ -61,6 +61,8 @@ def main(config: AblateConfig) -> Results:
 
     rows: list[Row] = []
     with Run(config, folder, __file__, images.source, images.provenance) as run:
+        print(parts_line(split, images.pixels.shape[1]), flush=True)
+
         # Features to score in:
         features = run.memo("features", train_features, config, run, images, split, device)
         space = features.space(device.name)

@@ -34,6 +34,7 @@ Error = Literal["mae", "mse"]
 SamplerName = Literal["ddim", "heun", "dpm++"]
 ConfigT = TypeVar("ConfigT", bound="Config")
 
+GIVEN = "given"  # the split of rows that are scored against a user's images
 NETWORKS: tuple[Network, ...] = ("Transformer", "U-Net")
 SAMPLERS: dict[SamplerName, str] = {
     "ddim": "DDIM",
@@ -42,6 +43,8 @@ SAMPLERS: dict[SamplerName, str] = {
 }
 NEIGHBOURS = 5  # of an image, in precision, recall, density and coverage
 SCORED_AT_LEAST = NEIGHBOURS + 1  # the neighbours and the image itself
+
+LARGEST_SIDE = 1024  # pixels: far beyond what attention over patches can do
 
 COUNTS = (
     "seeds",
@@ -65,7 +68,7 @@ RANGES: dict[str, tuple[float, float]] = {  # (least, largest), of all four scri
     **dict.fromkeys(COUNTS, (1, math.inf)),
     **dict.fromkeys(("min_snr", "lr", "weight_decay", "warmup"), (0, math.inf)),
     "seed": (0, 2**32),
-    "side": (8, math.inf),
+    "side": (8, LARGEST_SIDE),
     "samples": (SCORED_AT_LEAST, math.inf),
     "powers": (0.05, 20),
     "power": (0.05, 20),
@@ -83,6 +86,15 @@ def check_options(config: object) -> None:
     for name in LISTS:
         if getattr(config, name, None) == ():
             raise InputError(f"{option_of(name)}: at least one is needed")
+
+
+def check_readable(data: Path | None) -> None:
+    """Raises InputError for a device, a pipe or a socket in the place of --data: it has no end."""
+    if data is not None and not data.is_dir() and not data.is_file():
+        raise InputError(
+            f"--data {data} is no regular file and no folder; give a folder, tar, zip or npz of "
+            "images"
+        )
 
 
 # ----------------------------------------------------------------------------------- training
@@ -183,6 +195,11 @@ class Config(BaseConfig):
                 f"--max-signal {self.max_signal}"
             )
         validate(self)
+
+    def check(self) -> None:
+        """Raises InputError for paths that cannot be used, a device or a pipe among them."""
+        super().check()
+        check_readable(self.data)
 
     @classmethod
     def presets(cls) -> dict[str, Fields]:
@@ -404,7 +421,7 @@ class EvaluateConfig(SavedRunConfig):
     """Scores the saved denoisers of a run, and draws the run's figures again."""
 
     data: PathOrNone = None
-    """folder or tar of images that the networks have not seen (default: the run's own images)"""
+    """folder, tar, zip or npz of images to score against (default: the run's own images)"""
     out: PathOrNone = None
     """json file of the scores, beside a figure of the same name (default: in the run folder)"""
     part: Literal["validation", "test"] = "test"
@@ -424,6 +441,13 @@ class EvaluateConfig(SavedRunConfig):
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    def check(self) -> None:
+        """Raises InputError for paths that cannot be used, before anything heavy is imported."""
+        super().check()
+        check_readable(self.data)
+        if self.out is not None and (self.out.suffix != ".json" or self.out.is_dir()):
+            raise InputError(f"--out {self.out}: give the name of a file that ends in .json")
 
 
 @dataclass(frozen=True)

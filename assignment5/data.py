@@ -1,37 +1,55 @@
 """Images from files -> checked uint8 arrays of one side, with labels where there are any.
 
-Also the 80 / 10 / 10 split, and what each step of training draws.
+Also the split (the user's own parts, else 80 / 10 / 10), and what each step of training draws.
 Shape letters: N images, B batch, S side.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
-import lzma
-import tarfile
-import zlib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import get_args
 
 import numpy as np
-import pandas as pd
 import pooch
 import scipy.io
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from assignment5.arrays import holds_arrays, pictures_of, stacks_of
+from assignment5.collection import (
+    ALLOWED,
+    TABLE,
+    Collection,
+    Entry,
+    UnreadableFile,
+    check_kind,
+    collection,
+)
 from assignment5.config import Config, Source
+from assignment5.layout import (
+    UNLABELLED,
+    known_parts,
+    label_in,
+    layout_of,
+    numbered,
+    read_labels,
+)
+from assignment5.pixels import Picture, read_picture, scale_words
+from assignment5.pixels import read_image as read_image
+from assignment5.seen import digest_of
 from assignment5.synthetic import draw_flowers
 from common.cli import InputError, data_folder
 from common.files import JsonObject, sha256
-from common.run import progress
+from common.run import SavedRun, progress
 
-ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".gif"}
-ALLOWED = f"allowed are {', '.join(sorted(ENDINGS))}"
+PARTS = ("train", "validation", "test")
+LISTED = 10  # files that a refusal names
+ADVICE = f"repair or remove what is no use; {ALLOWED}"
+MOST_DRAWN = 10**6  # flowers that a run.json may ask for
+DARK = 4096  # 16-bit images that stay below look black
 SITE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 ARCHIVE = "102flowers.tgz"
 OFFICIAL_LABELS = "imagelabels.mat"
@@ -53,13 +71,17 @@ NOTICE = (
 
 @dataclass(frozen=True)
 class Images:
-    """Checked input: pixels uint8 (N, S, S, 3), labels int64 (N,) from 0 or None, file names."""
+    """Checked input: pixels uint8 (N, S, S, 3), labels int64 (N,) from 0 or None, file names.
+
+    `parts` (N,) holds "train", "validation" and "test" where the user has made parts, else None.
+    """
 
     source: str
     pixels: np.ndarray
     labels: np.ndarray | None
     names: list[str]
     provenance: JsonObject
+    parts: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -108,6 +130,22 @@ def split(count: int, seed: int) -> Split:
     return Split(np.sort(train), np.sort(validation), np.sort(test))
 
 
+def split_of(images: Images, seed: int) -> Split:
+    """The user's own parts, where the images have them, else `split`.
+
+    Of a training part without a test or a validation part beside it, a random tenth of all images
+    becomes each part that is missing.
+    """
+    if images.parts is None:
+        return split(len(images), seed)
+    rows = {part: np.flatnonzero(images.parts == part) for part in PARTS}
+    train = np.random.default_rng((seed, 80)).permutation(rows["train"])
+    for part in ("test", "validation"):
+        if not len(rows[part]):
+            rows[part], train = np.split(train, [min(len(images) // 10, len(train))])
+    return Split(np.sort(train), np.sort(rows["validation"]), np.sort(rows["test"]))
+
+
 # ------------------------------------------------------------------------------ where images lie
 
 
@@ -123,7 +161,7 @@ def load(
     if path is not None and not path.exists():
         raise InputError(f"--data {path} does not exist")
     if source == "folder" and path is None:
-        raise InputError("--source folder: give the folder or tar of images with --data")
+        raise InputError("--source folder: give the folder or archive of images with --data")
     if source == "auto":
         source = available(path)
     if source == "synthetic":
@@ -138,11 +176,44 @@ def load_for(config: Config) -> Images:
     return load(config.source, config.data, config.side, config.synthetic_images, config.seed)
 
 
-def load_again(record: JsonObject) -> Images:
-    """The images that a run was made from, by its run.json. Raises InputError as `load`."""
-    config = record["config"]
-    path = Path(config["data"]) if config["data"] else None
-    return load(record["source"], path, config["side"], config["synthetic_images"], config["seed"])
+def load_again(saved: SavedRun, side: int) -> Images:
+    """The images that a run of side x side was made from, by its run.json.
+
+    Raises InputError as `load`, and where these are others by now: then the parts would be others.
+    """
+    options, source = saved.config, saved.record["source"]
+    where = f"{saved.folder}/run.json"
+    try:
+        path = Path(options["data"]) if options["data"] else None
+        own, seed = int(options["side"]), int(options["seed"])
+        count = int(options["synthetic_images"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"{where} is not of assignment 5 ({type(error).__name__}: {error})"
+        ) from None
+    if own != side:
+        raise InputError(f"{where} names images of side {own}, the models draw {side} x {side}")
+    if source not in get_args(Source) or not 0 < count <= MOST_DRAWN or seed < 0:
+        raise InputError(f"{where} is not of assignment 5 ({source}, {count} drawn, seed {seed})")
+    images = load(source, path, side, count, seed)
+
+    # the pixels decide; runs that do not know their digest know that of the file
+    for key in ("pixels_sha256", "sha256"):
+        if key not in saved.data:
+            continue
+        if saved.data[key] != images.provenance.get(key):
+            raise InputError(
+                f"{saved.folder} was made from {saved.data.get('path', 'other images')}, and "
+                f"{path or images.provenance.get('path')} holds others by now; give images with "
+                "--data"
+            )
+        break
+    return images
+
+
+def split_again(saved: SavedRun, images: Images) -> Parts:
+    """The parts of the images of `load_again`."""
+    return split_of(images, int(saved.config["seed"])).of(images)
 
 
 def available(path: Path | None) -> Source:
@@ -165,6 +236,7 @@ def synthetic(count: int, side: int, seed: int) -> Images:
     pixels, labels = draw_flowers(count, side, seed)
     names = [f"drawn-{number}" for number in range(count)]
     provenance = {
+        "read": f"{count:,} drawn flowers of {len(np.unique(labels))} kinds, {side} x {side}",
         "generator": "assignment5/synthetic.py",
         "images": count,
         "notice": NOTICE,
@@ -205,45 +277,171 @@ def download(site: str = SITE) -> Path:
 # ------------------------------------------------------------------------------- reading images
 
 
+@dataclass
+class Gathered:
+    """What a file or folder holds: names, pictures and classes (N,), and the user's parts."""
+
+    names: list[PurePosixPath] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    parts: np.ndarray | None = None
+    notes: list[str] = field(default_factory=list)
+
+
 def read(path: Path, side: int) -> Images:
-    """Every image of a folder or tar at side x side; exact duplicates are left out.
+    """Every image of a folder, tar, zip or npz at side x side; exact duplicates are left out.
 
     Labels come from a labels.csv (file, label), the official imagelabels.mat beside the archive,
-    or the names of subfolders.
+    the names of folders, or an array of labels.
     Raises InputError as `read_image`, and where there is no image at all.
     """
-    pixels: list[np.ndarray] = []
-    names: list[str] = []
-    modes: Counter[str] = Counter()
-    table: dict[str, str] | None = None
-    for name, content in progress(files_below(path), "reading images"):
-        if name.endswith("labels.csv"):
-            table = read_labels(content, path)
-            continue
-        square, mode = read_image(content, f"{path}/{name}", side)
-        pixels.append(square)
-        names.append(name)
-        modes[mode] += 1
-    if not pixels:
-        raise InputError(f"{path} holds no image; {ALLOWED}")
-
-    stacked = np.stack(pixels)  # (N, S, S, 3)
-    labels = labels_of(path, names, table)
+    check_kind(path)
+    gathered = from_arrays(path, side) if holds_arrays(path) else from_files(path, side)
+    stacked = np.stack([picture.pixels for picture in gathered.pictures])  # (N, S, S, 3)
     unique = first_of_each(stacked)
+    parts = None if gathered.parts is None else gathered.parts[unique]
+    labels = numbered([gathered.classes[row] for row in unique], parts)
     provenance = {
         "path": path.name,
+        "read": read_words(path, gathered, labels, parts, len(unique)),
         "sha256": sha256(path),
-        "images": len(names),
-        "duplicates_left_out": len(names) - len(unique),
-        "modes": dict(modes),
+        "pixels_sha256": digest_of(stacked[unique]),
+        "images": len(stacked),
+        "duplicates_left_out": len(stacked) - len(unique),
+        "modes": dict(Counter(picture.mode for picture in gathered.pictures)),
     }
     return Images(
         source="folder",
         pixels=stacked[unique],
-        labels=None if labels is None else labels[unique],
-        names=[names[row] for row in unique],
+        labels=labels,
+        names=[str(gathered.names[row]) for row in unique],
         provenance=provenance,
+        parts=parts,
     )
+
+
+def from_arrays(path: Path, side: int) -> Gathered:
+    """What an .npz or .npy holds. Raises InputError as `stacks_of` and `pictures_of`."""
+    stacks = stacks_of(path)
+    pictures, scale = pictures_of(path, stacks, side)
+    gathered = Gathered(notes=[scale] if scale else [])
+    parts: list[str] = []
+    for stack in stacks:
+        gathered.names += stack.named()
+        parts += [stack.part] * len(stack.images)
+        labels = [""] * len(stack.images) if stack.labels is None else stack.labels
+        gathered.classes += [str(label) for label in labels]
+    gathered.pictures = list(progress(pictures, "reading images", len(parts)))
+    gathered.parts = known_parts(parts if all(parts) else None)
+    return gathered
+
+
+def from_files(path: Path, side: int) -> Gathered:
+    """What a folder, tar or zip holds. Raises InputError that names all files that are no use."""
+    read: list[tuple[Entry, Picture]] = []
+    bad: list[str] = []
+    table: dict[str, str] | None = None
+    with collection(path) as held:
+        for entry in progress(held.entries, "reading images"):
+            try:
+                content = entry.read()
+                if entry.name.name == TABLE:
+                    table = read_labels(content, path)
+                    continue
+                read.append((entry, read_picture(content, str(entry.name), side)))
+            except UnreadableFile as error:
+                bad.append(str(error))
+        if bad:
+            raise unusable(path, bad, len(held.entries))
+        if not read:
+            aside = f" (left aside: {held.aside_words})" if held.aside else ""
+            raise InputError(f"{path} holds no image{aside}; {ALLOWED}")
+        scales = rescale(read, side)
+
+    read.sort(key=lambda item: item[0].order)
+    gathered = Gathered([entry.name for entry, _ in read], [picture for _, picture in read])
+    gathered.classes, gathered.parts = classes_and_parts(path, gathered.names, table)
+    gathered.notes = [*scales, *aside_note(held)]
+    return gathered
+
+
+def aside_note(held: Collection) -> list[str]:
+    """What was left aside in words, where something was."""
+    return [f"left aside: {held.aside_words}"] if held.aside else []
+
+
+def unusable(path: Path, bad: list[str], count: int) -> InputError:
+    """The refusal of files that are no use: the first ten, and how many there are."""
+    if len(bad) == 1:
+        return InputError(f"{path}/{bad[0]}; {ADVICE}")
+    more = f" | and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+    first = " | ".join(bad[:LISTED])
+    return InputError(
+        f"{path}: {len(bad)} of {count} files cannot be used: {first}{more}; {ADVICE}"
+    )
+
+
+def rescale(read: list[tuple[Entry, Picture]], side: int) -> list[str]:
+    """Reads images without a scale of their own again, by the span of all; says how in words."""
+    words = []
+    for mode in ("I", "F"):
+        rows = [row for row, (_, picture) in enumerate(read) if span_in(picture, mode)]
+        spans = [span for row in rows if (span := read[row][1].span)]
+        if not spans:
+            continue
+        span = spans[0]
+        for other in spans[1:]:
+            span = span.joined(other)
+        for row in rows:
+            entry = read[row][0]
+            read[row] = entry, read_picture(entry.read(), str(entry.name), side, span)
+        words.append(f"{len(rows)} of mode {mode}: {scale_words(span, whole=mode == 'I')}")
+    return words
+
+
+def span_in(picture: Picture, mode: str) -> bool:
+    """Whether a picture is of a mode whose scale the whole set decides."""
+    return picture.mode == mode and picture.span is not None
+
+
+def read_words(
+    path: Path,
+    gathered: Gathered,
+    labels: np.ndarray | None,
+    parts: np.ndarray | None,
+    unique: int,
+) -> str:
+    """One sentence on what was read, and one on what was done to it and left out."""
+    pictures = gathered.pictures
+    modes = Counter(picture.mode for picture in pictures)
+    kinds = ", ".join(f"{count:,} {mode}" for mode, count in modes.most_common())
+    if labels is None:
+        classes = "without labels"
+    else:
+        classes = f"in {len(set(labels.tolist()) - {UNLABELLED})} classes"
+    words = [f"{path.name}: {len(pictures):,} images ({kinds}) {classes}"]
+    if parts is not None:
+        sizes = Counter(parts.tolist())
+        own = ", ".join(f"{sizes[part]:,} {part}" for part in PARTS if sizes[part])
+        drawn = [part for part in PARTS if not sizes[part]]
+        rest = f", {' and '.join(drawn)} drawn from train" if drawn else ""
+        words.append(f"parts as given ({own}{rest})")
+    if unique < len(pictures):
+        words.append(f"{len(pictures) - unique:,} exact duplicates left out")
+
+    # what was done to some of them
+    sixteen = [picture.sixteen for picture in pictures if picture.sixteen is not None]
+    for count, done in (
+        (sum(picture.turned for picture in pictures), "turned upright by EXIF"),
+        (sum(picture.see_through for picture in pictures), "with transparency laid on white"),
+        (sum(picture.frames for picture in pictures), "with several frames, the first taken"),
+        (len(sixteen), "cut from 16 to 8 bits"),
+    ):
+        if count:
+            words.append(f"{count:,} {done}")
+    if sixteen and max(sixteen) < DARK:
+        words.append(f"these reach {max(sixteen):,} of 65,535 and look dark: rescale them")
+    return "; ".join(words + gathered.notes)
 
 
 def first_of_each(pixels: np.ndarray) -> np.ndarray:
@@ -254,132 +452,31 @@ def first_of_each(pixels: np.ndarray) -> np.ndarray:
     return np.sort(first)
 
 
-def is_wanted(name: PurePosixPath) -> bool:
-    """Whether a file is an image or the table of labels."""
-    return name.suffix.lower() in ENDINGS or name.name == "labels.csv"
+def classes_and_parts(
+    path: Path, names: list[PurePosixPath], table: dict[str, str] | None
+) -> tuple[list[str], np.ndarray | None]:
+    """The class of each image, and its part (N,) where the user has made parts.
 
-
-def files_below(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(relative name, content) of the images and labels.csv in a folder or tar, by name."""
-    return files_in_folder(path) if path.is_dir() else files_in_tar(path)
-
-
-def files_in_folder(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(relative name, content) of each wanted file below a folder."""
-    for file in sorted(path.rglob("*")):
-        visible = file.is_file() and not file.name.startswith(".")
-        relative = PurePosixPath(file.relative_to(path).as_posix())
-        if visible and is_wanted(relative):
-            yield str(relative), file.read_bytes()
-
-
-def files_in_tar(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of each wanted file in a tar.
-
-    Raises InputError for a damaged archive and for members that point out of it.
+    Raises InputError where the table lacks an image, or where images lie beside the parts.
     """
-    try:
-        with tarfile.open(path) as archive:
-            for member in sorted(archive.getmembers(), key=lambda member: member.name):
-                name = PurePosixPath(member.name)
-                if name.is_absolute() or ".." in name.parts or member.issym() or member.islnk():
-                    raise InputError(
-                        f"{path}: {member.name} points out of the archive; "
-                        "only plain relative files are allowed"
-                    )
-                if not member.isfile() or not is_wanted(name):
-                    continue
-                content = archive.extractfile(member)
-                if content is not None:  # (None: a folder)
-                    yield member.name, content.read()
-    except (tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
-        raise InputError(
-            f"{path} is not a readable tar ({error}); allowed are a folder or a tar of images"
-        ) from None
-
-
-def read_image(content: bytes, name: str, side: int) -> tuple[np.ndarray, str]:
-    """(uint8 (side, side, 3), the image's own mode): the centre square, reduced with antialiasing.
-
-    Grey is repeated in three channels, transparency is laid on white.
-    Raises InputError for what cannot be read or is smaller than `side`.
-    """
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            mode = picture.mode
-            width, height = picture.size
-            if min(width, height) < side:
-                raise InputError(
-                    f"{name} has {width} x {height} pixels; at least {side} x {side} are needed "
-                    "(or a smaller --side)"
-                )
-            # a JPEG is decoded at the smallest size that is enough
-            picture.draft("RGB", (2 * side, 2 * side))
-            square = centre_square(on_white(picture))
-            reduced = square.resize((side, side), Image.Resampling.BICUBIC)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise InputError(f"{name} cannot be read as an image; {ALLOWED}") from None
-    return np.asarray(reduced), mode
-
-
-def on_white(picture: Image.Image) -> Image.Image:
-    """An image in RGB, with what is transparent laid on white."""
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        clear = picture.convert("RGBA")
-        white = Image.new("RGBA", clear.size, "white")
-        return Image.alpha_composite(white, clear).convert("RGB")
-    return picture.convert("RGB")
-
-
-def centre_square(picture: Image.Image) -> Image.Image:
-    """The largest square in the middle of an image."""
-    width, height = picture.size
-    edge = min(width, height)
-    left = (width - edge) // 2
-    top = (height - edge) // 2
-    return picture.crop((left, top, left + edge, top + edge))
-
-
-# --------------------------------------------------------------------------------------- labels
-
-
-def read_labels(content: bytes, path: Path) -> dict[str, str]:
-    """{file name: label} of a labels.csv. Raises InputError where its columns are missing."""
-    try:
-        table = pd.read_csv(io.BytesIO(content), dtype=str)
-        return dict(zip(table["file"], table["label"], strict=True))
-    except (KeyError, ValueError):
-        raise InputError(f"{path}/labels.csv: the columns file, label are needed") from None
-
-
-def labels_of(path: Path, names: list[str], table: dict[str, str] | None) -> np.ndarray | None:
-    """Labels int64 (N,) from 0, or None where all images have the same.
-
-    Raises InputError where the table lacks an image.
-    """
+    kinds, parts = layout_of(path, names)
     official = path.parent / OFFICIAL_LABELS
     if table is not None:
-        words = [label_in(table, name, path) for name in names]
+        kinds = [label_in(table, name, path) for name in names]
     elif path.name == ARCHIVE and official.exists():
-        numbers = scipy.io.loadmat(official)["labels"].ravel()
-        words = [str(numbers[official_number(name) - 1]) for name in names]
-    else:
-        words = [str(PurePosixPath(name).parent) for name in names]
-    kinds, labels = np.unique(words, return_inverse=True)
-    return labels.astype(np.int64) if len(kinds) > 1 else None
+        kinds = official_labels(official, names)
+    return kinds, known_parts(parts)
 
 
-def label_in(table: dict[str, str], name: str, path: Path) -> str:
-    """The label of one image. Raises InputError where the table has none."""
-    label = table.get(PurePosixPath(name).name, table.get(name))
-    if label is None:
-        raise InputError(f"{path}/labels.csv: no label for {name}")
-    return label
-
-
-def official_number(name: str) -> int:
-    """The number of an image of the official archive: jpg/image_00042.jpg -> 42."""
-    return int(PurePosixPath(name).stem.split("_")[1])
+def official_labels(file: Path, names: list[PurePosixPath]) -> list[str]:
+    """The labels of jpg/image_00042.jpg and its like. Raises InputError where there are none."""
+    try:
+        labels = scipy.io.loadmat(file)["labels"].ravel()
+        return [str(labels[int(name.stem.split("_")[1]) - 1]) for name in names]
+    except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
+        raise InputError(
+            f"{file} does not hold the labels of the images beside it ({error}); remove one of them"
+        ) from None
 
 
 # --------------------------------------------------------------------------- what a step draws

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from torch import nn
 
-from assignment5.config import DenoiserConfig, Job
+from assignment5.config import RANGES, DenoiserConfig, Job
 from assignment5.diffusion import Diffusion, Schedule
 from assignment5.dit import DiT
 from assignment5.memory import to_device
 from assignment5.unet import UNet
-from common.cli import InputError
+from common.cli import InputError, check_ranges
 from common.files import JsonObject, StateDict, tensors
 from common.machine import Device
 from common.weights import count_parameters, matching_shapes, read_model, save_model
@@ -93,20 +95,62 @@ def save_denoiser(path: Path, denoiser: Denoiser) -> None:
 def load_denoiser(path: Path, device: Device) -> Denoiser:
     """A denoiser that `save_denoiser` wrote. Raises InputError for a damaged file."""
     weights, about = read_model(path)
-    try:
-        config = saved_config(about)
-        recipe = about["recipe"]
-        bfloat16 = device.bfloat16 and about["bfloat16"]
-    except KeyError as error:
-        raise InputError(f"{path} is not a model of assignment 5: it lacks {error}") from None
+    if not isinstance(about, dict):
+        raise InputError(f"{path} is not a model of assignment 5: it lacks a description")
+    config = saved_config(path, about, weights)
+    recipe = about.get("recipe")
+    if not isinstance(recipe, str):
+        raise InputError(f"{path} is not a model of assignment 5: it lacks the recipe")
+    bfloat16 = device.bfloat16 and bool(about.get("bfloat16"))
+    check_finite(path, weights)
     with matching_shapes(path):
         model = filled(config, weights, device)
     return Denoiser(config, recipe, model, bfloat16)
 
 
-def saved_config(about: JsonObject) -> DenoiserConfig:
-    """What builds the network of a file, which may carry further options of its run."""
-    saved = {**about["config"], "network": about["network"]}
-    values = {field.name: saved[field.name] for field in fields(DenoiserConfig)}
-    values["unet_widths"] = tuple(values["unet_widths"])
-    return DenoiserConfig(**values)
+def saved_config(path: Path, about: JsonObject, weights: StateDict) -> DenoiserConfig:
+    """What builds the network of a file, which may carry further options of its run.
+
+    Raises InputError where an option is missing, of another type or out of its range, and where
+    the network would have more layers or wider ones than the file holds.
+    """
+    try:
+        saved = {**about["config"], "network": about["network"]}
+        values = {field.name: saved[field.name] for field in fields(DenoiserConfig)}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not a model of assignment 5: it lacks {error}") from None
+    try:
+        values["unet_widths"] = tuple(values["unet_widths"])
+        for name, kind in get_type_hints(DenoiserConfig).items():
+            check_type(name, values[name], kind)
+        check_ranges(SimpleNamespace(**values), RANGES)
+        config = DenoiserConfig(**values)
+    except (InputError, TypeError, ZeroDivisionError) as error:
+        raise InputError(f"{path} describes no network ({error}); copy or train it again") from None
+    widths = [config.width] * config.depth if config.depth <= len(weights) else []
+    if config.network == "U-Net":
+        widths = list(config.unet_widths)
+    numbers = sum(value.numel() for value in weights.values())
+    if not 0 < len(widths) <= len(weights) or max(widths) ** 2 > numbers:
+        raise InputError(f"{path} holds weights of another shape than it says")
+    return config
+
+
+def check_type(name: str, value: object, kind: object) -> None:
+    """Raises InputError for a value of another type than a field's."""
+    allowed = get_args(kind)
+    if get_origin(kind) is Literal:
+        fits = isinstance(value, str) and value in allowed
+    elif get_origin(kind) is tuple:
+        fits = isinstance(value, tuple) and all(type(item) is allowed[0] for item in value)
+    else:
+        fits = type(value) is kind
+    if not fits:
+        raise InputError(f"{name} is {value!r}")
+
+
+def check_finite(path: Path, weights: StateDict) -> None:
+    """Raises InputError for weights that are NaN or infinite, which would draw nothing."""
+    for name, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(f"{path}: {name} is not finite; copy or train it again")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from assignment5.config import SAMPLERS, Config, SamplerName, Sampling
+from assignment5.config import GIVEN, SAMPLERS, Config, SamplerName, Sampling
 from assignment5.data import Parts
 from assignment5.denoiser import Denoiser
 from assignment5.diffusion import Diffusion, separate
@@ -120,8 +120,9 @@ class Judge:
         if self.train is not None:
             distance = nearest_distance(features, self.train)  # (M,)
             near = np.quantile(self.real_distance, 0.01)
-            ratio = np.median(distance) / np.median(self.real_distance)
-            scores["nearest_ratio"] = float(ratio)
+            usual = np.median(self.real_distance)
+            if usual > 0:  # (features in which held-out images are training images give no ratio)
+                scores["nearest_ratio"] = float(np.median(distance) / usual)
             scores["copies"] = float((distance < near).mean())
         return scores
 
@@ -350,9 +351,10 @@ def print_scores(rows: Sequence[JsonObject], split: str = "test") -> None:
     ]
     kids = [row for row in scored if row["metric"] == "kid"]
     others = [row for row in scored if row["metric"] != "kid"]
+    where = "given images" if split == GIVEN else f"{split} part"
     print_table(
         [*sorted(kids, key=lambda row: row["value"]), *others],
         {"kid": "KID", "recall": "recall", "coverage": "coverage"},
         index=("series", "model", "variant", "evaluations"),
-        title=f"{split} part; ± over sets of noise, one training per network",
+        title=f"{where}; ± over sets of noise, one training per network",
     )

@@ -24,6 +24,7 @@ from common.machine import Device
 from common.run import Run, progress
 from common.weights import matching_shapes, read_model, save_model
 
+LARGEST = 2**16  # of a saved network's classes, width and side
 Describe: TypeAlias = Callable[[np.ndarray], np.ndarray]  # uint8 (N, S, S, 3) -> float64 (N, F)
 
 
@@ -238,8 +239,15 @@ def load_feature_space(path: Path, device: str) -> FeatureSpace:
     weights, about = read_model(path)
     try:
         trained = TrainedFeatures(weights=weights, **about)
+        sizes = (trained.classes, trained.width, trained.side)
+        fits = all(type(size) is int and 0 < size <= LARGEST for size in sizes)
     except TypeError:
-        raise InputError(f"{path} is not a feature network of assignment 5") from None
+        fits = False
+    if not fits:
+        raise InputError(f"{path} is not a feature network of assignment 5")
+    for name, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(f"{path}: {name} is not finite; copy or train it again")
     with matching_shapes(path):
         return trained.space(device)
 

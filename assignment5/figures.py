@@ -5,6 +5,11 @@ Shape letters: N images, R rows, C columns, S side.
 
 from __future__ import annotations
 
+import contextlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,27 +19,116 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from PIL import Image, ImageDraw
 
-from assignment5.config import NETWORKS, SAMPLERS, Sampling, samples_key, training_name
-from common.figures import MARKERS, PALETTE, Option, figure, learning_curve, read_run
-from common.files import JsonObject, atomic_path
+from assignment5.config import (
+    GIVEN,
+    NETWORKS,
+    SAMPLERS,
+    Network,
+    Sampling,
+    samples_key,
+    training_name,
+)
+from common.cli import InputError
+from common.figures import MARKERS, PALETTE, Option, figure, learning_curve, source_line
+from common.files import JsonObject, atomic_path, read_json
 
 FRAME_MS = 120  # milliseconds that a frame of the trajectory stays
 LAST_FRAME_MS = 1500
+HELD_OUT = "held-out images"  # among the distances
+ROWS = ("split", "model", "variant", "metric", "value", "std", "n_seeds", "series", "horizon")
+LOG = ("step", "epoch", "split", "name", "value")
+PICTURES = {"steps": 5, "trajectory": 5, "interpolation": 5}  # rank of the arrays in pictures.npz
+DAMAGE = (  # what reading a damaged file raises
+    *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError),
+    *(zipfile.BadZipFile, zlib.error, RuntimeError, SyntaxError, OverflowError, MemoryError),
+)
+
+
+@dataclass(frozen=True)
+class Drawable:
+    """What the figures of a run are drawn from: run.json, tables and arrays."""
+
+    record: JsonObject
+    table: pd.DataFrame  # rows of metrics.json
+    log: pd.DataFrame  # metrics.csv
+    trainings: list[tuple[Network, str]]
+    pictures: dict[str, np.ndarray]
+    distances: dict[str, np.ndarray]
+
+    @classmethod
+    def read(cls, folder: Path) -> Drawable:
+        """The files of a finished run. Raises InputError for one that is damaged or of another."""
+        record, rows = read_json(folder / "run.json"), read_json(folder / "metrics.json")
+        with damaged(folder / "run.json"):
+            trainings = [
+                (network, str(name)) for name in record["config"]["recipes"] for network in NETWORKS
+            ]
+            source_line(record)
+            if not trainings:
+                raise ValueError("no recipes")
+        with damaged(folder / "metrics.json"):
+            table = pd.DataFrame(rows["rows"])[list(ROWS)]
+            kids = table[(table.split == "validation") & (table.metric == "kid")]
+            numbers = kids[["value", "horizon", "n_seeds"]].astype(float)
+            words = kids[["variant", "series"]].map(lambda value: isinstance(value, str))
+            if not np.isfinite(numbers).all(axis=None) or not words.all(axis=None):
+                raise ValueError("rows of KID without numbers or names")
+            if NETWORKS[0] not in set(kids.model):
+                raise ValueError("no KID on the validation part")
+        with damaged(folder / "metrics.csv"):
+            log = pd.read_csv(folder / "metrics.csv", encoding="utf-8")[list(LOG)]
+            log = log.astype({"step": float, "value": float})
+        pictures = arrays_in(folder / "pictures.npz", PICTURES)
+        with damaged(folder / "pictures.npz"):
+            if len(pictures["step_counts"]) != len(pictures["steps"]):
+                raise ValueError("steps without their counts")
+            for network, recipe in trainings:
+                check_pictures(pictures[samples_key(network, recipe)], 4)
+        distances = arrays_in(folder / "distances.npz", {})
+        with damaged(folder / "distances.npz"):
+            for name in (HELD_OUT, *(training_name(*training) for training in trainings)):
+                if distances[name].ndim != 1 or not np.isfinite(distances[name]).all():
+                    raise ValueError(f"{name} holds no distances")
+        return cls(record, table, log, trainings, pictures, distances)
+
+
+@contextlib.contextmanager
+def damaged(path: Path) -> Iterator[None]:
+    """Turns what a damaged or foreign file raises while it is read into one line."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise InputError(
+            f"{path} is damaged or of another kind of run ({type(error).__name__}: {error}); "
+            "copy it again, or give --out, with which no figure of the run is drawn"
+        ) from None
+
+
+def arrays_in(path: Path, kinds: dict[str, int]) -> dict[str, np.ndarray]:
+    """The arrays of an .npz. Raises InputError where one of `kinds` is no pictures of that rank."""
+    with damaged(path), np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+        for name, rank in kinds.items():
+            check_pictures(arrays[name], rank)
+        return arrays
+
+
+def check_pictures(array: np.ndarray, rank: int) -> None:
+    """Raises ValueError where an array is not uint8 (..., S, S, 3) of that rank, with pictures."""
+    square = array.ndim == rank and array.shape[-1] == 3 and array.shape[-2] == array.shape[-3]
+    if array.dtype != np.uint8 or not square or not array.size:
+        raise ValueError(f"{array.dtype} {array.shape} are no pictures")
 
 
 def draw_figures(folder: Path) -> None:
-    """Draws every figure of a finished run into its folder."""
-    record, table = read_run(folder)
-    pictures = np.load(folder / "pictures.npz", allow_pickle=False)
-    distances = np.load(folder / "distances.npz", allow_pickle=False)
-    log = pd.read_csv(folder / "metrics.csv")
-    recipes = record["config"]["recipes"]
-    trainings = [(network, recipe) for recipe in recipes for network in NETWORKS]
-    names = [training_name(network, recipe) for network, recipe in trainings]
+    """Draws every figure of a finished run into its folder. Raises InputError as `Drawable`."""
+    drawable = Drawable.read(folder)
+    record, pictures = drawable.record, drawable.pictures
+    names = [training_name(network, recipe) for network, recipe in drawable.trainings]
 
     grids = {
         training_name(network, recipe): pictures[samples_key(network, recipe)]
-        for network, recipe in trainings
+        for network, recipe in drawable.trainings
     }
     draw_samples(folder / "samples.png", record, grids)
     draw_sheet(
@@ -55,13 +149,15 @@ def draw_figures(folder: Path) -> None:
         title="Spherical interpolation (one row per pair)",
     )
     draw_trajectory(folder / "trajectory.gif", pictures["trajectory"])
+    table = drawable.table
     first = table[(table.split == "validation") & (table.model == NETWORKS[0])]
-    draw_evaluations(folder / "kid_by_evaluations.png", record, first, recipes[0])
-    draw_learning_curves(folder / "learning_curves.png", record, log, names)
+    recipe = drawable.trainings[0][1]
+    draw_evaluations(folder / "kid_by_evaluations.png", record, first, recipe)
+    draw_learning_curves(folder / "learning_curves.png", record, drawable.log, names)
     draw_distances(
         folder / "nearest_training_image.png",
         record,
-        {name: distances[name] for name in ("held-out images", *names)},
+        {name: drawable.distances[name] for name in (HELD_OUT, *names)},
     )
 
 
@@ -163,7 +259,7 @@ def draw_evaluations(
                 xscale="log",
                 yscale="log",
             )
-            panel.set_title(f"{model}, {rows.split.iloc[0]} part")
+            panel.set_title(f"{model}, {part_words(rows.split.iloc[0])}")
             ticks = sorted(rows.horizon[rows.variant == rows.variant.iloc[0]].unique())
             panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             panel.set_xticks([], minor=True)
@@ -179,6 +275,11 @@ def draw_evaluations(
             title="± one standard error\nover sets of noise;\none training per network",
             title_fontsize=7,
         )
+
+
+def part_words(split: str) -> str:
+    """What the rows of a split are scored against."""
+    return "given images" if split == GIVEN else f"{split} part"
 
 
 def draw_samplers(panel: Axes, rows: pd.DataFrame, recipe: str, power: float) -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 from assignment5.denoiser import load_denoiser
 from assignment5.figures import tile
 from assignment5.sampling import noise_set, sample
-from common.cli import InputError
+from common.cli import InputError, check_writable
 from common.files import atomic_path
 from common.machine import choose_device
 from common.run import SavedRun
@@ -37,6 +37,8 @@ def main(config: PredictConfig) -> np.ndarray:
     device = choose_device(config.device)
     saved = SavedRun.open(config.run, HERE / "results")
     denoiser = load_denoiser(saved.folder / f"model.{config.network}.safetensors", device)
+    out = config.out or saved.folder / "samples"
+    check_writable("--out", out)
 
     # Sample:
     start = time.perf_counter()
@@ -45,7 +47,6 @@ def main(config: PredictConfig) -> np.ndarray:
     seconds = time.perf_counter() - start
 
     # Write one file per image, and the grid:
-    out = config.out or saved.folder / "samples"
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

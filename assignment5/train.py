@@ -56,6 +56,7 @@ from assignment5.feature_net import (
 )
 from assignment5.figures import draw_figures
 from assignment5.memory import backward_in_parts, to_device
+from assignment5.seen import Seen
 from common.cli import InputError
 from common.files import StateDict, write_arrays
 from common.machine import Device, choose_device
@@ -123,9 +124,13 @@ def train(job: Job, run: Run, parts: Parts, device: Device) -> Trained:
 
 
 def standardise(model: Diffusion, pixels: np.ndarray) -> None:
-    """Sets the mean and deviation of the channels to those of images uint8 (N, S, S, 3)."""
+    """Sets the mean and deviation of the channels to those of images uint8 (N, S, S, 3).
+
+    The deviation is at least one step of 8 bits, for a channel that is the same everywhere.
+    """
     model.mean.copy_(torch.from_numpy(pixels.mean((0, 1, 2)) / 255))
-    model.std.copy_(torch.from_numpy((pixels / 255).std((0, 1, 2))))
+    std = (pixels / 255).std((0, 1, 2))
+    model.std.copy_(torch.from_numpy(np.maximum(std, 1 / 255)))
 
 
 def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
@@ -187,24 +192,36 @@ def arithmetic(config: Config) -> Device:
 
 def check_sizes(config: Config, images: Images, split: Split) -> None:
     """Raises InputError where the images are too few to train on or to score against."""
+    given = f"{len(images)} images" if images.parts is None else "the parts as given"
     if len(split.train) < config.batch:
         raise InputError(
-            f"{len(images)} images leave {len(split.train)} to train on, fewer than "
+            f"{given} leave {len(split.train)} to train on, fewer than "
             f"--batch {config.batch}; give more of them"
         )
     scored = min(len(split.validation), len(split.test))
     if scored < SCORED_AT_LEAST:
+        enough = 10 * SCORED_AT_LEAST
+        advice = f"at least {enough} of them" if images.parts is None else "more in each part"
         raise InputError(
-            f"{len(images)} images leave {scored} to judge by, and {SCORED_AT_LEAST} are needed "
-            f"({NEIGHBOURS} nearest neighbours); give at least {10 * SCORED_AT_LEAST} of them"
+            f"{given} leave {scored} to judge by, and {SCORED_AT_LEAST} are needed "
+            f"({NEIGHBOURS} nearest neighbours); give {advice}"
         )
+
+
+def parts_line(split: Split, side: int) -> str:
+    """The sizes of the parts in words."""
+    train, validation, test = split.sizes.values()
+    return (
+        f"parts: {train:,} images to train on, {validation:,} for choices, {test:,} to score "
+        f"against, at {side} x {side} pixels"
+    )
 
 
 def main(config: Config) -> Results | None:
     """Trains, evaluates and records; returns what metrics.json holds (None but in one process)."""
     # Setup data, device and processes: checked before anything is written:
     images = data.load_for(config)
-    split = data.split(len(images), config.seed)
+    split = data.split_of(images, config.seed)
     check_sizes(config, images, split)
     parts = split.of(images)
     device = arithmetic(config)
@@ -217,6 +234,10 @@ def main(config: Config) -> Results | None:
         run.note(
             device=device.name, bfloat16=device.bfloat16, processes=world.size, split=split.sizes
         )
+
+        if run.writes:
+            print(parts_line(split, images.pixels.shape[1]), flush=True)
+            Seen.of(parts.train, parts.validation).save(folder)
 
         # Train both networks by every recipe, on the same images in the same order:
         denoisers = []

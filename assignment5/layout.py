@@ -1,0 +1,107 @@
+"""What the folders of images mean: labels, and the parts that a user has made.
+
+`train/rose/1.jpg` and `rose/train/1.jpg` are roses of the training part, `rose/1.jpg` is a rose.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from common.cli import InputError
+
+PARTS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+UNLABELLED = -1  # the label of an image of the test part that lies in no class
+
+
+def without_shared(folders: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Folders less the first ones that all images share."""
+    shared = 0
+    while all(len(each) > shared for each in folders):
+        if len({each[shared] for each in folders}) > 1:
+            break
+        shared += 1
+    return [each[shared:] for each in folders]
+
+
+def layout_of(path: Path, names: Sequence[PurePosixPath]) -> tuple[list[str], list[str] | None]:
+    """(class, part) of each image, by the folders it lies in; part is None where they name none.
+
+    Raises InputError where images lie beside the parts.
+    """
+    folders = without_shared([name.parent.parts for name in names])
+    if not any(folders):
+        return [""] * len(names), None
+    for place in (0, -1):  # train/rose or rose/train
+        words = [PARTS.get(each[place].lower()) if each else None for each in folders]
+        if None not in words:
+            kinds = ["/".join(each[1:] if place == 0 else each[:-1]) for each in folders]
+            return kinds, [word or "" for word in words]
+        if {"train", "test"} <= set(words) or {"train", "validation"} <= set(words):
+            beside = names[words.index(None)]
+            raise InputError(
+                f"{path}/{beside} lies in none of the parts that other images lie in "
+                "(train, validation, test); move it into one of them, or out"
+            )
+    return ["/".join(each) for each in folders], None
+
+
+def known_parts(parts: list[str] | None) -> np.ndarray | None:
+    """The parts as an array (N,); None where there is no training part, whose split is drawn."""
+    return np.array(parts) if parts is not None and "train" in parts else None
+
+
+def numbered(words: Sequence[str | None], parts: np.ndarray | None) -> np.ndarray | None:
+    """Labels int64 (N,) from 0 of classes, or None where there are not two of them.
+
+    Images of the user's test part may be UNLABELLED; where others lie in no class beside classes,
+    these are a class of their own, as ever, unless the user made parts: then there are no labels.
+    """
+    array = np.array([word or "" for word in words])
+    bare = (array == "") if parts is not None else np.zeros(len(array), bool)
+    if parts is not None and bare[parts != "test"].any():
+        return None
+    kinds = np.unique(array[~bare])
+    if len(kinds) < 2:
+        return None
+    labels = np.searchsorted(kinds, array).astype(np.int64)
+    labels[bare] = UNLABELLED
+    return labels
+
+
+# ----------------------------------------------------------------------------- a table of labels
+
+
+def read_labels(content: bytes, path: Path) -> dict[str, str]:
+    """{file name: label} of a labels.csv. Raises InputError where its columns are missing."""
+    try:
+        table = pd.read_csv(io.BytesIO(content), dtype=str)
+        table = table[["file", "label"]].dropna()
+    except (KeyError, ValueError):
+        raise InputError(f"{path}/labels.csv: the columns file, label are needed") from None
+    twice = table.drop_duplicates()["file"].duplicated(keep=False)
+    if twice.any():
+        name = table.drop_duplicates()["file"][twice].iloc[0]
+        raise InputError(f"{path}/labels.csv: {name} has two labels; keep one of them")
+    return dict(zip(table["file"], table["label"], strict=True))
+
+
+def label_in(table: dict[str, str], name: PurePosixPath, path: Path) -> str:
+    """The label of one image. Raises InputError where the table has none."""
+    label = table.get(str(name), table.get(name.name))
+    if label is None:
+        raise InputError(f"{path}/labels.csv: no label for {name}")
+    return label
