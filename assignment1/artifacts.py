@@ -18,6 +18,8 @@ from assignment1.synthetic import draw_faces
 from assignment1.variants import MLP, prediction_key
 from assignment1.views import Dataset
 from assignment1.vqvae import VQVAE, load_vqvae
+from assignment1.words import CLASSES
+from common.cli import InputError
 from common.files import write_arrays
 from common.run import Run
 
@@ -50,6 +52,9 @@ def load_models(folder: Path, device: str = "cpu") -> SavedModels:
         family: ELMClassifier.load(folder / elm_file(family)) for family in ELM_FAMILIES
     }
     classifiers[MLP] = MLPClassifier.load(folder / MLP_FILE, device)
+    for name, classifier in classifiers.items():
+        if not set(np.ravel(classifier.classes_)) <= set(range(len(CLASSES))):
+            raise InputError(f"{folder}: the {name} was trained on other classes than the seven")
     return SavedModels(vqvae, classifiers)
 
 

@@ -156,18 +156,30 @@ def twins_elsewhere(groups: np.ndarray, part: np.ndarray) -> int:
 def held_out_split(faces: Faces, audited: Audit, seed: int, validation: float = 0.1) -> Split:
     """Train, validation and test rows; the test part is kept whole, its twins leave the others.
 
-    Without a test part in the data TEST_SHARE of the groups becomes it; groups are drawn class by
-    class. Raises InputError when a part ends with fewer than two classes.
+    The parts are those of the data. Where there is no test part, the private one is it, or else
+    TEST_SHARE of the training groups; where there is no validation part, the share `validation` of
+    them. Groups are drawn class by class. Raises InputError when a part ends with fewer than two
+    classes.
     """
     rng = np.random.default_rng(seed)
     groups = audited.groups
     labels = faces.truth
+    private = faces.part == "private"
     test = faces.part == "test"
+    given = (faces.part == "validation") & ~audited.unfit
     pool = (faces.part == "train") & ~audited.unfit
     if not test.any():
-        test = draw_groups(groups, labels, np.flatnonzero(pool), TEST_SHARE, rng)
-    pool &= ~np.isin(groups, groups[test | (faces.part == "private")])
-    chosen = draw_groups(groups, labels, np.flatnonzero(pool), validation, rng)
+        test = private
+    if not test.any():
+        apart = pool & ~np.isin(groups, groups[given])
+        test = draw_groups(groups, labels, np.flatnonzero(apart), TEST_SHARE, rng)
+    aside = np.isin(groups, groups[test | private])
+    pool &= ~aside
+    if (faces.part == "validation").any():
+        chosen = given & ~aside
+        pool &= ~np.isin(groups, groups[chosen])
+    else:
+        chosen = draw_groups(groups, labels, np.flatnonzero(pool), validation, rng)
 
     split = Split(np.flatnonzero(pool & ~chosen), np.flatnonzero(chosen), np.flatnonzero(test))
     for name, rows in vars(split).items():

@@ -83,6 +83,10 @@ class Config(BaseConfig):
     """Assignment 1: ELM, binary-weight ELM and MLP on VQ-VAE codes of faces."""
 
     # data
+    data: PathOrNone = None
+    """FER csv (emotion, pixels, Usage), npz (images, labels, usage), a folder, zip or tar of
+    <train|val|test>/<class>/ images, or a folder of code maps. Labels are words or 0 angry,
+    1 disgust, 2 fear, 3 happy, 4 sad, 5 surprise, 6 neutral"""
     source: Literal["auto", "fer2013", "codemaps", "synthetic"] = "auto"
     """where the faces come from; auto: --data, else the data folder, else the built-in sample"""
     seed: int = 0
@@ -92,7 +96,8 @@ class Config(BaseConfig):
     synthetic_faces: int = 6000
     """how many faces the built-in sample has"""
     validation: float = 0.1
-    """share of the training part that all choices are made on"""
+    """share of the training part that all choices are made on, where the data have no validation
+    part of their own"""
 
     # VQ-VAE
     codes: int = 256
@@ -255,10 +260,15 @@ class EvaluateConfig(SavedRunConfig):
     """Re-scores a finished run of assignment 1."""
 
     data: PathOrNone = None
-    """labelled faces that the run has not seen: FER csv, npz or folder; rows marked Training are
-    left out when there are others (default: the run's own test part)"""
+    """labelled faces: FER csv, npz, or a folder, zip or tar of images; faces that the run was
+    trained or stopped on are left out (default: the run's own test part). Labels are words or
+    0 angry, 1 disgust, 2 fear, 3 happy, 4 sad, 5 surprise, 6 neutral"""
+    part: Literal["auto", "all", "train", "validation", "test", "private"] = "auto"
+    """part of --data that is scored; auto: test and private where there are such, else validation,
+    else everything"""
     out: PathOrNone = None
-    """json file for the scores (default: evaluation-<data>.json in the run folder)"""
+    """json file for the scores (default: evaluation-<data>.json in the run folder, or
+    evaluation-test.json for the run's own test part, whose figures are drawn again then)"""
 
 
 @dataclass(frozen=True)
@@ -266,10 +276,10 @@ class PredictConfig(SavedRunConfig):
     """Probabilities of the seven expressions for face images without labels."""
 
     data: PathOrNone = None
-    """an image, a folder of images, an npz (images) or a FER csv"""
+    """an image, a folder, zip or tar of images, an npz (images) or a csv (pixels); no labels"""
     out: PathOrNone = None
-    """csv file for the probabilities, with the figure beside it (default: predictions.csv in the
-    run folder)"""
+    """csv file for the probabilities, with the figure beside it (default: predictions-<data>.csv in
+    the run folder, numbered where there is one already)"""
     shown: int = 8
     """faces in the figure"""
 
@@ -289,6 +299,7 @@ class EncodeConfig(SavedRunConfig):
 
     out_is_folder: ClassVar[bool] = True
     data: PathOrNone = None
-    """labelled faces: FER csv, npz or folder (default: the data of the run)"""
+    """labelled faces: FER csv, npz, or a folder, zip or tar of images (default: the data of the
+    run)"""
     out: Path = Path("codemaps")
     """folder that the code maps are written into"""

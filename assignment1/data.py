@@ -6,28 +6,35 @@ Shape letters: N rows, H W = 48 x 48 grey levels, h w = 12 x 12 code indices, d 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
 
-from assignment1.readers import (
-    CLASSES,
-    IMAGE_ENDINGS,
-    Pictures,
-    checked,
-    image_files,
-    read_codemaps,
-    read_csv,
-    read_folder,
-    read_image,
-    read_npz,
-)
+from assignment1.checks import Pictures
+from assignment1.listing import archive_listing, check_regular, folder_listing
+from assignment1.readers import TABLES, read_codemaps, read_pictures
 from assignment1.synthetic import draw_faces
+from assignment1.words import CLASSES, label_of
 from common.cli import InputError, data_folder
 from common.files import JsonObject, sha256
 
-FER_NAMES = ("fer2013.csv", "fer2013.npz", "fer2013_48x48.npz", "fer2013")
+CHALLENGE = "challenges-in-representation-learning-facial-expression-recognition-challenge"
+FER_NAMES = (
+    "fer2013.csv",
+    "fer2013.npz",
+    "fer2013_48x48.npz",
+    "fer2013",
+    "icml_face_data.csv",
+    "fer2013.tar.gz",
+    "fer2013.zip",
+    CHALLENGE,
+    f"{CHALLENGE}.zip",
+    "archive.zip",
+)
+ANYTHING = "archive.zip"  # Kaggle's name for the archive of any data set
 CODEMAP_NAMES = ("codemaps", "codemaps.npy")
+PART_NAMES = ("train", "validation", "test", "private")
 SYNTHETIC_TEST = 6  # every sixth built-in face is for testing
 NOTICE = (
     "built-in synthetic faces, not real data; for FER-2013 put fer2013.csv into the folder that "
@@ -40,7 +47,8 @@ class Faces:
     """Checked input: pictures, or code maps with their codebook.
 
     images uint8 (N, H, W) or codemaps uint8 (N, h, w), one of the two; codebook float32 (256, d)
-    or None; labels int64 (N,) in 0..6 or None; part (N,) of "train" | "test" | "private".
+    or None; labels int64 (N,) in 0..6 or None; part (N,) of "train" | "validation" | "test" |
+    "private"; names of the files (N,) where each face is one.
     """
 
     source: str
@@ -51,6 +59,7 @@ class Faces:
     part: np.ndarray
     provenance: JsonObject
     classes: tuple[str, ...] = CLASSES
+    names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.part)
@@ -95,6 +104,8 @@ def load(source: str, path: Path | None, synthetic_faces: int = 6000, seed: int 
         path = path or in_data_folder(FER_NAMES)
         source = source_of(path)
     if source == "synthetic":
+        if path is not None:
+            raise InputError(f"--source synthetic draws its own faces; leave --data {path} out")
         return synthetic(synthetic_faces, seed)
 
     if path is None:
@@ -111,17 +122,26 @@ def load(source: str, path: Path | None, synthetic_faces: int = 6000, seed: int 
     return faces
 
 
-def load_again(record: JsonObject) -> Faces:
-    """The faces that a run was made from, by its run.json. Raises InputError as `load`."""
-    config = record["config"]
-    path = Path(config["data"]) if config["data"] else None
-    return load(record["source"], path, config["synthetic_faces"], config["seed"])
-
-
 def in_data_folder(names: tuple[str, ...]) -> Path | None:
     """The first of the names that the data folder holds."""
     paths = (data_folder() / name for name in names)
-    return next((path for path in paths if path.exists()), None)
+    return next((path for path in paths if path.exists() and holds_faces(path)), None)
+
+
+def holds_faces(path: Path) -> bool:
+    """Whether an archive that may be of any data set holds a table or folders of faces."""
+    if path.name != ANYTHING:
+        return True
+    try:
+        with archive_listing(path) as listing:
+            items = [] if listing is None else listing.items
+            return any(
+                item.name.split("/")[-1].lower() in TABLES[:2]
+                or any(label_of(folder) is not None for folder in item.folders)
+                for item in items
+            )
+    except InputError:
+        return False
 
 
 def source_of(path: Path | None) -> str:
@@ -136,46 +156,48 @@ def synthetic(count: int, seed: int) -> Faces:
     """The built-in sample."""
     images, labels = draw_faces(count, seed)
     testing = np.arange(count) % SYNTHETIC_TEST == SYNTHETIC_TEST - 1
-    provenance = {"generator": "assignment1/synthetic.py", "faces": count, "notice": NOTICE}
     part = np.where(testing, "test", "train")
+    provenance: JsonObject = {
+        "generator": "assignment1/synthetic.py",
+        "faces": count,
+        "read": f"built-in sample, seed {seed}: {counted(labels, part)}",
+        "notice": NOTICE,
+    }
     return Faces("synthetic", images, None, None, labels, part, provenance)
 
 
 def load_images(path: Path, labelled: bool) -> Faces:
-    """Grey faces from a FER csv, an npz, an image folder or one image.
+    """Grey faces from a table, an npz, images in a folder or an archive, or one image.
 
     `labelled` says whether labels must be there. Raises InputError.
     """
     if not path.exists():
         raise InputError(f"--data {path} does not exist")
-    ending = path.suffix.lower()
-    if path.is_dir():
-        pictures = read_folder(path, labelled)
-    elif ending == ".csv":
-        pictures = read_csv(path)
-    elif ending == ".npz":
-        pictures = read_npz(path, labelled)
-    elif ending in IMAGE_ENDINGS and not labelled:
-        pictures = checked(path, read_image(path)[None], None, None)
-    else:
-        raise InputError(
-            f"{path}: allowed are a FER csv (emotion, pixels, Usage), an npz (images, labels, "
-            "usage) or a folder of images"
-        )
+    pictures = read_pictures(path, labelled)
     provenance: JsonObject = {
         "path": path.name,
-        "sha256": sha256(path),
+        "sha256": digest_of(path),
         "images": len(pictures.images),
     }
-    if path.is_dir() and not labelled:
-        provenance["files"] = [str(file.relative_to(path)) for file in image_files(path)]
-    return as_faces(pictures, provenance)
+    faces = as_faces(pictures, provenance)
+    place = f"{path.name}/{pictures.inside}" if pictures.inside else path.name
+    provenance["read"] = f"{place}: {counted(faces.labels, faces.part)}{outside(pictures)}"
+    return faces
 
 
 def as_faces(pictures: Pictures, provenance: JsonObject) -> Faces:
     """Pictures as a data set; without a part, all are for training."""
     part = np.full(len(pictures.images), "train") if pictures.part is None else pictures.part
-    return Faces("fer2013", pictures.images, None, None, pictures.labels, part, provenance)
+    return Faces(
+        "fer2013",
+        pictures.images,
+        None,
+        None,
+        pictures.labels,
+        part,
+        provenance,
+        names=pictures.names,
+    )
 
 
 def load_codemaps(path: Path) -> Faces:
@@ -183,14 +205,48 @@ def load_codemaps(path: Path) -> Faces:
     folder = path if path.is_dir() else path.parent
     codes = read_codemaps(folder)
     part = np.full(len(codes.maps), "train") if codes.part is None else codes.part
-    digests = {file.name: sha256(file) for file in sorted(folder.glob("*.npy"))}
-    provenance = {"path": folder.name, "sha256": digests}
+    digests = {
+        file.name: sha256(file)
+        for file in sorted(folder.glob("*.npy"))
+        if file.stem in ("codemaps", "labels", "codebook", "usage")
+    }
+    book = "without" if codes.codebook is None else "with"
+    read = f"{folder.name}: code maps {book} a codebook, {counted(codes.labels, part)}"
+    provenance: JsonObject = {"path": folder.name, "sha256": digests, "read": read}
     return Faces("codemaps", None, codes.maps, codes.codebook, codes.labels, part, provenance)
 
 
+def digest_of(path: Path) -> str:
+    """The sha256 of a file, or of the names and sizes of the files below a folder."""
+    if not path.is_dir():
+        check_regular(path)
+        return sha256(path)
+    digest = hashlib.sha256()
+    for item in folder_listing(path).items:
+        digest.update(f"{item.name}\0{item.size}\n".encode())
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------ what was read
+
+
+def counted(labels: np.ndarray | None, part: np.ndarray) -> str:
+    """How many faces there are, in which parts and of which expressions."""
+    if labels is None:
+        return f"{len(part):,} faces"
+    parts = [f"{name} {(part == name).sum():,}" for name in PART_NAMES if (part == name).any()]
+    classes = [f"{name} {(labels == number).sum():,}" for number, name in enumerate(CLASSES)]
+    return f"{len(part):,} faces ({', '.join(parts)}): {', '.join(classes)}"
+
+
+def outside(pictures: Pictures) -> str:
+    """What was left out, as a second sentence, or nothing."""
+    return f". Left out: {'; '.join(pictures.left_out)}" if pictures.left_out else ""
+
+
 def check_classes(faces: Faces, path: Path) -> None:
-    """Raises InputError where the training part, or a test part, has fewer than two classes."""
-    for name in ("train", "test"):
+    """Raises InputError where the training part, or another that is there, has too few classes."""
+    for name in ("train", "validation", "test"):
         rows = faces.part == name
         classes = len(np.unique(faces.truth[rows]))
         if classes < 2 and (name == "train" or rows.any()):

@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from assignment1.features import Matrix, Transformer, features_from_file, features_to_file
 from assignment1.moments import Moments, Penalty
+from assignment1.weighting import ClassWeight, weighted_rows
 from common.cli import InputError
 from common.files import JsonObject, atomic_path
 
@@ -70,6 +71,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
     temperature : predict_proba is softmax(decision_function / temperature); set it on held-out
         rows with `calibrate`.
     block_rows : rows in memory at a time.
+    class_weight : None | "balanced" | {class: weight}; multiplies the rows' own weights.
 
     Attributes
     ----------
@@ -92,6 +94,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         temperature: float = 0.2,
         block_rows: int = 4096,
         random_state: int | np.random.RandomState | None = None,
+        class_weight: ClassWeight = None,
     ):
         self.n_hidden = n_hidden
         self.weights = weights
@@ -107,6 +110,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         self.temperature = temperature
         self.block_rows = block_rows
         self.random_state = random_state
+        self.class_weight = class_weight
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -115,14 +119,21 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
 
     # -- training
 
-    def fit(self, X: Rows, y: npt.ArrayLike) -> ELMClassifier:
+    def fit(
+        self, X: Rows, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
+    ) -> ELMClassifier:
         """Draws the hidden layer and solves the output layer.
 
-        Raises ValueError for bad parameters or fewer than two classes.
+        A `sample_weight` (n,) of 2 is the row twice, of 0 none; `features` are fitted on the rows
+        as they are. As in sklearn.linear_model.Ridge a ridge penalty is relative to the sum of the
+        weights, so boosting, whose weights add up to 1, wants a small alpha or no penalty. Raises
+        ValueError for bad parameters or fewer than two classes.
         """
-        return self.solve(self.accumulate(X, y))
+        return self.solve(self.accumulate(X, y, sample_weight))
 
-    def accumulate(self, X: Rows, y: npt.ArrayLike) -> Moments:
+    def accumulate(
+        self, X: Rows, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
+    ) -> Moments:
         """Draws the hidden layer for X (n, p), y (n,) and returns the moments of its activations.
 
         `solve` gets the output layer of every penalty from them. Raises ValueError as `fit`.
@@ -130,6 +141,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         self._check_parameters()
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=self._dtypes)
         check_classification_targets(y)
+        X, y, weight = weighted_rows(X, y, sample_weight, self.class_weight)
         self.classes_, target = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
@@ -142,11 +154,11 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         self._draw(self._inputs(X[:1]).shape[1])
 
         if self.precision == "float64" or X.dtype == np.float64:
-            return self._moments(X, target, np.float64)
-        moments = self._moments(X, target, np.float32)
+            return self._moments(X, target, np.float64, weight)
+        moments = self._moments(X, target, np.float32, weight)
         if self.penalty is None and self._ill_conditioned(moments):
             # without a penalty nothing damps directions that float32 sums cannot tell from rounding
-            return self._moments(X, target, np.float64)
+            return self._moments(X, target, np.float64, weight)
         return moments
 
     def solve(self, moments: Moments) -> ELMClassifier:
@@ -243,11 +255,17 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
                 hidden = np.concatenate([hidden, dense], axis=1)  # (b, L + p)
             yield rows, hidden
 
-    def _moments(self, X: Matrix, target: np.ndarray, kind: npt.DTypeLike) -> Moments:
+    def _moments(
+        self, X: Matrix, target: np.ndarray, kind: npt.DTypeLike, weight: np.ndarray | None
+    ) -> Moments:
         """Moments of the activations and the one-hot targets, from target indices (n,)."""
         one_hot = np.eye(len(self.classes_))
         blocks = (
-            (hidden.astype(kind, copy=False), one_hot[target[rows]])
+            (
+                hidden.astype(kind, copy=False),
+                one_hot[target[rows]],
+                None if weight is None else weight[rows],
+            )
             for rows, hidden in self._blocks(X)
         )
         return Moments.accumulate(blocks, self.fit_intercept)
@@ -301,7 +319,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "coef_")
         settings = self.get_params(deep=False)
-        del settings["features"], settings["random_state"]
+        del settings["features"], settings["random_state"], settings["class_weight"]
         facts: JsonObject = {
             "settings": settings,
             "seed": self.seed_,

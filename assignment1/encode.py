@@ -20,26 +20,29 @@ from pathlib import Path
 import numpy as np
 
 from assignment1.artifacts import VQVAE_FILE
-from assignment1.data import load_again, load_images
+from assignment1.data import load_images
+from assignment1.saved import damaged, own_faces
 from assignment1.vqvae import load_vqvae
 from common.cli import InputError
 from common.files import atomic_path
 from common.machine import choose_device
-from common.run import SavedRun
+from common.run import SavedRun, announce
 
 HERE = Path(__file__).resolve().parent
 
 
 def main(config: EncodeConfig) -> dict[str, np.ndarray]:
+    if (config.out / "codemaps.npy").exists():
+        raise InputError(f"--out {config.out} holds code maps already; name another folder")
     saved = SavedRun.open(config.run, HERE / "results", needs=("metrics.json", VQVAE_FILE))
     vqvae = load_vqvae(saved.folder / VQVAE_FILE, choose_device(config.device).name)
-    if config.data is None:
-        faces = load_again(saved.record)
-    else:
-        faces = load_images(config.data, labelled=True)
+    faces = own_faces(saved) if config.data is None else load_images(config.data, labelled=True)
+    announce(faces.provenance)
 
+    with damaged(saved.folder / VQVAE_FILE):
+        codemaps = vqvae.encode(faces.given)
     arrays = {
-        "codemaps": vqvae.encode(faces.given),
+        "codemaps": codemaps,
         "labels": np.eye(len(faces.classes), dtype=np.uint8)[faces.truth],
         "codebook": vqvae.codebook.vectors.cpu().numpy(),
         "usage": faces.part,

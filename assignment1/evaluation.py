@@ -85,7 +85,7 @@ def score_rows(scored: Scored, labels: np.ndarray, predictions: np.ndarray) -> l
     """Rows of metrics.json for predictions (S, n), or (n,) of a single seed."""
     predictions = np.atleast_2d(predictions)
     rows = []
-    for metric, values in scores(labels, predictions, scored.split == "test").items():
+    for metric, values in scores(labels, predictions, scored.split != "validation").items():
         value, std = mean_and_std(values)
         rows.append(
             Row(

@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from sklearn.metrics import confusion_matrix
 
-from assignment1.readers import CLASSES
 from assignment1.variants import (
     CNN,
     FAMILIES,
@@ -23,6 +22,7 @@ from assignment1.variants import (
     path_key,
     prediction_key,
 )
+from assignment1.words import CLASSES
 from common.figures import (
     MARKERS,
     PALETTE,
@@ -268,13 +268,12 @@ def draw_reconstructions(folder: Path, record: JsonObject) -> None:
 
 
 def draw_probabilities(
-    path: Path, folder: Path, images: np.ndarray, names: list[str], table: pd.DataFrame
+    path: Path, record: JsonObject, images: np.ndarray, names: list[str], table: pd.DataFrame
 ) -> None:
     """The first faces uint8 (n, 48, 48) beside bars of their probabilities, one colour per model.
 
-    `table` is that of predict.py, `names` are those of all faces in it.
+    `record` is the run's run.json, `table` that of predict.py, `names` are of all faces in it.
     """
-    record, _ = read_run(folder)
     columns = [name for name in table if name.startswith("p_")]
     classes = [name.removeprefix("p_") for name in columns]
     colour = colours(table.model.unique())

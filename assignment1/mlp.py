@@ -27,6 +27,7 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from assignment1.elm import integer_seed
 from assignment1.features import Matrix, Transformer, features_from_file, features_to_file
 from assignment1.moments import Penalty
+from assignment1.weighting import ClassWeight, weighted_rows
 from common.cli import InputError
 from common.files import JsonObject, StateDict, atomic_path
 from common.run import progress
@@ -37,7 +38,8 @@ Optimiser: TypeAlias = Literal["sgd", "adamw"]
 WARM_UP_SHARE = 0.15  # of the steps of the one-cycle schedule
 ROWS_AT_ONCE = 1024  # at prediction
 EARLY_DROPOUT = (0.1, 0.2)  # share of channels that the CNN drops after its first two stages
-UNSAVED = ("features", "random_state", "codebook", "device")  # settings that a file does not hold
+# settings that a file does not hold
+UNSAVED = ("features", "random_state", "codebook", "device", "class_weight")
 
 
 class Epoch(TypedDict):
@@ -60,6 +62,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         random, both are averaged at prediction.
     features : a transformer that is fitted first.
     precision : "float32" | "bfloat16" for the products.
+    class_weight : None | "balanced" | {class: weight}; multiplies the rows' own weights.
 
     Attributes: classes_, network_ (torch module), history_ (list of Epoch), parameters_ (int).
     """
@@ -82,6 +85,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         precision: str = "float32",
         device: str = "cpu",
         random_state: int | np.random.RandomState | None = None,
+        class_weight: ClassWeight = None,
     ):
         self.hidden = hidden
         self.optimiser = optimiser
@@ -99,14 +103,19 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         self.precision = precision
         self.device = device
         self.random_state = random_state
+        self.class_weight = class_weight
 
     # -- training
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> MLPClassifier:
+    def fit(
+        self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
+    ) -> MLPClassifier:
         """Trains from a fresh initialisation.
 
-        Raises ValueError for bad parameters or fewer than two classes, FloatingPointError where the
-        loss is not finite.
+        The loss is the mean over the rows, weighted by `sample_weight` (n,): with full batches a
+        weight of 2 is the row twice, with smaller ones on average; rows of weight 0 are left out.
+        `features` are fitted on the rows as they are. Raises ValueError for bad parameters or fewer
+        than two classes, FloatingPointError where the loss is not finite.
         """
         penalties = (None, "ridge", "lasso", "elasticnet")
         if self.optimiser not in ("sgd", "adamw") or self.penalty not in penalties:
@@ -116,6 +125,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
             )
         X, y = validate_data(self, X, y, dtype=self._dtypes)
         check_classification_targets(y)
+        X, y, weight = weighted_rows(X, y, sample_weight, self.class_weight)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
@@ -130,12 +140,19 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network_ = self._build(self.inputs_, len(self.classes_)).to(self.device)
-            self._train(inputs, torch.from_numpy(labels), np.random.default_rng(seed))
+            self._train(inputs, torch.from_numpy(labels), np.random.default_rng(seed), weight)
         self.parameters_ = count_parameters(self.network_)
         return self
 
-    def _train(self, inputs: Tensor, labels: Tensor, rng: np.random.Generator) -> None:
-        """The training loop, on inputs (n, p) and class indices (n,)."""
+    def _train(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        rng: np.random.Generator,
+        weight: np.ndarray | None = None,
+    ) -> None:
+        """The training loop, on inputs (n, p), class indices (n,) and the rows' weights (n,)."""
+        share = None if weight is None else torch.from_numpy(weight / weight.mean()).float()
         network = self.network_.train()
         batch = min(self.batch, len(inputs))
         optimiser, schedule = self._optimiser(self.epochs * (len(inputs) // batch))
@@ -152,7 +169,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
                     x = one_view(x, rng)
                 with autocast:
                     logits = network(x.to(self.device))  # (B, k)
-                loss = F.cross_entropy(logits.float(), target, label_smoothing=self.label_smoothing)
+                loss = self._loss(logits, target, None if share is None else share[rows])
                 if self.penalty is not None:
                     loss = loss + self._penalty()
                 optimiser.zero_grad()
@@ -166,6 +183,16 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
                     f"the last finite one was {losses[0]}"
                 )
             self.history_.append({"epoch": epoch + 1, "loss": float(np.mean(losses))})
+
+    def _loss(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        """Mean cross-entropy of logits (B, k) and class indices (B,), weighted by (B,)."""
+        smoothing = self.label_smoothing
+        if weight is None:
+            return F.cross_entropy(logits.float(), target, label_smoothing=smoothing)
+        losses = F.cross_entropy(
+            logits.float(), target, label_smoothing=smoothing, reduction="none"
+        )  # (B,)
+        return (losses * weight.to(losses.device)).mean()
 
     def _optimiser(self, steps: int) -> tuple[Optimizer, LRScheduler]:
         parameters = self.network_.parameters()
@@ -351,6 +378,7 @@ class CNNClassifier(MLPClassifier):
         precision: str = "float32",
         device: str = "cpu",
         random_state: int | np.random.RandomState | None = None,
+        class_weight: ClassWeight = None,
     ):
         super().__init__(
             hidden,
@@ -369,6 +397,7 @@ class CNNClassifier(MLPClassifier):
             precision,
             device,
             random_state,
+            class_weight,
         )
         self.codebook: np.ndarray | None = codebook
 

@@ -20,6 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 Penalty: TypeAlias = Literal["ridge", "lasso", "elasticnet"] | None
 Alphas: TypeAlias = Sequence[float] | np.ndarray
+Block: TypeAlias = tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, np.ndarray | None]
 Eigen: TypeAlias = tuple[np.ndarray, np.ndarray]  # values (L,) ascending, vectors (L, L)
 
 REFINEMENTS = 2  # solutions by the Cholesky factor: the first, and one refinement
@@ -41,29 +42,30 @@ class Moments:
     """Centred second moments of hidden activations H (n, L) and targets Y (n, k).
 
     gram = sum (h - mean)(h - mean)' (L, L) and cross = sum (h - mean)(y - mean)' (L, k), float32
-    or float64; hidden_mean (L,) and target_mean (k,) are zero when there is no intercept.
+    or float64; hidden_mean (L,) and target_mean (k,) are zero when there is no intercept. Of
+    weighted rows all of these are weighted, and n is the sum of the weights.
     """
 
-    n: int
+    n: float
     gram: np.ndarray
     cross: np.ndarray
     hidden_mean: np.ndarray
     target_mean: np.ndarray
 
     @classmethod
-    def accumulate(
-        cls, blocks: Iterable[tuple[np.ndarray, np.ndarray]], intercept: bool = True
-    ) -> Moments:
-        """Sums over row blocks (H (b, L), Y (b, k)); memory does not grow with the number of rows.
+    def accumulate(cls, blocks: Iterable[Block], intercept: bool = True) -> Moments:
+        """Sums over row blocks (H (b, L), Y (b, k)) or (H, Y, weights (b,)).
+
+        A weight of 2 counts as the row twice. Memory does not grow with the number of rows.
 
         Where a unit's mean is large beside its deviation, rows are shifted by the first block's
         mean before they are multiplied, so that float32 does not cancel. H may be overwritten.
         """
         sums: _Sums | None = None
-        for hidden, target in blocks:
+        for hidden, target, *weight in blocks:
             if sums is None:
                 sums = _Sums.start(hidden, target, intercept)
-            sums.add(hidden, target)
+            sums.add(hidden, target, *weight)
         if sums is None:
             raise ValueError("no rows to accumulate")
         return sums.centred(intercept)
@@ -201,7 +203,7 @@ class Moments:
 class _Sums:
     """Running sums of one pass over the rows, each row less `shift`."""
 
-    n: int
+    n: float
     gram: np.ndarray  # (L, L)
     cross: np.ndarray  # (L, k + 1), float64: H'Y, and H'1 in the last column
     target_sum: np.ndarray  # (k,)
@@ -222,17 +224,22 @@ class _Sums:
         cross = np.zeros((units, outputs + 1))
         return cls(0, gram, cross, np.zeros(outputs), shift, product)
 
-    def add(self, hidden: np.ndarray, target: np.ndarray) -> None:
-        """Adds a block of rows (b, L) and (b, k); the rows may be overwritten."""
+    def add(self, hidden: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None) -> None:
+        """Adds a block of rows (b, L) and (b, k), weighted by (b,); they may be overwritten."""
         if self.shift.any():
             hidden -= self.shift
+        ones = np.ones(len(target))
+        if weight is not None:  # all sums below are of products of two rows
+            root = np.sqrt(weight)
+            hidden *= root[:, None].astype(hidden.dtype)
+            target = target * root[:, None]
+            ones = root
         # one BLAS for every product, because numpy's and scipy's threads wait for each other's;
         # H'H is computed as half a product
         self.gram += np.matmul(hidden.T, hidden, out=self.product)
-        ones = np.ones(len(target))
         self.cross += hidden.T @ np.column_stack([target, ones]).astype(hidden.dtype)
-        self.target_sum += target.sum(0)
-        self.n += len(hidden)
+        self.target_sum += ones @ target
+        self.n += float(ones @ ones)
 
     def centred(self, intercept: bool) -> Moments:
         """The moments about the means, or about zero where there is no intercept."""

@@ -1,46 +1,49 @@
 """Files of faces and code maps -> checked arrays; every bad file is one clear line.
 
+What a file is, is told by its content: a csv, an npz, an image, or an archive or a folder of them.
+
 Shape letters: N rows, H W = 48 x 48 grey levels, h w = 12 x 12 code indices, m = 256 codes of
 d numbers, k = 7 classes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from assignment1.checks import Pictures, checked, parts_of, whole_numbers
+from assignment1.images import IMAGE_ENDINGS, SIDE, begins_as_image, read_images
+from assignment1.layouts import images_of, labelled_pictures, no_images, unlabelled_pictures
+from assignment1.listing import (
+    DAMAGE,
+    HEAD,
+    Item,
+    Listing,
+    archive_listing,
+    check_regular,
+    folder_listing,
+    read_file,
+    reason,
+    some,
+    unpressed,
+    whole,
+)
+from assignment1.tables import is_table, read_table
+from assignment1.words import CLASSES, label_of
 from common.cli import InputError
-from common.run import progress
 
-# the order of FER-2013's labels 0..6
-CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-SIDE = 48
 GRID = 12
 CODES = 256
-IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm"}
-PARTS = {
-    "training": "train",
-    "train": "train",
-    "publictest": "test",
-    "test": "test",
-    "privatetest": "private",
-    "private": "private",
-    "val": "test",
-    "validation": "test",
-}
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Checked pictures: images uint8 (N, H, W), labels int64 (N,) or None, part (N,) or None."""
-
-    images: np.ndarray
-    labels: np.ndarray | None
-    part: np.ndarray | None
+TABLES = ("fer2013.csv", "icml_face_data.csv", "ckextended.csv", "train.csv")
+UNLABELLED_TABLES = ("test.csv", *TABLES)
+ARCHIVES = ("fer2013.tar.gz", "fer2013.zip", "archive.zip")
+ALLOWED = (
+    "allowed are a FER csv (emotion, pixels, Usage), an npz (images, labels, usage), and a folder, "
+    "zip or tar of images"
+)
 
 
 @dataclass(frozen=True)
@@ -56,133 +59,141 @@ class CodeMaps:
 # ----------------------------------------------------------------------------------- pictures
 
 
-def read_csv(path: Path) -> Pictures:
-    """FER's own format: columns emotion, pixels (2,304 numbers in a string) and Usage."""
-    try:
-        table = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable csv ({error})") from None
-    table.columns = [str(name).strip().lower() for name in table.columns]
-    missing = {"emotion", "pixels"} - set(table.columns)
-    if missing:
-        raise InputError(
-            f"{path}: no column {', '.join(sorted(missing))}; emotion, pixels and Usage are needed"
-        )
-    if not table.columns.is_unique:
-        raise InputError(
-            f"{path}: two columns of one name; emotion, pixels and Usage are needed, each once"
-        )
-    if table.empty:
-        raise InputError(f"{path}: no rows")
+def read_pictures(path: Path, labelled: bool) -> Pictures:
+    """Faces from whatever a path holds; `labelled`: their expressions must be there.
 
-    pixels = table["pixels"].fillna("").astype(str).str.strip()
-    counts = pixels.str.split().str.len()
-    wrong = np.flatnonzero(counts != SIDE * SIDE)
-    if wrong.size:
-        raise InputError(
-            f"{path}: row {wrong[0]} has {counts.iloc[wrong[0]]} pixels; "
-            f"{SIDE * SIDE} are needed (is the file cut off?)"
-        )
-    try:
-        values = np.array(" ".join(pixels).split(), dtype=np.float32)
-    except ValueError as error:
-        raise InputError(f"{path}: a pixel is not a number ({error})") from None
-    images = whole_numbers(values, path, 255).astype(np.uint8)
-    usage = table["usage"].to_numpy() if "usage" in table else None
-    return checked(path, images.reshape(-1, SIDE, SIDE), table["emotion"].to_numpy(), usage)
+    Raises InputError.
+    """
+    if path.is_dir():
+        return read_listing(folder_listing(path), labelled)
+    if path.suffix.lower() == ".npz":
+        return read_npz(path, labelled)
+    with archive_listing(path) as listing:
+        if listing is not None and not is_npz(listing):
+            return read_listing(listing, labelled)
+    if listing is not None:
+        return read_npz(path, labelled)
+    if is_image_file(path):
+        if labelled:
+            raise InputError(f"{path}: a single image has no label; {ALLOWED}")
+        item = Item(path.name, path.stat().st_size, lambda: read_file(path))
+        return Pictures(read_images([item], str(path.parent)), None, None, (path.name,))
+    return read_table(table_content(path), path, labelled)
+
+
+def is_npz(listing: Listing) -> bool:
+    """Whether a zip archive holds arrays alone."""
+    return bool(listing.items) and all(item.ending == ".npy" for item in listing.items)
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a file is one image, by its content or its ending."""
+    with open(path, "rb") as stream:
+        return path.suffix.lower() in IMAGE_ENDINGS or begins_as_image(stream)
+
+
+def table_content(path: Path) -> bytes:
+    """The content of a csv file, compressed or not. Raises InputError for all other files."""
+    with unpressed(path) as stream:
+        try:
+            head = stream.read(HEAD)
+            stream.seek(0)
+        except DAMAGE as error:
+            raise InputError(f"{path}: cannot be unpacked ({reason(error)})") from None
+        if ".csv" in (ending.lower() for ending in path.suffixes) or is_table(head):
+            return whole(stream, str(path))
+    problem = ""
+    if head.startswith((b"7z\xbc\xaf", b"Rar!")):
+        problem = "unpack it first; "
+    elif head and not head.strip(b"\0"):
+        problem = "it begins with zeros, as a broken download does; "
+    raise InputError(f"{path}: {problem}{ALLOWED}")
+
+
+def read_listing(listing: Listing, labelled: bool) -> Pictures:
+    """Faces from a folder or an archive: its images, else a table in it, else an archive in it.
+
+    Where the expressions must be there, images count that stand in folders of classes. Raises
+    InputError.
+    """
+    images, left_out = images_of(listing)
+    read = labelled_pictures if labelled else unlabelled_pictures
+    in_classes = any(label_of(name) is not None for item in images for name in item.folders)
+    if images and (in_classes or not labelled):
+        return read(listing, images, left_out)
+    table = table_in(listing, labelled)
+    if table is not None:
+        pictures = read_table(table.read(), listing.place / table.name, labelled)
+        return dataclasses.replace(pictures, inside=table.name)
+    if images:
+        return read(listing, images, left_out)
+    for name in ARCHIVES:
+        if listing.place.is_dir() and name in (item.name for item in listing.items):
+            return dataclasses.replace(read_pictures(listing.place / name, labelled), inside=name)
+    raise no_images(str(listing.place), left_out)
+
+
+def table_in(listing: Listing, labelled: bool) -> Item | None:
+    """The table of faces in a folder or archive: one of a known name, else the only one.
+
+    Raises InputError where there are several of other names.
+    """
+    tables = sorted(
+        (item for item in listing.items if item.ending == ".csv"),
+        key=lambda item: (len(item.folders), item.name),
+    )
+    for name in TABLES if labelled else UNLABELLED_TABLES:
+        for item in tables:
+            if item.name.split("/")[-1].lower() == name:
+                return item
+    tables = [item for item in tables if is_table(item.read()[:HEAD])]
+    if len(tables) > 1:
+        names = some([item.name for item in tables])
+        raise InputError(f"{listing.place}: several tables ({names}); give one of them")
+    return tables[0] if tables else None
 
 
 def read_npz(path: Path, labelled: bool) -> Pictures:
-    """Arrays images (N, H, W), labels (N,) and usage (N,); `labelled`: the labels must be there."""
+    """Arrays images (N, H, W) or (N, H, W, 1), labels (N,), usage (N,) and classes (k,).
+
+    `labelled`: the labels must be there, else they are not read. Labels are numbers in the order of
+    `classes`, words for expressions, by default FER-2013's. Raises InputError.
+    """
+    wanted = ("images", "labels", "usage", "classes") if labelled else ("images",)
+    check_regular(path)
     try:
         # opened here, because numpy leaves a damaged file open
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {
-                name: archive[name] for name in ("images", "labels", "usage") if name in archive
-            }
+            arrays = {name: archive[name] for name in wanted if name in archive}
+            names = sorted(archive)
     except Exception as error:  # a damaged archive: zipfile's, zlib's, struct's or numpy's errors
         raise InputError(f"{path}: not a readable npz without pickled objects ({error})") from None
     if "images" not in arrays or (labelled and "labels" not in arrays):
         needed = "images and labels" if labelled else "images"
-        raise InputError(f"{path}: arrays {sorted(arrays)}; {needed} are needed")
+        raise InputError(f"{path}: arrays {names}; {needed} are needed")
     images = arrays["images"]
+    if images.ndim == 4 and images.shape[3] == 1:
+        images = images[..., 0]
     if images.ndim != 3 or images.shape[1:] != (SIDE, SIDE) or len(images) == 0:
         raise InputError(f"{path}: images {images.shape}; (N, {SIDE}, {SIDE}) with N > 0 is needed")
     pixels = whole_numbers(images, path, 255).astype(np.uint8)
-    return checked(path, pixels, arrays.get("labels"), arrays.get("usage"))
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The image files below a folder, sorted. Raises InputError where there are none."""
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in IMAGE_ENDINGS and file.is_file()
-    )
-    if not files:
-        endings = ", ".join(sorted(IMAGE_ENDINGS))
-        raise InputError(f"{folder}: no images ({endings}) in this folder")
-    return files
-
-
-def read_folder(folder: Path, labelled: bool) -> Pictures:
-    """Image files in <train|test>/<class>/, or in any folders where no labels are needed."""
-    files = image_files(folder)
-    labels = []
-    usage = []
-    for file in files if labelled else []:
-        parents = file.relative_to(folder).parts[:-1]
-        if not parents or parents[-1].lower() not in CLASSES:
-            raise InputError(
-                f"{file}: images must stand in <train|test>/<class>/, with a class of "
-                f"{', '.join(CLASSES)}"
-            )
-        labels.append(CLASSES.index(parents[-1].lower()))
-        usage.append(parents[-2] if len(parents) > 1 else "train")
-    images = np.stack([read_image(file) for file in progress(files, "reading images")])
     if not labelled:
-        return checked(folder, images, None, None)
-    return checked(folder, images, np.array(labels), np.array(usage))
+        return Pictures(pixels, None, None)
+    labels = arrays["labels"]
+    if "classes" in arrays and labels.dtype.kind in "biuf":
+        labels = named(labels, arrays["classes"], path)
+    return checked(path, pixels, labels, arrays.get("usage"))
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Any image file -> uint8 (48, 48): upright, grey, centre-cropped to a square and reduced."""
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode in ("I;16", "I", "F"):  # 16-bit and float greys, which "L" would clip
-                levels = np.asarray(image, dtype=np.float64)
-                span = levels.max() - levels.min()
-                image = Image.fromarray(np.uint8((levels - levels.min()) / (span or 1) * 255))
-            elif "A" in image.getbands() or "transparency" in image.info:
-                white = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(white, image.convert("RGBA"))
-            # (LANCZOS reduces with antialiasing)
-            grey = ImageOps.fit(image.convert("L"), (SIDE, SIDE), Image.Resampling.LANCZOS)
-            return np.array(grey)
-    except (
-        UnidentifiedImageError,
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as error:
-        raise InputError(f"{path}: not a readable image ({error})") from None
-
-
-def checked(
-    path: Path, images: np.ndarray, labels: np.ndarray | None, usage: np.ndarray | None
-) -> Pictures:
-    """Images with checked labels and parts. Raises InputError."""
-    if labels is not None:
-        if np.shape(labels) != (len(images),):
-            raise InputError(
-                f"{path}: labels of shape {np.shape(labels)} for {len(images)} images; "
-                "one label per image is needed"
-            )
-        labels = whole_numbers(np.asarray(labels), path, len(CLASSES) - 1, "label").astype(np.int64)
-    part = None if usage is None else parts_of(usage, path, len(images))
-    return Pictures(images, labels, part)
+def named(labels: np.ndarray, classes: np.ndarray, path: Path) -> np.ndarray:
+    """Numbers (N,) as the words (N,) of `classes` that they stand for. Raises InputError."""
+    if classes.ndim != 1 or classes.dtype.kind not in "US" or len(classes) == 0:
+        raise InputError(
+            f"{path}: classes {classes.dtype} {classes.shape}; words (k,), one per label, are "
+            "needed"
+        )
+    numbers = whole_numbers(labels, path, len(classes) - 1, "label").astype(np.int64)
+    return classes[numbers]
 
 
 # ---------------------------------------------------------------------------------- code maps
@@ -246,6 +257,7 @@ def read_npy(path: Path) -> np.ndarray:
     """One array. Raises InputError where the file is missing, damaged or holds objects."""
     if not path.exists():
         raise InputError(f"{path} does not exist; codemaps.npy and labels.npy are needed")
+    check_regular(path)
     try:
         with open(path, "rb") as stream:
             array = np.load(stream, allow_pickle=False)
@@ -254,38 +266,3 @@ def read_npy(path: Path) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path}: an npz archive under the name of an npy array")
     return array
-
-
-# ------------------------------------------------------------------------------------- checks
-
-
-def parts_of(usage: np.ndarray, path: Path, rows: int) -> np.ndarray:
-    """FER's words for the parts -> (N,) of "train" | "test" | "private". Raises InputError."""
-    if np.shape(usage) != (rows,):
-        raise InputError(f"{path}: usage of shape {np.shape(usage)} for {rows} images")
-    try:
-        words = np.asarray(usage).astype(str)
-    except (ValueError, TypeError):
-        raise InputError(
-            f"{path}: usage of type {np.asarray(usage).dtype}; words are needed"
-        ) from None
-    for word in np.unique(words):
-        if str(word).lower() not in PARTS:
-            raise InputError(
-                f"{path}: usage {str(word)!r}; allowed are Training, PublicTest, PrivateTest, "
-                "train, test, private"
-            )
-    return np.array([PARTS[str(word).lower()] for word in words])
-
-
-def whole_numbers(values: np.ndarray, path: Path, largest: int, what: str = "value") -> np.ndarray:
-    """The values, if all are whole numbers in 0..largest. Raises InputError otherwise."""
-    needed = f"whole numbers 0..{largest} are needed"
-    if values.dtype.kind not in "biuf":
-        raise InputError(f"{path}: {what}s of type {values.dtype}; {needed}")
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise InputError(f"{path}: a {what} is NaN or infinite; {needed}")
-    wrong = (values < 0) | (values > largest) | (values != np.floor(values))
-    if wrong.any():
-        raise InputError(f"{path}: {what} {values[wrong].flat[0]}; {needed}")
-    return values

@@ -40,7 +40,7 @@ from assignment1.artifacts import (
     save_predictions,
 )
 from assignment1.assigned import as_assigned
-from assignment1.audit import audit, held_out_split
+from assignment1.audit import Audit, audit, held_out_split
 from assignment1.config import ALPHA_GRIDS, LINEAR_ITERATIONS, VQ_TRAINING, Compute
 from assignment1.data import Faces, Split, load
 from assignment1.evaluation import METRICS_INFO, held_out_rows, print_chosen, vqvae_rows
@@ -359,6 +359,7 @@ def main(config: Config) -> Results:
     with Run(config, folder, __file__, faces.source, faces.provenance) as run:
         sizes = {name: len(part) for name, part in vars(split).items()}
         run.note(audit=audited.counts, split=sizes, **vars(compute))
+        print(parts_line(faces, audited, split), flush=True)
 
         # codes: a VQ-VAE trained on the training part only, or the user's own code maps
         codes = encode_faces(config, run, faces, split, compute)
@@ -382,12 +383,29 @@ def main(config: Config) -> Results:
         save_models(config, run, data, selections_of(chosen), compute)
         save_predictions(folder, data, candidates)
         write_arrays(folder / "paths.npz", **paths)
+        save_fingerprints(folder, faces, data)
         if codes.vqvae is not None:
             save_examples(folder, codes.vqvae)
-            save_fingerprints(folder, faces, data)
         results = run.finish(rows, METRICS_INFO, draw_figures, HERE / "report.typ")
     print_chosen(results, chosen, folder)
     return results
+
+
+def parts_line(faces: Faces, audited: Audit, split: Split) -> str:
+    """What the parts hold and where they come from, for the terminal."""
+    given = set(faces.part)
+    chosen = "as given" if "validation" in given else "drawn from the training part"
+    tested = "as given" if given & {"test", "private"} else "drawn from the training part"
+    used = sum(len(part) for part in vars(split).values())
+    aside = int((faces.part == "private").sum()) if "test" in given else 0
+    private = f"; the private part of {aside:,} faces is kept aside" if aside else ""
+    return (
+        f"parts: {len(split.train):,} faces to train on, {len(split.validation):,} to choose on "
+        f"({chosen}), {len(split.test):,} to test on ({tested}){private}; "
+        f"{len(faces) - used - aside:,} left out: twins of other parts' faces, "
+        f"{audited.counts['groups_with_conflicting_labels']:,} groups of twins with different "
+        f"labels, {audited.counts['constant_images']:,} constant images"
+    )
 
 
 def choose_compute(config: Config) -> Compute:

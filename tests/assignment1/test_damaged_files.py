@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import io
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from assignment1 import data as faces
 from assignment1.elm import ELMClassifier
@@ -47,7 +50,9 @@ def valid_faces(found: faces.Faces) -> bool:
     known = found.labels is None or (
         found.labels.shape == (len(rows),) and set(np.unique(found.labels)) <= set(range(7))
     )
-    return whole and codes and known and set(found.part) <= {"train", "test", "private"}
+    return (
+        whole and codes and known and set(found.part) <= {"train", "validation", "test", "private"}
+    )
 
 
 @few(150)
@@ -130,6 +135,9 @@ HEADS = [
     "Emotion,emotion,pixels",
     "emotion,pixels,Pixels",
     "emotion,Usage,usage",
+    " emotion, pixels, Usage",
+    "label;pixels;split",
+    "pixels",
 ]
 
 
@@ -140,6 +148,63 @@ def test_damaged_fer_tables(tmp_path, drawn, head):
     raw = f"{head}\n0,{row},Training\n1,{row},PublicTest\n".encode()
     (tmp_path / "f.csv").write_bytes(harm(raw, drawn))
     refused_or(lambda: faces.load_images(tmp_path / "f.csv", True), tmp_path, valid_faces)
+
+
+def packed(kind: str, files: dict[str, bytes]) -> bytes:
+    held = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        return held.getvalue()
+    with tarfile.open(fileobj=held, mode=kind) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return held.getvalue()
+
+
+def picture(kind: str) -> bytes:
+    held = io.BytesIO()
+    Image.fromarray(usual("images")[0]).save(held, kind)
+    return held.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["zip", "w", "w:gz", "w:bz2", "w:xz"])
+@few(40)
+@given(drawn=HARM, table=st.booleans(), labelled=st.booleans())
+def test_damaged_archives(tmp_path, kind, drawn, table, labelled):
+    row = " ".join(["7"] * 2304)
+    files = {f"train/{name}/a.png": picture("PNG") for name in ("happy", "sad")}
+    if table:
+        files = {"fer2013/fer2013.csv": f"emotion,pixels,Usage\n0,{row},Training\n".encode()}
+    (tmp_path / "x").write_bytes(harm(packed(kind, files), drawn))
+    refused_or(lambda: faces.load_images(tmp_path / "x", labelled), tmp_path, valid_faces)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+@few(40)
+@given(drawn=HARM)
+def test_damaged_images(tmp_path, kind, drawn):
+    (tmp_path / "train/happy").mkdir(parents=True, exist_ok=True)
+    file = tmp_path / f"train/happy/a.{kind.lower()}"
+    file.write_bytes(harm(picture(kind), drawn))
+    for path, labelled in ((tmp_path, True), (file, False)):
+        refused_or(functools.partial(faces.load_images, path, labelled), tmp_path, valid_faces)
+
+
+WORDS = st.sampled_from(
+    ["train", "val", "test", "happy", "3_sad", "7", "2", "contempt", "other", ".hidden", "é", "a b"]
+)
+
+
+@few(80)
+@given(names=st.lists(st.lists(WORDS, max_size=4), min_size=1, max_size=6))
+def test_strange_folders(tmp_path, names):
+    files = {"/".join([*words, f"{n}.png"]): picture("PNG") for n, words in enumerate(names)}
+    (tmp_path / "x.zip").write_bytes(packed("zip", files))
+    refused_or(lambda: faces.load_images(tmp_path / "x.zip", True), tmp_path, valid_faces)
 
 
 @pytest.mark.parametrize(

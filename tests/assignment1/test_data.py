@@ -13,8 +13,10 @@ from sklearn.linear_model import RidgeClassifier
 
 from assignment1.audit import audit, fingerprints, held_out_split
 from assignment1.data import Faces, load, load_codemaps, load_images
-from assignment1.readers import CLASSES, read_image
+from assignment1.images import read_image
+from assignment1.listing import Item
 from assignment1.synthetic import draw_faces
+from assignment1.words import CLASSES
 from common.cli import InputError
 
 
@@ -170,7 +172,7 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[str, Path, str]]:
             write_csv(tmp_path / "range.csv", pixels=" ".join(["256"] * 2304)),
             "256",
         ),
-        "label 7": ("fer2013", write_csv(tmp_path / "seven.csv", emotion="7"), "label 7"),
+        "label 9": ("fer2013", write_csv(tmp_path / "nine.csv", emotion="9"), "label 9"),
         "label NaN": ("fer2013", write_csv(tmp_path / "nan.csv", emotion="nan"), "NaN"),
         "unknown usage": ("fer2013", write_csv(tmp_path / "usage.csv", usage="Secret"), "Secret"),
         "one class": (
@@ -218,7 +220,7 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[str, Path, str]]:
             codemaps("cwide", labels=np.eye(8)[labels]),
             "(N, 7)",
         ),
-        "label 9": ("codemaps", codemaps("cnine", labels=labels + 9), "0..6"),
+        "label 9 of a code map": ("codemaps", codemaps("cnine", labels=labels + 9), "0..6"),
         "codebook of another shape": (
             "codemaps",
             codemaps("cbook", codebook=np.zeros((128, 256))),
@@ -269,6 +271,10 @@ def test_a_source_that_is_asked_for_never_falls_back(tmp_path, monkeypatch):
     assert load("auto", None, 50).source == "synthetic"
 
 
+def item_of(path: Path) -> Item:
+    return Item(path.name, path.stat().st_size, path.read_bytes)
+
+
 def test_any_image_is_read(tmp_path):
     base = Image.fromarray(draw_faces(1, 0)[0][0]).resize((300, 200))
     for name, mode in (
@@ -283,7 +289,7 @@ def test_any_image_is_read(tmp_path):
         if mode != "I;16":
             image = base.convert(mode)
         image.save(tmp_path / name)
-        pixels = read_image(tmp_path / name)
+        pixels = read_image(item_of(tmp_path / name))
         assert pixels.shape == (48, 48)
         assert pixels.dtype == np.uint8
         assert pixels.std() > 5, name

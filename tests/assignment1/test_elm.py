@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
+from sklearn.ensemble import AdaBoostClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import ElasticNet, Lasso, Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -26,6 +27,17 @@ from common.cli import InputError
 from tests.assignment1.samples import clouds
 
 
+def unlike_scikit_learn(estimator: BaseEstimator) -> dict[str, str]:
+    """The checks that an estimator cannot pass, with the reasons."""
+    if isinstance(estimator, MLPClassifier):
+        reason = "batches hold other rows where a row stands twice: equal on average alone"
+        return {"check_sample_weight_equivalence_on_dense_data": reason}
+    if isinstance(estimator, ELMClassifier) and estimator.penalty is None:
+        reason = "50 units without a penalty fit the 50 rows exactly, whatever their weights"
+        return {"check_class_weight_classifiers": reason}
+    return {}
+
+
 @parametrize_with_checks(
     [
         ELMClassifier(n_hidden=50),
@@ -34,7 +46,8 @@ from tests.assignment1.samples import clouds
         ELMClassifier(penalty="elasticnet", alpha=1e-3, n_hidden=50, direct_links=True),
         MLPClassifier(hidden=(32,), epochs=20, batch=16, learning_rate=1e-2),
         StandardisedIntegers(),
-    ]
+    ],
+    expected_failed_checks=unlike_scikit_learn,
 )
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learn_estimator_checks(estimator, check):
@@ -221,3 +234,92 @@ def test_a_saved_elm_is_small_and_another_stream_of_numbers_is_noticed(tmp_path)
     (tmp_path / "broken.npz").write_bytes(b"PK nothing")
     with pytest.raises(InputError, match="not an ELM"):
         ELMClassifier.load(tmp_path / "broken.npz")
+
+
+# ------------------------------------------------------------------------------------ weights
+
+PENALTIES = (
+    {"penalty": None},
+    {"penalty": "ridge", "alpha": 0.5},
+    {"penalty": "lasso", "alpha": 2e-3},
+    {"penalty": "elasticnet", "alpha": 2e-3},
+)
+
+
+@pytest.mark.parametrize("settings", PENALTIES, ids=lambda settings: str(settings["penalty"]))
+@pytest.mark.parametrize("intercept", [True, False])
+def test_a_weight_of_two_is_the_row_twice_and_one_of_zero_is_none(settings, intercept):
+    X, y = clouds(200)
+    times = np.random.default_rng(0).integers(0, 4, len(X))
+    model = ELMClassifier(30, fit_intercept=intercept, random_state=0, **settings)
+    weighted = clone(model).fit(X, y, sample_weight=times)
+    repeated = clone(model).fit(np.repeat(X, times, axis=0), np.repeat(y, times))
+    np.testing.assert_allclose(weighted.coef_, repeated.coef_, atol=1e-5)
+    np.testing.assert_allclose(weighted.intercept_, repeated.intercept_, atol=1e-5)
+
+
+def test_weights_of_one_change_nothing_and_blocks_do_not_matter():
+    X, y = clouds(200)
+    model = ELMClassifier(30, penalty="ridge", random_state=0)
+    plain = clone(model).fit(X, y).coef_
+    np.testing.assert_allclose(clone(model).fit(X, y, np.ones(200)).coef_, plain, atol=1e-12)
+    weight = np.random.default_rng(0).random(200)
+    whole = clone(model).fit(X, y, weight).coef_
+    parts = clone(model).set_params(block_rows=37).fit(X, y, weight).coef_
+    np.testing.assert_allclose(parts, whole, atol=1e-10)
+
+
+def test_weighted_solutions_equal_scikit_learns():
+    X, y = clouds(300)
+    weight = np.random.default_rng(0).random(300)
+    model = ELMClassifier(25, penalty="ridge", alpha=0.3, random_state=0).fit(X, y, weight)
+    hidden, target = model.hidden(X), np.eye(3)[y]
+    peer = Ridge(0.3).fit(hidden, target, sample_weight=weight)
+    np.testing.assert_allclose(model.coef_, peer.coef_.T, atol=1e-8)
+    np.testing.assert_allclose(model.intercept_, peer.intercept_, atol=1e-8)
+    model.set_params(penalty="lasso", alpha=2e-3).fit(X, y, weight)
+    for column in range(3):
+        lasso = Lasso(2e-3, tol=1e-10, max_iter=10**5).fit(hidden, target[:, column], weight)
+        np.testing.assert_allclose(model.coef_[:, column], lasso.coef_, atol=2e-3)
+
+
+def test_class_weights_are_row_weights():
+    X, y = clouds(300)
+    rare = np.r_[np.flatnonzero(y != 2), np.flatnonzero(y == 2)[:8]]
+    X, y = X[rare], y[rare]
+    model = ELMClassifier(20, penalty="ridge", random_state=0)
+    balanced = clone(model).set_params(class_weight="balanced").fit(X, y)
+    by_row = clone(model).fit(X, y, len(y) / (3 * np.bincount(y)[y]))
+    np.testing.assert_allclose(balanced.coef_, by_row.coef_, atol=1e-9)
+    by_name = clone(model).set_params(class_weight={2: 5.0}).fit(X, y, np.full(len(y), 2.0))
+    np.testing.assert_allclose(
+        by_name.coef_, clone(model).fit(X, y, np.where(y == 2, 10, 2)).coef_, atol=1e-9
+    )
+    plain = clone(model).fit(X, y)
+    assert (balanced.predict(X) == 2).sum() > (plain.predict(X) == 2).sum()
+
+
+def test_bad_weights_are_refused():
+    X, y = clouds(30)
+    for weight in (-np.ones(30), np.full(30, np.nan), np.ones(29), np.zeros(30)):
+        with pytest.raises(ValueError, match="weight"):
+            ELMClassifier(5).fit(X, y, weight)
+    with pytest.raises(ValueError, match="one class"):
+        ELMClassifier(5).fit(X, y, (y == 0).astype(float))
+
+
+def test_adaboost_boosts_elms():
+    X, y = clouds(300)
+    boosted = AdaBoostClassifier(ELMClassifier(4, random_state=0), n_estimators=10, random_state=0)
+    single = ELMClassifier(4, random_state=0).fit(X, y).score(X, y)
+    boosted.fit(X, y)
+    assert len(boosted.estimators_) > 1
+    assert boosted.score(X, y) > single
+
+
+def test_a_saved_weighted_elm_can_be_read(tmp_path):
+    X, y = clouds(60)
+    model = ELMClassifier(9, class_weight={np.int64(0): 2.0}, random_state=0).fit(X, y)
+    model.save(tmp_path / "m.npz")
+    loaded = ELMClassifier.load(tmp_path / "m.npz")
+    np.testing.assert_array_equal(loaded.decision_function(X), model.decision_function(X))

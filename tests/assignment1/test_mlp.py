@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.ensemble import AdaBoostClassifier
 
 from assignment1.config import Compute, Config
 from assignment1.mlp import MLPClassifier
@@ -74,3 +75,28 @@ def test_mlp_penalties_shrink_the_output_weights():
         model.set_params(penalty=penalty).fit(X, y)
         size[penalty] = float(model.network_[-1].weight.detach().abs().sum())
     assert max(size["ridge"], size["lasso"], size["elasticnet"]) < size[None]
+
+
+def test_a_weight_of_two_is_the_row_twice_with_full_batches():
+    X, y = clouds(60)
+    times = np.random.default_rng(0).integers(0, 4, len(X))
+    settings = {"epochs": 15, "batch": 10**6, "learning_rate": 1e-2, "label_smoothing": 0.1}
+    model = MLPClassifier((8,), random_state=0, **settings)
+    weighted = clone(model).fit(X, y, sample_weight=times).predict_proba(X)
+    repeated = clone(model).fit(np.repeat(X, times, axis=0), np.repeat(y, times)).predict_proba(X)
+    plain = clone(model).fit(X, y).predict_proba(X)
+    np.testing.assert_allclose(weighted, repeated, atol=1e-4)
+    assert np.abs(plain - repeated).max() > 1e-2
+
+
+def test_weights_of_one_change_nothing_and_class_weights_are_row_weights():
+    X, y = clouds(200)
+    model = MLPClassifier((8,), epochs=3, batch=32, random_state=0)
+    plain = clone(model).fit(X, y).predict_proba(X)
+    np.testing.assert_allclose(
+        clone(model).fit(X, y, np.ones(200)).predict_proba(X), plain, atol=1e-5
+    )
+    by_row = clone(model).fit(X, y, 200 / (3 * np.bincount(y)[y])).predict_proba(X)
+    balanced = clone(model).set_params(class_weight="balanced").fit(X, y).predict_proba(X)
+    np.testing.assert_allclose(balanced, by_row, atol=1e-6)
+    AdaBoostClassifier(model, n_estimators=2, random_state=0).fit(X, y)
