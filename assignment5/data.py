@@ -7,6 +7,7 @@ Shape letters: N images, B batch, S side.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -301,9 +302,10 @@ def read(path: Path, side: int) -> Images:
     unique = first_of_each(stacked)
     parts = None if gathered.parts is None else gathered.parts[unique]
     labels = numbered([gathered.classes[row] for row in unique], parts)
+    name = Path(os.path.abspath(path)).name  # (also of ".")
     provenance = {
-        "path": path.name,
-        "read": read_words(path, gathered, labels, parts, len(unique)),
+        "path": name,
+        "read": read_words(name, gathered, labels, parts, len(unique)),
         "sha256": sha256(path),
         "pixels_sha256": digest_of(stacked[unique]),
         "images": len(stacked),
@@ -405,7 +407,7 @@ def span_in(picture: Picture, mode: str) -> bool:
 
 
 def read_words(
-    path: Path,
+    name: str,
     gathered: Gathered,
     labels: np.ndarray | None,
     parts: np.ndarray | None,
@@ -419,7 +421,7 @@ def read_words(
         classes = "without labels"
     else:
         classes = f"in {len(set(labels.tolist()) - {UNLABELLED})} classes"
-    words = [f"{path.name}: {len(pictures):,} images ({kinds}) {classes}"]
+    words = [f"{name}: {len(pictures):,} images ({kinds}) {classes}"]
     if parts is not None:
         sizes = Counter(parts.tolist())
         own = ", ".join(f"{sizes[part]:,} {part}" for part in PARTS if sizes[part])
