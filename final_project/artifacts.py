@@ -18,7 +18,7 @@ from final_project.surrogate import Surrogate, encode
 
 Arrays = dict[str, np.ndarray]
 PICTURES = 50  # frames of a trajectory that are drawn
-LARGEST = 6e4  # fields are stored as float16
+LARGEST = 6e4  # fields are stored as float16, in deviations from the mean
 
 
 def error_arrays(scored: Sequence[Scored]) -> Arrays:
@@ -34,15 +34,16 @@ def error_arrays(scored: Sequence[Scored]) -> Arrays:
 def picture_arrays(
     judge: Judge, test: np.ndarray, models: Mapping[str, Predict], errors: np.ndarray
 ) -> Arrays:
-    """Fields float16 at some frames of one trajectory, and a probe's values at all of them.
+    """Fields at some frames of one trajectory, and a probe's values at all of them.
 
-    The trajectory is that of the rows `test` with the median of the errors (N,) of the first model.
+    Fields are float16 and in units of the training fields: field = mean + scale * stored. The
+    trajectory is that of the rows `test` with the median of the errors (N,) of the first model.
     """
     flow = judge.flow
     row = int(test[np.argsort(errors)[len(errors) // 2]])
     node, field = probe(judge, test)
     count = len(flow.time)
-    period = dominant_period(flow.fields[row, :, node, field])
+    period = dominant_period(judge.units.centred(flow.fields[row, :, node])[:, field])
     frames = np.arange(0, count, movie_stride(count, period, PICTURES))
     frames = np.unique(np.append(frames, judge.frames - 1))
 
@@ -57,6 +58,8 @@ def picture_arrays(
         "time": flow.time,
         "frames": frames,
         "field_names": np.array(flow.field_names),
+        "mean": judge.units.mean,
+        "scale": judge.units.scale,
         "trajectory": np.array(trajectory),
         "probe_name": np.array(f"{flow.field_names[field]} at ({x:.2f}, {y:.2f})"),
     }
@@ -68,9 +71,11 @@ def picture_arrays(
         rollout = predict(truth[None, 0], flow.parameters[[row]], count - 1)[0]
         paths[name] = np.concatenate([truth[:1], rollout])
     for name, path in paths.items():
-        bounded = np.nan_to_num(np.clip(path, -LARGEST, LARGEST))
-        arrays[f"fields | {name}"] = bounded[frames].astype(np.float16)
-        arrays[f"probe | {name}"] = bounded[:, node, field].astype(np.float32)
+        normal = judge.units.centred(judge.units.bounded(path))
+        normal = np.clip(normal, -LARGEST, LARGEST)
+        arrays[f"fields | {name}"] = normal[frames].astype(np.float16)
+        signal = normal[:, node, field] * judge.units.scale[field] + judge.units.mean[field]
+        arrays[f"probe | {name}"] = signal
     return arrays
 
 
@@ -79,7 +84,8 @@ def probe(judge: Judge, rows: np.ndarray) -> tuple[int, int]:
     names = judge.flow.field_names
     candidates = [names.index(name) for name in ("alpha", "v") if name in names]
     field = candidates[0] if candidates else 0
-    deviations = judge.flow.fields[rows, :, :, field].std(1).mean(0)  # (P,)
+    normal = [judge.units.centred(judge.flow.fields[row])[..., field] for row in rows]
+    deviations = np.mean([each.std(0) for each in normal], 0)  # (P,)
     return int(deviations.argmax()), field
 
 

@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from common.cli import InputError
+from final_project.units import Units
 
 CHUNK = 256  # frames whose second moments are summed at a time
 FLOOR = 1e-3  # least divisor of a coefficient, relative to its patch's largest deviation
@@ -29,8 +30,10 @@ class MeshAutoencoder(nn.Module):
     table : int64 (Q, n), node numbers padded with -1, every node once.
     groups : the field numbers of each group, every field once.
 
-    Buffers `mean` and `std` (F,) are 0 and 1 until `fit_normaliser`. A subclass defines
-    `encode_patches` (B, Q, n, F) -> (B, G, L) and `decode_patches` back, in normalised units.
+    Buffers `mean` and `std` float64 (F,) are 0 and 1 until `fit_normaliser`: a pressure may be
+    101,325 with a deviation of 1. A field with deviation 0 comes back as its mean. A subclass
+    defines `encode_patches` (B, Q, n, F) -> (B, G, L) and `decode_patches` back, in normalised
+    units.
     Raises InputError where the table or the groups do not hold every node or field exactly once.
     """
 
@@ -60,8 +63,8 @@ class MeshAutoencoder(nn.Module):
         self.register_buffer("index", index.clamp(min=0), persistent=False)
         self.register_buffer("real", index >= 0, persistent=False)
         self.register_buffer("slot", slot, persistent=False)
-        self.register_buffer("mean", torch.zeros(self.fields))
-        self.register_buffer("std", torch.ones(self.fields))
+        self.register_buffer("mean", torch.zeros(self.fields, dtype=torch.float64))
+        self.register_buffer("std", torch.ones(self.fields, dtype=torch.float64))
 
     def patches(self, fields: Tensor) -> Tensor:
         """Physical fields (B, P, F) -> normalised patches (B, Q, n, F), 0 on padding.
@@ -73,16 +76,17 @@ class MeshAutoencoder(nn.Module):
                 f"fields on (nodes, fields) {tuple(fields.shape[1:])}; "
                 f"the autoencoder was made for {(self.nodes, self.fields)}"
             )
-        normalised = (fields - self.mean) / self.std
+        divisor = torch.where(self.std > 0, self.std, torch.inf)
+        normalised = ((fields - self.mean) / divisor).float()
         patches = normalised[:, self.index]  # (B, Q, n, F)
         return patches.masked_fill(~self.real[..., None], 0.0)
 
     def encode(self, fields: Tensor) -> Tensor:
-        """Physical fields float (B, P, F) -> latents (B, G, L). Raises InputError as `patches`."""
+        """Physical fields (B, P, F) -> latents (B, G, L). Raises InputError as `patches`."""
         return self.encode_patches(self.patches(fields))
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, G, L) -> physical fields (B, P, F)."""
+        """Latents (B, G, L) -> physical fields float64 (B, P, F)."""
         patches = self.decode_patches(latents)  # (B, Q, n, F)
         nodes = patches.flatten(1, 2)[:, self.slot]  # (B, P, F)
         return nodes * self.std + self.mean
@@ -96,13 +100,16 @@ class MeshAutoencoder(nn.Module):
             return error.mean()
         return error[:, self.real].mean()
 
-    @torch.no_grad()
     def fit_normaliser(self, fields: Tensor) -> None:
-        """Mean and standard deviation of each field of frames (B, P, F); 1 for a constant field."""
-        double = fields.double()
-        deviation = double.std((0, 1), correction=0)
-        self.mean.copy_(double.mean((0, 1)))
-        self.std.copy_(torch.where(deviation > 0, deviation, 1.0))
+        """Mean and standard deviation of each field of frames (B, P, F); 0 for a constant field."""
+        units = Units.of(fields.cpu().numpy())
+        self.mean.copy_(torch.from_numpy(units.mean))
+        self.std.copy_(torch.from_numpy(units.std))
+
+    @property
+    def units(self) -> Units:
+        """The units that the fields are normalised to."""
+        return Units(self.mean.cpu().numpy(), self.std.cpu().numpy())
 
     def split(self, patches: Tensor) -> list[Tensor]:
         """Patches (B, Q, n, F) -> (B, Q, m) for each group."""
@@ -262,7 +269,7 @@ class Autoencoder(MeshAutoencoder):
         return [code for code in self.codes if isinstance(code, GroupCode)]
 
     def fit_linear(self, fields: Tensor) -> None:
-        """Normaliser and principal components from frames float (B, P, F), physical units.
+        """Normaliser and principal components from frames (B, P, F), physical units.
 
         In closed form. Raises InputError as `patches`.
         """

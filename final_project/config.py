@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal
 
 from common.cli import (
     BaseConfig,
@@ -16,6 +17,7 @@ from common.cli import (
     PathOrNone,
     SavedRunConfig,
     check_ranges,
+    check_writable,
 )
 from final_project.temporal_config import TemporalConfig
 
@@ -30,6 +32,8 @@ AUTOENCODER_COMPONENTS = 32  # principal components of a patch that our autoenco
 AUTOENCODER_HEADS = 4  # attention heads of our autoencoder
 PUBLISHED_HEADS = 8  # attention heads of the published autoencoder
 PUBLISHED_HIDDEN = 30  # hidden width of the published patch embedding over a patch's latent numbers
+
+MOST_POINTS = 2048  # along a side of the regular grid
 
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32),
@@ -63,7 +67,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "published_autoencoder_steps": (1, math.inf),
     "published_steps": (1, math.inf),
     "baseline_steps": (1, math.inf),
-    "grid": (2, math.inf),
+    "grid": (2, MOST_POINTS),
+    "thin": (1, math.inf),
+    "every": (1, math.inf),
+    "trajectories": (1, math.inf),
 }
 
 
@@ -108,6 +115,12 @@ class Config(BaseConfig):
     groups: str | None = None
     """field groups, one stream each, such as "u,v;p" (default: u and v together, every other field
     alone)"""
+    thin: int = 1
+    """of data on a regular grid: take every so many-th point along x and y"""
+    every: int = 1
+    """take every so many-th frame of the data"""
+    trajectories: int | None = None
+    """take at most so many trajectories of the data, the first (default: all)"""
     stage: Literal["all", "autoencoder", "temporal"] = "all"
     """autoencoder: stop after the first stage; temporal: train the second stage on the first stage
     that the run folder holds"""
@@ -411,10 +424,13 @@ class EvaluateConfig(SavedRunConfig):
     """Scores a saved model on a flow and draws a run's figures again."""
 
     data: PathOrNone = None
-    """flow on the same mesh that the model has not seen (default: the run's own data, of which the
-    test trajectories are scored)"""
+    """flow on the same mesh; trajectories that the run was trained on or chosen by are left out
+    (default: the run's own data, of which the test trajectories are scored)"""
     out: PathOrNone = None
-    """json file (default: evaluation-<data>.json in the run folder)"""
+    """json file (default: evaluation-<data>.json in the run folder); figures and report are drawn
+    again only without it and without --data"""
+    parameters: tuple[float, ...] = ()
+    """parameters of all trajectories of a flow that has none, such as a single case"""
     start: int = 0
     """number of the frame from which rollouts start"""
     steps: int | None = None
@@ -428,6 +444,7 @@ class EvaluateConfig(SavedRunConfig):
 class PredictConfig(SavedRunConfig):
     """Rolls a saved model out from a given state."""
 
+    out_is_folder: ClassVar[bool] = True
     data: PathOrNone = None
     """flow file on the run's mesh; one frame is enough"""
     out: PathOrNone = None
@@ -437,7 +454,7 @@ class PredictConfig(SavedRunConfig):
     frame: int = 0
     """number of the frame that is the state; negative: from the end"""
     parameters: tuple[float, ...] = ()
-    """parameters of the flow, in place of those in the file"""
+    """parameters of the flow, in place of those in the file, or where it has none"""
     steps: int = 200
     """length of the rollout"""
 
@@ -448,3 +465,12 @@ class PredictConfig(SavedRunConfig):
         if self.data is None:
             raise InputError("--data is needed: a flow file whose frame is the state to start from")
         super().check()
+        if self.out is None:
+            check_writable("--out", self.folder)
+
+    @property
+    def folder(self) -> Path:
+        """Where the rollout is written."""
+        if self.out is not None or self.data is None:
+            return self.out or Path("rollout")
+        return self.data.absolute().parent / "rollout"

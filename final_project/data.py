@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -16,10 +17,14 @@ from common.cli import InputError
 from common.files import JsonObject, atomic_path, sha256, write_arrays
 from final_project import readers
 from final_project.mesh import check_nodes, check_triangles
-from final_project.raw import HDF5, KEYS, RawFlow
+from final_project.raw import HDF5, KEYS, WHOLE, RawFlow, Reading
 
 ARRAYS = ("fields", "coordinates", "parameters", "time", "triangles")
 NAMES = ("field_names", "parameter_names")
+LARGEST = float(np.finfo(np.float32).max)  # of a field's values: more cannot be shown
+NOTED_STEPS = 1e-3  # time steps that differ by more of their mean are remarked on ...
+UNEVEN = 0.02  # ... and by more than this are no equal steps
+LISTED = 8  # names that are spelt out when a flow is read
 LEAST_VALUES = 12  # of the first parameter, below which a split has no gap and no extrapolation
 
 
@@ -27,7 +32,8 @@ LEAST_VALUES = 12  # of the first parameter, below which a split has no gap and 
 class Flow:
     """Checked trajectories on one fixed mesh, in physical units.
 
-    fields : float32 (N, T, P, F). coordinates : float64 (P, 2).
+    fields : float32 (N, T, P, F), or float64 where float32 would lose digits, as it does of a
+        pressure of 101,325. coordinates : float64 (P, 2).
     parameters : float64 (N, K); K may be 0. time : float64 (T,), increasing.
     triangles : int32 (M, 3), counter-clockwise; (0, 3) where the source has none, see
         `mesh.triangulate`.
@@ -42,6 +48,17 @@ class Flow:
     parameter_names: tuple[str, ...]
     triangles: np.ndarray
     provenance: JsonObject
+
+    @property
+    def step(self) -> float:
+        """The mean time step; NaN for a single frame."""
+        steps = len(self.time) - 1
+        return float((self.time[-1] - self.time[0]) / steps) if steps else float("nan")
+
+    @property
+    def dimensionless(self) -> bool:
+        """Whether the flow is one of our simulations, whose fields are of order 1 by design."""
+        return self.provenance.get("generator") == "final_project/simulate.py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,27 +79,39 @@ class Split:
 # ---------------------------------------------------------------------------------------- files
 
 
-def load_flow(path: Path, case: str | None = None, least_frames: int = 2) -> Flow:
+def load_flow(
+    path: Path,
+    case: str | None = None,
+    least_frames: int = 2,
+    reading: Reading = WHOLE,
+) -> Flow:
     """A checked Flow of at least `least_frames` frames from a file or folder, by what it is.
 
     .h5 .hdf5 .npz  as `write_flow` writes them: fields (N, T, P, F), coordinates (P, 2), parameters
                     (N, K) or constant in time (N, T, K), time (T,), field_names; optional
                     parameter_names, triangles (M, 3), provenance (JSON)
-    .npz            a regular grid: fields (N, T, H, W, F), x (W,), y (H,), and the same others;
+    .h5 .hdf5 .npz  a regular grid: fields (N, T, H, W, F), x (W,), y (H,), and the same others;
                     nodes row by row, with triangles
+    .h5 .hdf5       PDEBench's two-dimensional sets and The Well's (see `hdf5`)
+    .pvd .vtu       a series of VTK files, one trajectory; also a folder of .vtu files
     .npz            two public sets: cylinder_re100_cloud_201x1122 and dambreak_openfoam_3cases; of
                     the latter the cases that share a mesh (ahmed, luis), or the one named by `case`
     folder          field_data.npy (N, T, P, F), coordinates.npy (2 or 3, P) and input_data.npy
                     (N, T, K) of the published SEA code
     folder          a two-dimensional OpenFOAM case, ascii or binary, .gz or not, with U, p or
                     p_rgh, and alpha.*: one trajectory, K = 0
+    folder          several of these sources on one mesh, with parameters.csv (a column `case` and
+                    one for each parameter); or HDF5 files that are parts of one set
 
-    Raises InputError for anything that is missing, unreadable or does not fit together.
+    `reading` : what of it. Raises InputError for anything that is missing, unreadable or does not
+    fit together, and for two frames or more that are not equally far apart.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist")
-    return check(readers.read(path, case), path, least_frames)
+    if case is not None:
+        reading = dataclasses.replace(reading, case=case)
+    return check(readers.read(path, reading), path, least_frames)
 
 
 def write_flow(path: Path, flow: Flow) -> None:
@@ -152,7 +181,7 @@ def check(raw: RawFlow, path: Path, least_frames: int = 2) -> Flow:
 
     # together:
     _check_counts(fields, coordinates, time, parameters, path)
-    _check_frames(time, least_frames, path)
+    _check_frames(time, least_frames, path, raw.advice)
     if tiled:
         parameters = _untiled(parameters, path)  # (N, K)
     parameter_names = _parameter_names(raw, parameters.shape[1], path)
@@ -166,9 +195,36 @@ def check(raw: RawFlow, path: Path, least_frames: int = 2) -> Flow:
     provenance["path"] = path.name
     provenance["sha256"] = sha256(path)
     provenance["notes"] = list(dict.fromkeys(notes))
-    return Flow(
+    flow = Flow(
         fields, coordinates, parameters, time, field_names, parameter_names, triangles, provenance
     )
+    provenance["read"] = described(flow, path)
+    return flow
+
+
+def described(flow: Flow, path: Path) -> str:
+    """What was read, in a sentence or two."""
+    trajectories, frames, nodes, _ = flow.fields.shape
+    times = (
+        f"{frames:,} frames (time {flow.time[0]:g} to {flow.time[-1]:g}, steps of {flow.step:g})"
+    )
+    if frames == 1:
+        times = f"one frame (time {flow.time[0]:g})"
+    ranges = [
+        f"{name} {column.min():g} to {column.max():g}"
+        for name, column in zip(flow.parameter_names, flow.parameters.T, strict=True)
+    ]
+    plural = "trajectory" if trajectories == 1 else "trajectories"
+    what = f"{path}: {trajectories:,} {plural} of {times} on {nodes:,} nodes"
+    fields = f"fields {listed(flow.field_names)}"
+    parameters = f"parameters {listed(ranges)}" if ranges else "no parameters"
+    # (repeated in later files; what was read is told anew)
+    return ". ".join([f"{what}; {fields}; {parameters}", *flow.provenance["notes"]])
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names."""
+    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
 
 
 def _names(given: np.ndarray, key: str, path: Path) -> tuple[str, ...]:
@@ -187,19 +243,29 @@ def _names(given: np.ndarray, key: str, path: Path) -> tuple[str, ...]:
 
 
 def _fields(given: np.ndarray, field_names: tuple[str, ...], path: Path) -> np.ndarray:
-    """The fields float32 (N, T, P, F), finite, one per name."""
+    """The fields (N, T, P, F), finite, one per name; in float64 where float32 loses digits."""
     array = np.asarray(given)
     if array.ndim == 4 and array.shape[3] != len(field_names):
         raise InputError(
             f"{path}: fields has {array.shape[3]} fields, field_names {len(field_names)}"
         )
-    array = _typed(array, "fields", ("trajectory", "time", "node", "field"), np.float32, path)
-    finite = np.isfinite(array)
+    small = array.dtype.kind == "f" and array.dtype.itemsize <= 4
+    dtype = np.float32 if small else np.float64
+    array = _typed(array, "fields", ("trajectory", "time", "node", "field"), dtype, path)
+    if not small and all(_is_single(part) for part in array):
+        array = array.astype(np.float32)
+    finite = np.abs(array) <= LARGEST  # (NaN is not)
     if not finite.all():
         trajectory, frame, node, field = np.argwhere(~finite)[0]
         first = f"trajectory {trajectory}, frame {frame}, node {node}, field {field_names[field]}"
         raise _not_finite(path, "fields", finite, first)
     return array
+
+
+def _is_single(values: np.ndarray) -> bool:
+    """Whether float32 holds the values as they are."""
+    with np.errstate(over="ignore", under="ignore"):
+        return bool((values.astype(np.float32) == values).all())
 
 
 def _numbers(given: np.ndarray, key: str, axes: tuple[str | int, ...], path: Path) -> np.ndarray:
@@ -265,15 +331,29 @@ def _check_counts(
         )
 
 
-def _check_frames(time: np.ndarray, least: int, path: Path) -> None:
-    """Refuses fewer than `least` frames, and times that do not increase."""
+def _check_frames(time: np.ndarray, least: int, path: Path, advice: str) -> None:
+    """Refuses fewer than `least` frames, times that do not increase, and steps that differ.
+
+    A single state to start from (least = 1) may come from a source with uneven steps.
+    """
     if len(time) < least:
         few = "one time step: nothing to predict" if len(time) == 1 else f"{len(time)} time steps"
-        raise InputError(f"{path}: fields has {few}; at least {least} are needed")
+        needed = advice or f"at least {least} are needed"
+        raise InputError(f"{path}: fields has {few}; {needed}")
     steps = np.diff(time)
     if not (steps > 0).all():
         frame = np.argmax(steps <= 0) + 1
         raise InputError(f"{path}: time does not increase at frame {frame}; it must at every frame")
+    if least > 1 and np.ptp(steps) > UNEVEN * steps.mean() + _rounding(time):
+        raise InputError(
+            f"{path}: time steps differ, {steps.min():g} to {steps.max():g}; a model takes equal "
+            "steps: interpolate the fields to equally spaced times"
+        )
+
+
+def _rounding(time: np.ndarray) -> float:
+    """How far time steps may differ because the times are of single precision."""
+    return float(8 * np.finfo(np.float32).eps * np.abs(time).max())
 
 
 def _untiled(parameters: np.ndarray, path: Path) -> np.ndarray:
@@ -305,7 +385,7 @@ def _notes(parameters: np.ndarray, names: tuple[str, ...], time: np.ndarray) -> 
         if len(column) > 1 and np.ptp(column) == 0:
             notes.append(f"parameter {name} is {column[0]:g} in every trajectory")
     steps = np.diff(time)
-    if len(steps) and np.ptp(steps) > 1e-3 * steps.mean():
+    if len(steps) and np.ptp(steps) > NOTED_STEPS * steps.mean() + _rounding(time):
         notes.append(f"time steps differ: {steps.min():g} to {steps.max():g}")
     return notes
 

@@ -28,8 +28,8 @@ def write_vtk(folder: Path, flow: Flow, trajectory: int = 0) -> Path:
     """Writes a trajectory as frame_0000.vtu, ... and returns the path of their index, flow.pvd.
 
     Each frame holds the nodes, the triangles (by Delaunay where the flow has none), every field as
-    float32 point data, and u, v also as the vector `velocity`. The index is written last, so that
-    it never names a frame that is missing.
+    point data of its own type, and u, v also as the vector `velocity`. The index is written last,
+    so that it never names a frame that is missing.
 
     Raises InputError for a trajectory that does not exist and a folder that cannot be written.
     """

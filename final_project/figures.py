@@ -67,8 +67,8 @@ def draw_fields(path: Path, record: JsonObject, pictures: Pictures) -> None:
     model, predicted = next(iter(pictures.fields.items()))
     last = record["config"]["frames"] - 1
     stored = int(np.searchsorted(pictures.frames, last, "right")) - 1
-    truth = pictures.truth[stored].astype(np.float32)  # (P, F)
-    guess = predicted[stored].astype(np.float32)
+    truth = pictures.truth[stored]  # (P, F)
+    guess = predicted[stored]
     mesh = pictures.mesh
 
     rows = len(pictures.field_names)
@@ -189,6 +189,8 @@ def draw_errors(
 
 def draw_error(axes: Axes, times: np.ndarray, values: np.ndarray, model: str, style: Style) -> None:
     """Mean over trajectories of errors (N, S) at times, and the interval of that mean."""
+    if not values.any():
+        return  # a field that is the same everywhere, and is predicted so
     rows = np.random.default_rng(0).integers(len(values), size=(RESAMPLED, len(values)))
     low, high = np.quantile(values[rows].mean(1), (0.025, 0.975), axis=0)
     steps = times[: values.shape[1]]
@@ -237,6 +239,7 @@ def draw_probe(
 ) -> None:
     """One node's signal, and its spectrum."""
     times = pictures.time - pictures.time[0]
+    size = np.ptp(pictures.true_probe) or 1.0  # the spectrum has no unit
     lines: list[tuple[str, np.ndarray, str]] = [("simulation", pictures.true_probe, "black")]
     for model, probe in list(pictures.probes.items())[:DRAWN]:
         lines.append((model, probe, styles[model].colour))
@@ -248,7 +251,7 @@ def draw_probe(
             style["ls"] = ("-", ":", "-.", "--")[number]
             left.plot(times[: len(signal)], signal, label=label, **style)
             windowed = (signal - signal.mean()) * np.hanning(len(signal))
-            power = np.abs(np.fft.rfft(windowed)) ** 2
+            power = np.abs(np.fft.rfft(windowed / size)) ** 2
             frequencies = np.fft.rfftfreq(len(signal), times[1])
             right.semilogy(frequencies[1:], power[1:] + 1e-12, **style)
         left.set(xlabel="time since the given frame", ylabel=pictures.probe_name)

@@ -20,11 +20,11 @@ from common.world import World
 from final_project.config import CHECKS, GRADIENT_NORM, MODELS, ModelSpec, Recipe
 from final_project.data import Flow, Split
 from final_project.factory import Groups, Sizes
-from final_project.metrics import squared_relative_l2
+from final_project.metrics import REST, squared_relative_l2, vrmse
 from final_project.temporal_config import TemporalConfig
+from final_project.units import Units
 
 FRAMES, WINDOWS = 61, 62  # streams of random numbers of the two stages
-BLOWN_UP = 1e6  # predictions are clipped to this size before they are scored
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,49 @@ class TrainingFlow:
 
     coordinates: np.ndarray  # float64 (P, 2)
     groups: Groups
-    fields: np.ndarray  # float32 (N, T, P, F)
+    fields: np.ndarray  # float32 or float64 (N, T, P, F), as the data have them
     parameters: np.ndarray  # float64 (N, K)
-    validation_fields: np.ndarray  # float32 (N, T, P, F)
+    validation_fields: np.ndarray  # as fields
     validation_parameters: np.ndarray  # float64 (N, K)
+    units: Units  # of the training fields
+    dimensionless: bool  # whether the published model reads them as they are
 
     @classmethod
     def of(cls, flow: Flow, groups: Groups, parts: Split, frames: int) -> TrainingFlow:
         """The training and validation parts of a flow, over its first `frames` frames."""
+        fields = flow.fields[parts.train, :frames]
         return cls(
-            flow.coordinates,
-            groups,
-            flow.fields[parts.train, :frames],
-            flow.parameters[parts.train],
-            flow.fields[parts.validation, :frames],
-            flow.parameters[parts.validation],
+            coordinates=flow.coordinates,
+            groups=groups,
+            fields=fields,
+            parameters=flow.parameters[parts.train],
+            validation_fields=flow.fields[parts.validation, :frames],
+            validation_parameters=flow.parameters[parts.validation],
+            units=Units.of(fields),
+            dimensionless=flow.dimensionless,
         )
+
+    def validation_error(self, prediction: np.ndarray) -> ValidationError:
+        """The error of the validation fields (N, T, P, F) after their first frame."""
+        truth = self.validation_fields[:, 1:]
+        squared = []
+        chosen = []
+        for guess, true in zip(prediction, truth, strict=True):  # in float64 one by one
+            bounded = self.units.centred(self.units.bounded(guess))[None]
+            normal = self.units.centred(true)[None]
+            offset = self.units.mean / self.units.scale
+            floor = REST * (1 + offset**2)
+            squared.append(squared_relative_l2(bounded, normal, offset, floor))
+            chosen.append(vrmse(bounded, normal, pooled=True, floor=REST))
+        return ValidationError(float(np.mean(squared)), float(np.mean(chosen)))
+
+
+@dataclass(frozen=True)
+class ValidationError:
+    """Errors of rollouts, or of codes, of the validation trajectories; finite if they blew up."""
+
+    squared: float  # squared relative L2, the metric of the tables
+    vrmse: float  # what chooses the weights: adding a constant to a field does not change it
 
 
 @dataclass(frozen=True)
@@ -77,7 +104,7 @@ class Fitted:
 
     weights: dict[str, np.ndarray]  # those with the least validation error
     seconds: float
-    error: float  # on validation
+    error: float  # VRMSE on validation
 
 
 # --------------------------------------------------------------------------------- optimising
@@ -190,12 +217,13 @@ class Fitting:
         """Whether the network is to be validated now."""
         return self.step % self._every == 0 or self.step == self.recipe.steps
 
-    def validated(self, loss: float, error: float) -> None:
-        """Logs loss and validation error, keeps the best weights, and saves."""
+    def validated(self, loss: float, error: ValidationError) -> None:
+        """Logs loss and validation errors, keeps the weights with the least VRMSE, and saves."""
         self.run.log(self.step, 0, "train", **{f"loss, {self.name}": loss})
-        self.run.log(self.step, 0, "validation", **{self.name: error})
-        if error < self.best_error or not np.isfinite(self.best_error):
-            self.best_error = error
+        self.run.log(self.step, 0, "validation", **{self.name: error.squared})
+        self.run.log(self.step, 0, "validation", **{f"VRMSE, {self.name}": error.vrmse})
+        if error.vrmse < self.best_error or not np.isfinite(self.best_error):
+            self.best_error = error.vrmse
             weights = self.network.state_dict()
             self.best_weights = {name: value.clone() for name, value in weights.items()}
         self.save()
@@ -208,12 +236,6 @@ class Fitting:
 def distributed(objective: nn.Module, world: World) -> nn.Module:
     """The objective, with gradients averaged over all processes."""
     return nn.parallel.DistributedDataParallel(objective) if world.size > 1 else objective
-
-
-def mean_error(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Squared relative L2 of fields (N, T, P, F), finite where a rollout blew up."""
-    clipped = np.clip(prediction, -BLOWN_UP, BLOWN_UP)
-    return float(squared_relative_l2(np.nan_to_num(clipped, nan=BLOWN_UP), truth).mean())
 
 
 # -------------------------------------------------------------------------------------- draws

@@ -4,6 +4,11 @@ Nothing is averaged here. Time index i of an array is horizon i + 1 of a rollout
 itself is not scored. Every function of a prediction and a truth raises InputError where their
 shapes differ.
 
+No score changes when a field is multiplied by a constant: quotients have no epsilon with a unit,
+but a floor in units of the field. What is 0 over 0 is 0. VRMSE, correlation, the two upper spectral
+bands and divergence do not change either when a constant is added to a field; the relative L2
+errors, NRMSE and the lowest band are relative to the field's own size and therefore do.
+
 Shape letters: N trajectories, T frames, P nodes, F fields, M triangles, B bands of wavenumbers,
 R rows and C columns of a regular grid, D bootstrap draws.
 """
@@ -19,8 +24,12 @@ import scipy.signal
 import scipy.sparse
 
 from common.cli import InputError
+from final_project.units import Units
 
-EPS = 1e-8  # the official code's, in physical units
+# A frame is at rest below this share of a field's variance (or mean square) in training: its error
+# is then relative to that share. (The official code adds 1e-8 in the units of the data.)
+REST = 1e-8
+ROUNDING = 1e-20  # a band with a smaller share of a field's energy holds rounding alone
 # Cycles per height where the low band ends and the high one begins: PDEBench's wavenumbers.
 BANDS = (4.0, 12.0)
 BAND_NAMES = ("low", "middle", "high")
@@ -37,6 +46,7 @@ class Domain:
 
     to_grid : (..., P, F) -> (..., F, R, C), as `baselines.grid.Grid.to_grid`.
     aspect : width / height of that grid.
+    units : of the fields in training; None: of the truth that is scored.
     """
 
     field_names: Sequence[str]
@@ -44,6 +54,7 @@ class Domain:
     triangles: np.ndarray
     to_grid: ToGrid
     aspect: float
+    units: Units | None = None
 
 
 def _pair(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -58,17 +69,30 @@ def _pair(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.nda
     return prediction, truth
 
 
+def share(error: np.ndarray, reference: np.ndarray, floor: np.ndarray | float = 0.0) -> np.ndarray:
+    """error / reference, over `floor` where the reference is below it; 0 / 0 is 0."""
+    error, divisor = np.broadcast_arrays(error, np.maximum(reference, floor))
+    quotient = np.where(error == 0, 0.0, np.inf)
+    return np.divide(error, divisor, out=quotient, where=divisor > 0)
+
+
 # ----------------------------------------------------------------------------- error of fields
 
 
-def squared_relative_l2(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def squared_relative_l2(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    offset: np.ndarray | float = 0.0,
+    floor: np.ndarray | float = 0.0,
+) -> np.ndarray:
     """Squared error over squared truth, both summed over nodes: (N, T, P, F) twice -> (N, T, F).
 
     The metric of SEA's code (Esmati et al. 2024): 1e-2 is a relative L2 error of 10 %.
+    offset (F,) : what was taken off both. floor (F,) : the least mean square to divide by.
     """
     prediction, truth = _pair(prediction, truth)
-    error = ((prediction - truth) ** 2).sum(2)  # (N, T, F)
-    return error / ((truth**2).sum(2) + EPS)
+    error = ((prediction - truth) ** 2).mean(2)  # (N, T, F)
+    return share(error, ((truth + offset) ** 2).mean(2), floor)
 
 
 def relative_l2(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -76,29 +100,40 @@ def relative_l2(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.sqrt(squared_relative_l2(prediction, truth))
 
 
-def vrmse(prediction: np.ndarray, truth: np.ndarray, pooled: bool = False) -> np.ndarray:
+def vrmse(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    pooled: bool = False,
+    floor: np.ndarray | float = 0.0,
+) -> np.ndarray:
     """RMSE over the truth's standard deviation, both over nodes: (N, T, P, F) twice -> (N, T, F).
 
     Predicting the mean scores 1 (The Well, Ohana et al. 2024). `pooled` takes the variance's mean
-    over the trajectory's times, which is safe where a flow starts from rest.
+    over the trajectory's times, which is safe where a flow starts from rest. floor (F,) : the least
+    variance to divide by.
     """
     prediction, truth = _pair(prediction, truth)
     variance = truth.var(2)  # (N, T, F)
     if pooled:
         variance = variance.mean(1, keepdims=True)  # (N, 1, F)
     error = ((prediction - truth) ** 2).mean(2)
-    return np.sqrt(error / (variance + EPS))
+    return np.sqrt(share(error, variance, floor))
 
 
-def pooled_nrmse(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """RMSE over nodes, over the truth's RMS over nodes and times.
+def pooled_nrmse(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    offset: np.ndarray | float = 0.0,
+    floor: np.ndarray | float = 0.0,
+) -> np.ndarray:
+    """RMSE over nodes, over the truth's RMS over nodes and times; arguments as for L2.
 
     (N, T, P, F) twice -> (N, T, F).
     """
     prediction, truth = _pair(prediction, truth)
     error = ((prediction - truth) ** 2).mean(2)  # (N, T, F)
-    power = (truth**2).mean((1, 2))[:, None]  # (N, 1, F)
-    return np.sqrt(error / (power + EPS))
+    power = ((truth + offset) ** 2).mean((1, 2))[:, None]  # (N, 1, F)
+    return np.sqrt(share(error, power, floor))
 
 
 def correlation(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -158,18 +193,23 @@ def spectral_bands(
     to_grid: ToGrid,
     aspect: float,
     edges: Sequence[float] = BANDS,
+    offset: np.ndarray | float = 0.0,
+    floor: np.ndarray | float = 0.0,
 ) -> np.ndarray:
     """Energy of the error over that of the truth per band: (N, T, P, F) twice -> (N, T, F, B).
 
     1 is a band lost. The truth's energy is its mean over the trajectory's times. Grid arguments as
-    in `Domain`.
+    in `Domain`, the others as in `squared_relative_l2`; the floor is of a band's energy per point.
     """
     prediction, truth = _pair(prediction, truth)
     ratios = []
     for guess, true in zip(prediction, truth, strict=True):  # one at a time: grids are large
+        grids = to_grid(true + offset)  # (T, F, R, C)
         error = band_energy(to_grid(guess - true), aspect, edges)  # (T, F, B)
-        energy = band_energy(to_grid(true), aspect, edges)
-        ratios.append(error / (energy.mean(0) + EPS))
+        energy = band_energy(grids, aspect, edges).mean(0)  # (F, B)
+        varying = grids.var((-2, -1)).mean(0)  # (F,)
+        least = np.maximum(floor, ROUNDING * varying)[:, None] * grids[0, 0].size
+        ratios.append(share(error, energy, least))
     return np.stack(ratios)
 
 
@@ -269,28 +309,33 @@ def velocity_gradient(
 
 
 def divergence(
-    prediction: np.ndarray, truth: np.ndarray, coordinates: np.ndarray, triangles: np.ndarray
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    coordinates: np.ndarray,
+    triangles: np.ndarray,
+    floor: float = 0.0,
 ) -> np.ndarray:
     """RMS divergence of predicted velocities over the RMS velocity gradient of the true ones.
 
     (N, T, P, 2) twice -> (N, T). P1 gradients, exact for linear fields; the truth's gradient is
     pooled over the trajectory's times. `divergence(truth, truth, ...)` is the lower bound that
-    sampling on the nodes sets.
+    sampling on the nodes sets. floor : the least gradient to divide by.
     """
     prediction, truth = _pair(prediction, truth)
     _, true_gradient = velocity_gradient(truth, coordinates, triangles)  # (N, T)
     scale = np.sqrt((true_gradient**2).mean(1, keepdims=True))  # (N, 1)
     divergent, _ = velocity_gradient(prediction, coordinates, triangles)
-    return divergent / (scale + EPS)
+    return share(divergent, scale, floor)
 
 
-def mass_drift(alpha: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def mass_drift(alpha: np.ndarray, weights: np.ndarray, floor: float = 0.0) -> np.ndarray:
     """Signed change of a volume fraction's integral since time 0, relative to that at time 0.
 
-    (N, T, P) and node weights (P,) -> (N, T).
+    (N, T, P) and node weights (P,) -> (N, T). floor : the least integral to divide by.
     """
     mass = np.asarray(alpha, np.float64) @ np.asarray(weights, np.float64)  # (N, T)
-    return (mass - mass[:, :1]) / (mass[:, :1] + EPS)
+    change = mass - mass[:, :1]
+    return np.sign(change) * share(np.abs(change), mass[:, :1], floor)
 
 
 def bounds_violation(alpha: np.ndarray, low: float = 0.0, high: float = 1.0) -> np.ndarray:
@@ -314,32 +359,55 @@ def score(
     exist, mass_drift and bounds_violation where alpha does.
     """
     prediction, truth = _pair(prediction, truth)
+    units = domain.units or Units.of(truth)
+
+    # in units of their own, so that no score depends on those of the data:
+    guess = units.centred(prediction)
+    true = units.centred(truth)
+    offset = units.mean / units.scale  # (F,): the mean in these units
+    size = {"offset": offset, "floor": REST * (1 + offset**2)}
+    squared = squared_relative_l2(guess, true, **size)
     scores = {
-        "squared_relative_l2": squared_relative_l2(prediction, truth),
-        "relative_l2": relative_l2(prediction, truth),
-        "vrmse": vrmse(prediction, truth),
-        "vrmse_pooled": vrmse(prediction, truth, pooled=True),
-        "pooled_nrmse": pooled_nrmse(prediction, truth),
-        "correlation": correlation(prediction, truth),
+        "squared_relative_l2": squared,
+        "relative_l2": np.sqrt(squared),
+        "vrmse": vrmse(guess, true, floor=REST),
+        "vrmse_pooled": vrmse(guess, true, pooled=True, floor=REST),
+        "pooled_nrmse": pooled_nrmse(guess, true, **size),
+        "correlation": correlation(guess, true),
     }
-    bands = spectral_bands(prediction, truth, domain.to_grid, domain.aspect)  # (N, T, F, 3)
+    grid = (domain.to_grid, domain.aspect, BANDS)
+    bands = spectral_bands(guess, true, *grid, offset=offset, floor=REST**2)  # (N, T, F, 3)
     for number, name in enumerate(BAND_NAMES):
         scores[f"spectral_{name}"] = bands[..., number]
 
     names = list(domain.field_names)
     if {"u", "v"} <= set(names):
         velocity = [names.index("u"), names.index("v")]
-        scores["divergence"] = divergence(
-            prediction[..., velocity], truth[..., velocity], domain.coordinates, domain.triangles
-        )
+        scores["divergence"] = velocity_scores(guess, true, velocity, domain, units.scale)
     if "alpha" in names:
         number = names.index("alpha")
-        alpha = prediction[..., number]  # (N, T, P)
-        given = np.asarray(first)[:, None, :, number]  # (N, 1, P)
+        given = np.asarray(first, np.float64)[:, None]  # (N, 1, P, F)
+        alpha = np.concatenate([given, prediction], 1)[..., number]  # (N, T + 1, P)
         weights = node_weights(domain.coordinates, domain.triangles)
-        scores["mass_drift"] = mass_drift(np.concatenate([given, alpha], 1), weights)[:, 1:]
-        scores["bounds_violation"] = bounds_violation(alpha)
+        least = REST * weights.sum() * np.hypot(units.mean, units.std)[number]
+        scores["mass_drift"] = mass_drift(alpha, weights, least)[:, 1:]
+        scores["bounds_violation"] = bounds_violation(alpha[:, 1:])
     return scores
+
+
+def velocity_scores(
+    guess: np.ndarray, true: np.ndarray, velocity: list[int], domain: Domain, scale: np.ndarray
+) -> np.ndarray:
+    """Divergence (N, T) of the two fields `velocity`; fields (N, T, P, F) are over `scale` (F,)."""
+    common = scale[velocity] / scale[velocity].max()  # u and v in one unit
+    extent = np.ptp(domain.coordinates, axis=0).max()
+    return divergence(
+        guess[..., velocity] * common,
+        true[..., velocity] * common,
+        domain.coordinates,
+        domain.triangles,
+        floor=np.sqrt(REST) / extent,
+    )
 
 
 # ------------------------------------------------------------------------------------ intervals

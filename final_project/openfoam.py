@@ -21,9 +21,16 @@ from scipy.sparse import csr_array
 from common.cli import InputError
 from final_project.raw import RawFlow, readable
 
-FOLDERS = ("constant", "system", "processor0")
+FOLDERS = ("constant", "system")
+PROCESSORS = r"processors?\d+(_\d+-\d+)?"
+TIME = r"\d+(\.\d+)?(e[-+]?\d+)?"  # the name of a time folder
 MESH = "constant/polyMesh"
 FaceList: TypeAlias = tuple[np.ndarray, np.ndarray] | list[np.ndarray]  # binary, ascii
+
+
+def is_case(path: Path) -> bool:
+    """Whether a folder looks like a case, finished or not."""
+    return any((path / name).is_dir() for name in FOLDERS) or bool(processor_folders(path))
 
 
 def read_openfoam(path: Path) -> RawFlow:
@@ -62,7 +69,8 @@ def read_openfoam(path: Path) -> RawFlow:
             "field_names": np.array(["u", "v", *phases, names[-1]]),
             "triangles": triangles,
         },
-        notes=(f"u, v are the components {components} of U",),
+        notes=(f"u, v are the components {components} of U", *not_joined(path, times)),
+        advice="; ".join(not_joined(path, times)),
     )
 
 
@@ -72,7 +80,7 @@ def read_openfoam(path: Path) -> RawFlow:
 def time_folders(path: Path) -> Sequence[FoamCase.TimeDirectory]:
     """The time folders in order. Raises InputError where there are none or one seems to be lost."""
     times = FoamCase(path)[:]
-    if not times and (path / "processor0").exists():
+    if not times and processor_folders(path):
         raise InputError(
             f"{path}: the case is still divided into processor folders; "
             "run reconstructPar in it first"
@@ -89,6 +97,26 @@ def time_folders(path: Path) -> Sequence[FoamCase.TimeDirectory]:
             "write at equal steps (writeControl adjustableRunTime)"
         )
     return times
+
+
+def processor_folders(path: Path) -> list[Path]:
+    """processor0, ... of a parallel run, or processorsN of a collated one."""
+    named = [item for item in path.glob("processor*") if re.fullmatch(PROCESSORS, item.name)]
+    return sorted(item for item in named if item.is_dir())
+
+
+def not_joined(path: Path, times: Sequence[FoamCase.TimeDirectory]) -> tuple[str, ...]:
+    """A remark about times that lie in processor folders alone."""
+    for folder in processor_folders(path):
+        written = {item.name for item in folder.iterdir() if re.fullmatch(TIME, item.name)}
+        lost = written - {each.name for each in times}
+        if lost:
+            count = f"{len(lost)} time folder{'s' if len(lost) > 1 else ''}"
+            return (
+                f"{folder.name} holds {count} more than the case; run reconstructPar in {path} "
+                "and read it again",
+            )
+    return ()
 
 
 def field_names(path: Path, times: Sequence[FoamCase.TimeDirectory]) -> list[str]:

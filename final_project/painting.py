@@ -22,6 +22,7 @@ from common.files import atomic_path
 
 POSITIVE = ("p", "alpha")  # drawn with a sequential map; velocities change their sign
 SHARE = 0.002  # of the nodes may lie beyond either colour limit
+LEAST_RANGE = 1e-9  # of colours, relative to the values: less is rounding
 COLOURS = 128  # of a movie
 MILLISECONDS = 100  # per frame of a movie
 
@@ -36,9 +37,12 @@ class Scale:
 
     @classmethod
     def of_field(cls, name: str, values: np.ndarray) -> Scale:
-        """For a field: limits that a few extreme nodes do not set, symmetric for velocities."""
+        """For a field: limits that a few extreme nodes do not set.
+
+        Symmetric about 0 where the field has both signs, as velocities do.
+        """
         low, high = limits(values)
-        if name in POSITIVE:
+        if name in POSITIVE or not low < 0 < high:
             return cls(low, high, "cividis")
         largest = max(abs(low), abs(high))
         return cls(-largest, largest, "RdBu_r")
@@ -52,15 +56,18 @@ class Scale:
 
 def limits(values: np.ndarray) -> tuple[float, float]:
     """The quantiles of values at SHARE from either end, never equal."""
-    low, high = np.quantile(values.astype(np.float32), (SHARE, 1 - SHARE))
-    return float(low), float(max(high, low + 1e-6))
+    low, high = np.quantile(values.astype(np.float64), (SHARE, 1 - SHARE))
+    if high - low <= LEAST_RANGE * max(abs(low), abs(high)):  # the field is the same everywhere
+        spread = 0.01 * abs(low) or 1.0
+        return float(low - spread), float(low + spread)
+    return float(low), float(high)
 
 
 def paint(axes: Axes, mesh: Triangulation, values: np.ndarray, scale: Scale) -> QuadMesh:
     """Draws one field (P,) in proportion; returns what a colour bar describes."""
     painted = axes.tripcolor(
         mesh,
-        values.astype(np.float32),
+        values.astype(np.float64),
         vmin=scale.low,
         vmax=scale.high,
         cmap=scale.colours,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from common.cli import InputError
 
+MOST_BOXES = 1_000_000  # beyond it a mesh would be cut into pieces smaller than its nodes
 RIDGE = 1e-3  # per node: a patch with fewer nodes than terms gets the smallest coefficients
 
 
@@ -39,6 +40,8 @@ def patch_table(
         )
     if columns < 1 or rows < 1:
         raise InputError(f"{columns} x {rows} patches: at least one column and one row are needed")
+    if columns * rows > MOST_BOXES:
+        raise InputError(f"{columns} x {rows} patches: at most {MOST_BOXES:,} boxes are allowed")
     extent = np.ptp(coordinates, axis=0)
     if not extent.all():
         raise InputError("coordinates: all nodes lie on one line; a mesh in the plane is needed")
@@ -54,9 +57,12 @@ def patch_table(
     order = np.argsort(patch, kind="stable")
     begins = counts.cumsum() - counts
     slot = np.arange(len(order)) - np.repeat(begins, counts)
-    table = np.full((columns * rows, counts.max()), -1, dtype=np.int64)
+    if not keep_empty:  # (a table of empty boxes may be huge)
+        patch = (np.cumsum(counts > 0) - 1)[patch]
+    boxes_kept = columns * rows if keep_empty else np.count_nonzero(counts)
+    table = np.full((boxes_kept, counts.max()), -1, dtype=np.int64)
     table[patch[order], slot] = order
-    return table if keep_empty else table[counts > 0]
+    return table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Attention:
 class Pictures:
     """pictures.npz: one held-out trajectory and its rollouts by the first models of the run.
 
-    frames : which of the times (T,) are stored. fields : (frames, P, F) by model.
+    frames : which of the times (T,) are stored. fields : float64 (frames, P, F) by model.
     probes : (T,) by model. The simulation itself is `truth` and `true_probe`.
     """
 
@@ -73,6 +73,13 @@ def read_pictures(path: Path, record: JsonObject) -> Pictures:
         )
     models = [name for name in record["config"]["models"] if f"fields | {name}" in arrays]
     x, y = arrays["coordinates"].T
+    # (earlier runs stored the fields in their own units)
+    mean = arrays.get("mean", np.zeros(len(arrays["field_names"])))
+    scale = arrays.get("scale", np.ones(len(arrays["field_names"])))
+    fields = {
+        name: arrays[f"fields | {name}"].astype(np.float64) * scale + mean
+        for name in ("truth", *models)
+    }
     return Pictures(
         mesh=Triangulation(x, y, arrays["triangles"]),
         time=arrays["time"],
@@ -80,9 +87,9 @@ def read_pictures(path: Path, record: JsonObject) -> Pictures:
         field_names=tuple(map(str, arrays["field_names"])),
         trajectory=str(arrays["trajectory"]),
         probe_name=str(arrays["probe_name"]),
-        truth=arrays["fields | truth"],
+        truth=fields.pop("truth"),
         true_probe=arrays["probe | truth"].astype(np.float64),
-        fields={name: arrays[f"fields | {name}"] for name in models},
+        fields=fields,
         probes={name: arrays[f"probe | {name}"].astype(np.float64) for name in models},
         attention=attention,
     )

@@ -21,9 +21,10 @@ import numpy as np
 
 from common.cli import InputError
 from common.machine import choose_device
-from common.run import SavedRun
-from final_project.checkpoint import load_networks
+from common.run import SavedRun, announce
+from final_project.checkpoint import About, load_networks, read_about
 from final_project.data import Flow, load_flow, write_flow
+from final_project.evaluate import NEEDED, SAME_STEP, Recorded, with_parameters
 from final_project.export import write_vtk
 from final_project.figures import draw_rollout
 from final_project.mesh import triangulate
@@ -31,26 +32,27 @@ from final_project.mesh import triangulate
 HERE = Path(__file__).resolve().parent
 
 
-def given_state(config: PredictConfig, path: Path) -> tuple[Flow, np.ndarray]:
-    """The flow that holds the state, and the flow's parameters (K,).
+def given_state(config: PredictConfig, path: Path, run: SavedRun, about: About) -> Flow:
+    """The trajectory that holds the state, with the parameters that it has or is given.
 
     Raises InputError for a frame that is not there and for another number of parameters.
     """
-    flow = load_flow(path, least_frames=1)
+    flow = load_flow(path, least_frames=1, reading=Recorded.of(run).reading)
+    announce(flow.provenance)
     trajectories, frames = flow.fields.shape[:2]
     if config.trajectory >= trajectories or not -frames <= config.frame < frames:
         raise InputError(
             f"--trajectory {config.trajectory} --frame {config.frame}: {path} has "
             f"{trajectories} trajectories of {frames} frames"
         )
-    if not config.parameters:
-        return flow, flow.parameters[config.trajectory]
-    if len(config.parameters) != len(flow.parameter_names):
-        raise InputError(
-            f"--parameters {' '.join(map(str, config.parameters))}: {len(flow.parameter_names)} "
-            f"are needed: {', '.join(flow.parameter_names)}"
+    if frames > 1 and abs(flow.step - about.step) > SAME_STEP * about.step:
+        print(
+            f"notice: the run's time step is {about.step:g}, the data's {flow.step:g}; the "
+            f"rollout has steps of {about.step:g}"
         )
-    return flow, np.array(config.parameters)
+    rows = [config.trajectory]
+    single = dataclasses.replace(flow, fields=flow.fields[rows], parameters=flow.parameters[rows])
+    return with_parameters(single, config.parameters, about)
 
 
 def main(config: PredictConfig) -> Flow:
@@ -58,26 +60,26 @@ def main(config: PredictConfig) -> Flow:
     # Run and state:
     if config.data is None:
         raise InputError("--data is needed: a flow file whose frame is the state to start from")
-    run = SavedRun.open(config.run, HERE / "results", ("metrics.json", "model.safetensors"))
-    state, theta = given_state(config, config.data)
+    run = SavedRun.open(config.run, HERE / "results", NEEDED)
+    state = given_state(config, config.data, run, read_about(run.folder))
     device = choose_device(config.device).name
     saved = load_networks(run.folder, state, device)
 
     # Rollout:
-    first = state.fields[config.trajectory, config.frame]  # (P, F)
-    rollout = saved.surrogate.predict(first[None], theta[None], config.steps)  # (1, S, P, F)
-    fields = np.concatenate([first[None, None], rollout], axis=1)  # (1, S + 1, P, F)
+    first = state.fields[:, config.frame]  # (1, P, F)
+    rollout = saved.surrogate.predict(first, state.parameters, config.steps)  # (1, S, P, F)
+    bounded = saved.surrogate.autoencoder.units.bounded(rollout)
+    fields = np.concatenate([first[:, None], bounded], axis=1)  # (1, S + 1, P, F)
     source = f"{saved.name} of {run.folder.name}, from frame {config.frame} of {config.data.name}"
     flow = dataclasses.replace(
         state,
-        fields=fields,
-        parameters=theta[None],
+        fields=fields.astype(first.dtype),
         time=state.time[config.frame] + saved.step * np.arange(config.steps + 1),
         provenance={"generator": source},
     )
 
     # Files:
-    out = config.out or config.data.parent / "rollout"
+    out = config.folder
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -5,123 +5,82 @@ Shape letters: N trajectories, T frames, P nodes, F fields, K parameters, H rows
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import numpy as np
-from einops import rearrange
 
 from common.cli import InputError
-from final_project.openfoam import FOLDERS, read_openfoam
-from final_project.raw import KEYS, Arrays, RawFlow, readable
+from final_project.arrays import selected, with_provenance
+from final_project.cases import LISTING, is_collection, read_collection
+from final_project.grids import grid_of_nodes
+from final_project.hdf5 import read_hdf5
+from final_project.openfoam import is_case, read_openfoam
+from final_project.raw import HDF5, WHOLE, Arrays, RawFlow, Reading, readable
+from final_project.vtk import VTK, holds_vtk, read_vtk
 
 OFFICIAL = ("field_data.npy", "coordinates.npy", "input_data.npy")
-ALLOWED = ".h5, .hdf5, .npz, a folder with field_data.npy, or an OpenFOAM case folder"
+ALLOWED = (
+    ".h5, .hdf5, .npz, .pvd, .vtu, a folder with field_data.npy, an OpenFOAM case, a folder of "
+    f".vtu or HDF5 files, or a folder of cases with {LISTING}"
+)
 NO_CASES = "has no cases to choose from; only the dam break file has"
 
 
-def read(path: Path, case: str | None = None) -> RawFlow:
+def read(path: Path, reading: Reading = WHOLE) -> RawFlow:
     """The arrays of a file or folder of the kinds that `data.load_flow` lists.
 
-    `case` names one case of a file of several. Raises InputError.
+    Raises InputError for a path that is none of them, and for a case where there are no cases.
     """
-    if path.suffix == ".npz":
-        return read_npz(path, case)
-    if case is not None:
+    if path.suffix == ".npz" and path.is_file():
+        return read_npz(path, reading)
+    if reading.case is not None:
         raise InputError(f"{path} {NO_CASES}")
-    reader = READERS.get(path.suffix)
-    if reader is not None:
-        return reader(path)
-    if path.is_dir() and any((path / name).exists() for name in OFFICIAL):
-        return read_official(path)
-    if path.is_dir() and any((path / name).exists() for name in FOLDERS):
-        return read_openfoam(path)
+    if path.is_file():
+        reader = READERS.get(path.suffix.lower())
+        if reader is not None:
+            return reader(path, reading)
+    elif path.is_dir():
+        if any((path / name).exists() for name in OFFICIAL):
+            return taken(read_official(path), path, reading)
+        if is_collection(path):
+            return read_collection(path, reading, read)
+        if is_case(path):
+            return taken(read_openfoam(path), path, reading)
+        if holds_vtk(path):
+            return read_vtk(path, reading)
     raise InputError(f"{path} is not a flow; allowed are {ALLOWED}")
+
+
+READERS: dict[str, Callable[[Path, Reading], RawFlow]] = {
+    **dict.fromkeys(HDF5, read_hdf5),
+    **dict.fromkeys(VTK, read_vtk),
+}
+
+
+def taken(raw: RawFlow, path: Path, reading: Reading) -> RawFlow:
+    """What of a source that is read whole is wanted."""
+    return dataclasses.replace(raw, arrays=selected(raw.arrays, path, reading))
 
 
 # ----------------------------------------------------------------------------------- own format
 
 
-def read_hdf5(path: Path) -> RawFlow:
-    """A file of `data.write_flow`, or of a user's script with the same keys."""
-    arrays: Arrays = {}
-    with readable(path), h5py.File(path, "r") as file:
-        for key, item in file.items():
-            if not isinstance(item, h5py.Dataset):
-                raise InputError(
-                    f"{path}: {key} is a group; needed are the data sets {', '.join(KEYS)}"
-                )
-            if h5py.check_string_dtype(item.dtype):
-                arrays[key] = np.array(item.asstr("utf-8")[()], dtype=np.str_)
-            else:
-                arrays[key] = item[()]
-    return with_provenance(arrays, path)
-
-
-READERS: dict[str, Callable[[Path], RawFlow]] = {".h5": read_hdf5, ".hdf5": read_hdf5}
-
-
-def read_npz(path: Path, case: str | None) -> RawFlow:
+def read_npz(path: Path, reading: Reading) -> RawFlow:
     """A file of `data.write_flow`, a regular grid, or a public set: its keys decide."""
     with readable(path), open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
         arrays = dict(file)
     if "ahmed_U" in arrays:
-        return dam_breaks(arrays, path, case)
-    if case is not None:
+        return taken(dam_breaks(arrays, path, reading.case), path, reading)
+    if reading.case is not None:
         raise InputError(f"{path} {NO_CASES}")
     if {"uv", "xy", "t"} <= arrays.keys():
-        return cylinder_cloud(arrays)
+        return taken(cylinder_cloud(arrays), path, reading)
+    arrays = selected(arrays, path, reading)
     if {"x", "y"} <= arrays.keys() and "coordinates" not in arrays:
         return grid_of_nodes(arrays, path)
     return with_provenance(arrays, path)
-
-
-def with_provenance(arrays: Arrays, path: Path) -> RawFlow:
-    """The arrays, and what the file says of itself as JSON under the key provenance."""
-    if "provenance" not in arrays:
-        return RawFlow(arrays)
-    with readable(path, "; provenance must be a JSON object"):
-        provenance = dict(json.loads(str(arrays["provenance"])))
-        notes = tuple(str(note) for note in provenance.get("notes", []))
-    return RawFlow(arrays, notes, provenance)
-
-
-def grid_of_nodes(arrays: Arrays, path: Path) -> RawFlow:
-    """A regular grid: nodes row by row, and two triangles per box."""
-    if "fields" not in arrays:
-        raise InputError(
-            f"{path}: the key fields is missing; "
-            "needed are fields, x, y, parameters, time, field_names"
-        )
-    x = arrays["x"]
-    y = arrays["y"]
-    fields = arrays["fields"]
-    flat = x.ndim == 1 and y.ndim == 1 and fields.ndim == 5
-    if not flat or fields.shape[2:4] != (len(y), len(x)):
-        raise InputError(
-            f"{path}: fields has shape {fields.shape}, x {x.shape}, y {y.shape}; "
-            "needed are (N, T, H, W, F), (W,), (H,)"
-        )
-    raw = with_provenance(arrays, path)
-    raw.arrays["fields"] = rearrange(fields, "n t h w f -> n t (h w) f")
-    raw.arrays["coordinates"] = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)  # (P, 2)
-    raw.arrays["triangles"] = grid_triangles(len(y), len(x))
-    return raw
-
-
-def grid_triangles(rows: int, columns: int) -> np.ndarray:
-    """Triangles int32 (M, 3) of a grid's nodes, two per box."""
-    node = np.arange(rows * columns, dtype=np.int32).reshape(rows, columns)
-    # the corners of a box, counter-clockwise:
-    a = node[:-1, :-1]
-    b = node[:-1, 1:]
-    c = node[1:, 1:]
-    d = node[1:, :-1]
-    lower = np.stack((a, b, c), -1).reshape(-1, 3)
-    upper = np.stack((a, c, d), -1).reshape(-1, 3)
-    return np.concatenate([lower, upper])
 
 
 # ---------------------------------------------------------------------------------- public sets

@@ -31,7 +31,7 @@ def encode(autoencoder: MeshAutoencoder, fields: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 def decode(autoencoder: MeshAutoencoder, z: Tensor) -> np.ndarray:
-    """Fields float32 (N, T, P, F) of latents (N, T, G, L)."""
+    """Fields float64 (N, T, P, F) of latents (N, T, G, L)."""
     autoencoder.eval()
     return np.stack([autoencoder.decode(part).cpu().numpy() for part in z])
 
@@ -49,7 +49,7 @@ class Surrogate:
         return count_parameters(self.autoencoder) + count_parameters(self.temporal)
 
     def predict(self, first: np.ndarray, theta: np.ndarray, steps: int) -> np.ndarray:
-        """Fields (N, S, P, F) that follow frames (N, P, F) alone, at parameters (N, K)."""
+        """Fields float64 (N, S, P, F) that follow frames (N, P, F) alone, at parameters (N, K)."""
         z = encode(self.autoencoder, first[:, None])[:, 0]  # (N, G, L)
         parameters = torch.from_numpy(theta).float().to(z.device)
         future = rollout(self.temporal, z, parameters, steps)  # (N, S, G, L)

@@ -70,7 +70,7 @@ class Scales(nn.Module):
         size = change.double().square().mean((0, 1, 3))[:, None]  # (G, 1)
         self.mean.copy_(z.double().mean((0, 1)))
         self.std.copy_(deviation(z))
-        self.delta_std.copy_(deviation(change))
+        self.delta_std.copy_(deviation(change, constant=0.0))  # what never changes stays as it is
         self.weights.copy_(torch.where(size > 0, 1 / size, 1.0).expand_as(self.weights))
 
         centred = theta.double() - theta.double().mean(0)
@@ -83,11 +83,11 @@ class Scales(nn.Module):
         return (theta.to(like.dtype) - self.theta_mean) / self.theta_std
 
 
-def deviation(x: Tensor) -> Tensor:
-    """Standard deviations (G, L) of latents (N, T, G, L), with a floor; 1 for a constant group."""
+def deviation(x: Tensor, constant: float = 1.0) -> Tensor:
+    """Standard deviations (G, L) of latents (N, T, G, L), with a floor; `constant` without any."""
     spread = x.double().flatten(0, 1).std(0, correction=0)  # (G, L)
     largest = spread.amax(1, keepdim=True)
-    return torch.where(largest > 0, spread.clamp(min=FLOOR * largest), 1.0)
+    return torch.where(largest > 0, spread.clamp(min=FLOOR * largest), constant)
 
 
 def principal(x: Tensor, kept: int) -> tuple[Tensor, Tensor]:
@@ -97,8 +97,12 @@ def principal(x: Tensor, kept: int) -> tuple[Tensor, Tensor]:
 
 
 def whitening(deviations: Tensor, directions: Tensor) -> Tensor:
-    """Directions (n, kept) over their deviations (kept,), which a floor keeps from zero."""
-    return directions / (deviations + PRINCIPAL_FLOOR * deviations[0]).clamp(min=1e-30)
+    """Directions (n, kept) over their deviations (kept,), which a floor keeps from zero.
+
+    Zeros where nothing varies.
+    """
+    divisor = deviations + PRINCIPAL_FLOOR * deviations[0]
+    return directions / torch.where(divisor > 0, divisor, torch.inf)
 
 
 def by_stream(x: Tensor, joint: bool) -> Tensor:
@@ -197,7 +201,8 @@ class Head(nn.Module):
         for number, (layer, change) in enumerate(zip(self.spread, changes, strict=True)):
             deviations, directions = principal(change, layer.in_features)
             back = directions * deviations  # (n, kept)
-            layer.weight.copy_(back / (unit[number] * std[number])[:, None])
+            divisor = (unit[number] * std[number])[:, None]
+            layer.weight.copy_(back / torch.where(divisor > 0, divisor, torch.inf))
 
 
 # ------------------------------------------------------------------------------------- models

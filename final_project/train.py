@@ -65,15 +65,19 @@ from final_project.fit import (
     Fitting,
     Job,
     TrainingFlow,
+    ValidationError,
     Windows,
     distributed,
-    mean_error,
 )
+from final_project.patches import patch_table
+from final_project.raw import Reading
 from final_project.rollout import after_own_steps, pushforward, teacher_forcing, unrolled
+from final_project.seen import save_seen
 from final_project.surrogate import Surrogate, Trained, decode, encode
 from final_project.temporal import TemporalModel
 
 HERE = Path(__file__).resolve().parent
+MOST_MEMORY = 4e9  # bytes, for the second moments of one field group's patches
 DRAWN = 3  # the first models of a run whose rollouts are drawn
 
 
@@ -156,6 +160,8 @@ def train_autoencoder(
     frames = torch.from_numpy(data.fields.reshape(-1, *data.fields.shape[2:]))  # (N T, P, F)
     if isinstance(model, Autoencoder):
         model.fit_linear(frames)
+    elif not data.dimensionless:  # raw numbers, as published, mean nothing in arbitrary units
+        model.fit_normaliser(frames)
     model.to(device)
     frames = frames.to(device)
     moving = data.validation_fields[:, 1:]  # a flow that starts from rest has no relative error
@@ -173,7 +179,7 @@ def train_autoencoder(
 
             # Validation chooses the weights:
             if fitting.is_due:
-                error = mean_error(decode(model, encode(model, moving)), moving)
+                error = data.validation_error(decode(model, encode(model, moving)))
                 fitting.validated(loss.item(), error)
     return fitting.result()
 
@@ -228,11 +234,11 @@ def train_temporal(
     return fitting.result()
 
 
-def rollout_error(surrogate: Surrogate, data: TrainingFlow) -> float:
-    """Squared relative L2 of rollouts of the validation trajectories from their first frames."""
-    truth = data.validation_fields[:, 1:]
+def rollout_error(surrogate: Surrogate, data: TrainingFlow) -> ValidationError:
+    """Errors of rollouts of the validation trajectories from their first frames."""
     first = data.validation_fields[:, 0]
-    return mean_error(surrogate.predict(first, data.validation_parameters, truth.shape[1]), truth)
+    steps = data.validation_fields.shape[1] - 1
+    return data.validation_error(surrogate.predict(first, data.validation_parameters, steps))
 
 
 # --------------------------------------------------------------------------------------- data
@@ -252,7 +258,21 @@ def load(config: Config) -> tuple[Flow, str]:
             f"{path} does not exist; make it with simulate.py, give --data, or take "
             "--source simulated"
         )
-    return load_flow(path), path.stem
+    reading = Reading(thin=config.thin, every=config.every, trajectories=config.trajectories)
+    return load_flow(path, reading=reading), path.absolute().stem
+
+
+def check_patches(config: Config, flow: Flow, groups: Groups) -> None:
+    """Refuses patches so full that their principal components would not fit into memory."""
+    table = patch_table(flow.coordinates, *config.boxes)
+    values = table.shape[1] * max(map(len, groups))
+    needed = 8 * len(table) * values**2
+    if needed > MOST_MEMORY:
+        raise InputError(
+            f"--boxes {config.boxes[0]} {config.boxes[1]}: a patch of {table.shape[1]:,} nodes; "
+            f"its components need {needed / 1e9:.0f} GB: take more boxes, or fewer points of a "
+            "grid with --thin"
+        )
 
 
 def jobs_of(config: Config, data: TrainingFlow) -> list[Job]:
@@ -266,8 +286,10 @@ def jobs_of(config: Config, data: TrainingFlow) -> list[Job]:
     return jobs
 
 
-def note_data(run: Run, flow: Flow, parts: Split, groups: Groups, device: str) -> None:
-    """Notes in run.json what the run reads, and says on the terminal what could not be had."""
+def note_data(
+    config: Config, run: Run, flow: Flow, parts: Split, groups: Groups, device: str
+) -> None:
+    """Notes in run.json what the run reads; says its parts, and what could not be had."""
     alone = len(groups) == 1
     run.note(
         device=device,
@@ -279,6 +301,11 @@ def note_data(run: Run, flow: Flow, parts: Split, groups: Groups, device: str) -
         split_note=parts.note,
         exchange="off: one field group" if alone else "on",
     )
+    if run.writes:
+        sizes = {name: len(rows) for name, rows in vars(parts).items() if name != "note"}
+        listed = ", ".join(f"{count} for {name}" for name, count in sizes.items())
+        frames = min(config.frames, len(flow.time))
+        print(f"trajectories: {listed}; {frames} of {len(flow.time)} frames train and are scored")
     for notice in (parts.note, "one field group: no exchange" if alone else ""):
         if notice and run.writes:
             print(f"notice: {notice}", file=sys.stderr)
@@ -366,15 +393,16 @@ def main(config: Config) -> Results | None:
     flow, source = load(config)
     groups = groups_of(flow.field_names, config.groups)
     parts = split(flow.parameters, config.seed)
-    judge = Judge(flow, config.grid, config.frames)
-    data = TrainingFlow.of(flow, groups, parts, judge.frames)
+    check_patches(config, flow, groups)
+    data = TrainingFlow.of(flow, groups, parts, min(config.frames, len(flow.time)))
+    judge = Judge(flow, config.grid, config.frames, data.units)
     jobs = jobs_of(config, data)
     device = choose_device(config.device).name
     world = World.join(device)
     folder = config.out or HERE / "results" / f"{source}-{config.preset}"
 
     with Run(config, folder, __file__, source, flow.provenance, world) as run:
-        note_data(run, flow, parts, groups, device)
+        note_data(config, run, flow, parts, groups, device)
 
         # Stage one, encode: a code per frame and field group
         coders: dict[AutoencoderName, Coder] = {}
@@ -402,6 +430,7 @@ def main(config: Config) -> Results | None:
         # Evaluation: encode the first frame, roll its code out, decode
         scored = evaluate(config, run, judge, parts, data, coders, trained)
         save_mesh(folder, flow.coordinates, judge.triangles)
+        save_seen(folder, flow, parts)
         rows = rows_of(judge, scored)
         if not trained:
             results = run.finish(rows, METRICS_INFO)

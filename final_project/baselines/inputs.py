@@ -1,14 +1,13 @@
-"""What all baselines share: checks of what they are given, and standardisation.
+"""What all baselines share: checks of what they are given.
 
 Every baseline has `fit(fields, theta, validation)` and `rollout(first, theta, steps)`, in physical
-units; all choices are made on validation.
+units and in the type of the start frames; inside they work in units of the training fields. All
+choices are made on validation.
 
 Shape letters: N trajectories, T frames, P nodes, F fields, K parameters, S steps.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -55,28 +54,3 @@ def checked_start(
             f"(N, {nodes[0]}, {nodes[1]}) and (N, {parameters})"
         )
     return first, theta
-
-
-@dataclass(frozen=True)
-class Scaler:
-    """Mean 0 and deviation 1 over all axes but the last; what is constant keeps its scale."""
-
-    mean: np.ndarray
-    std: np.ndarray
-
-    @classmethod
-    def fit(cls, values: np.ndarray) -> Scaler:
-        """Learns from training values (..., F)."""
-        axes = tuple(range(values.ndim - 1))
-        mean = values.mean(axes, dtype=np.float64)
-        std = values.std(axes, dtype=np.float64)
-        varies = std > 1e-12 * np.maximum(np.abs(mean), 1e-12)
-        return cls(mean, np.where(varies, std, 1.0))
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        """(..., F) -> float64 (..., F)."""
-        return (values - self.mean) / self.std
-
-    def inverse(self, values: np.ndarray) -> np.ndarray:
-        """(..., F) -> float64 (..., F)."""
-        return values * self.std + self.mean

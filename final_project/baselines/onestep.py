@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from common.weights import count_parameters
 from final_project.baselines.grid import Grid
-from final_project.baselines.inputs import Flows, Scaler, checked, checked_start
+from final_project.baselines.inputs import Flows, checked, checked_start
 from final_project.config import OneStepRecipe
+from final_project.units import Units
 
 
 class Stepper(nn.Module):
@@ -153,8 +154,8 @@ class OneStep:
         """Trains; `trained_` is what `train` reports. Raises as `checked` and `train`."""
         fields, theta = checked(fields, theta)
         self.shape_ = fields.shape[2:]
-        self.scale_ = Scaler.fit(fields)
-        self.theta_scale_ = Scaler.fit(theta)
+        self.units_ = Units.of(fields)
+        self.theta_units_ = Units.of(theta)
         states = self._states(fields)  # (N, T, F, R, C)
         static = self._static()
         jump = states.diff(dim=1).square().mean((0, 1, 3, 4)).sqrt()  # (F,)
@@ -175,16 +176,16 @@ class OneStep:
         return self
 
     def rollout(self, first: np.ndarray, theta: np.ndarray, steps: int) -> np.ndarray:
-        """(N, P, F), (N, K) -> float32 (N, S, P, F). Raises InputError as `checked_start`."""
-        parameters = len(self.theta_scale_.mean)
+        """(N, P, F), (N, K) -> (N, S, P, F). Raises InputError as `checked_start`."""
+        parameters = len(self.theta_units_.mean)
         first, theta = checked_start(first, theta, steps, self.shape_, parameters)
-        fields = np.empty((len(first), steps, *self.shape_), np.float32)
+        fields = np.empty((len(first), steps, *self.shape_), first.dtype)
         for rows in np.array_split(np.arange(len(first)), -(-len(first) // self.recipe.batch)):
             state = self._states(first[rows]).to(self.device)  # (B, F, R, C)
             known = self._theta(theta[rows]).to(self.device)  # (B, K)
             for step, following in enumerate(self.stepper_.rollout(state, known, steps)):
                 grids = following.cpu().numpy()
-                fields[rows, step] = self.scale_.inverse(self.grid.to_nodes(grids))
+                fields[rows, step] = self.units_.physical(self.grid.to_nodes(grids))
         return fields
 
     def _static(self) -> Tensor:
@@ -199,12 +200,12 @@ class OneStep:
 
         One trajectory at a time: float64 copies of all would be large.
         """
-        grids = [self.grid.to_grid(self.scale_(part)) for part in fields]
+        grids = [self.grid.to_grid(self.units_.standardise(part)) for part in fields]
         return torch.stack([torch.tensor(each, dtype=torch.float32) for each in grids])
 
     def _theta(self, theta: np.ndarray) -> Tensor:
         """Normalised parameters, float32 (N, K)."""
-        return torch.tensor(self.theta_scale_(theta), dtype=torch.float32)
+        return torch.tensor(self.theta_units_.standardise(theta), dtype=torch.float32)
 
     def _error(self, states: Tensor, theta: Tensor) -> float:
         """Mean squared error of whole rollouts of (N, T, F, R, C), in normalised fields."""

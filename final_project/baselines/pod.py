@@ -11,7 +11,8 @@ import scipy.linalg
 from einops import rearrange
 
 from common.cli import InputError
-from final_project.baselines.inputs import Flows, Scaler, checked, checked_start
+from final_project.baselines.inputs import Flows, checked, checked_start
+from final_project.units import Units
 
 RIDGES = (1.0, 1e-2, 1e-4, 1e-6, 1e-8, 1e-10)  # strongest first: it wins where all blow up
 MOST_MODES = 128
@@ -52,8 +53,8 @@ class PODLinear:
                 "allowed are at least 1 mode, energy in (0, 1]"
             )
         self.shape_ = fields.shape[2:]
-        self.scale_ = Scaler.fit(fields)
-        self.theta_scale_ = Scaler.fit(theta)
+        self.units_ = Units.of(fields)
+        self.theta_units_ = Units.of(theta)
 
         # modes:
         every = -(-fields.shape[0] * fields.shape[1] // MOST_SNAPSHOTS)
@@ -63,33 +64,35 @@ class PODLinear:
         z = self._encode(fields)  # (N, T, r)
         self.spread_ = np.maximum(z.std((0, 1)), 1e-12)
         z = z / self.spread_
-        theta = self.theta_scale_(theta)
+        theta = self.theta_units_.standardise(theta)
 
         # a map for each ridge, of which validation chooses one:
         maps = self._maps(z, theta)
         if validation is not None:
             known_fields, _ = checked(*validation)
             z = self._encode(known_fields) / self.spread_
-            theta = self.theta_scale_(validation[1])
+            theta = self.theta_units_.standardise(validation[1])
         best = int(np.argmin([self._error(each, z, theta) for each in maps]))
         self.map_ = maps[best]
         self.ridge_ = self.ridges[best]
         return self
 
     def rollout(self, first: np.ndarray, theta: np.ndarray, steps: int) -> np.ndarray:
-        """(N, P, F), (N, K) -> float32 (N, S, P, F). Raises InputError as `checked_start`."""
-        parameters = len(self.theta_scale_.mean)
+        """(N, P, F), (N, K) -> (N, S, P, F). Raises InputError as `checked_start`."""
+        parameters = len(self.theta_units_.mean)
         first, theta = checked_start(first, theta, steps, self.shape_, parameters)
         with np.errstate(over="ignore", invalid="ignore"):
             z = self._encode(first) / self.spread_
-            z = self._advance(self.map_, z, self.theta_scale_(theta), steps)  # (N, S, r)
+            z = self._advance(
+                self.map_, z, self.theta_units_.standardise(theta), steps
+            )  # (N, S, r)
             flat = (z * self.spread_) @ self.basis_.T + self.mean_  # (N, S, D)
-            fields = self.scale_.inverse(flat.reshape(len(first), steps, *self.shape_))
-            return fields.astype(np.float32)
+            fields = self.units_.physical(flat.reshape(len(first), steps, *self.shape_))
+            return fields.astype(first.dtype)
 
     def _flat(self, fields: np.ndarray) -> np.ndarray:
         """Fields (..., P, F) -> standardised (..., D)."""
-        return rearrange(self.scale_(fields), "... p f -> ... (p f)")
+        return rearrange(self.units_.standardise(fields), "... p f -> ... (p f)")
 
     def _encode(self, fields: np.ndarray) -> np.ndarray:
         """Coefficients (N, ..., r) of fields (N, ..., P, F)."""

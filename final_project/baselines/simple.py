@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from einops import rearrange
 
-from final_project.baselines.inputs import Flows, Scaler, checked, checked_start
+from final_project.baselines.inputs import Flows, checked, checked_start
+from final_project.units import Units
 
 RETURNED = 4  # a flow came back where its distance fell to 1 / RETURNED of the largest
 
@@ -26,9 +27,9 @@ class Persistence:
         return self
 
     def rollout(self, first: np.ndarray, theta: np.ndarray, steps: int) -> np.ndarray:
-        """(N, P, F), (N, K) -> float32 (N, S, P, F). Raises InputError as `checked_start`."""
+        """(N, P, F), (N, K) -> (N, S, P, F). Raises InputError as `checked_start`."""
         first, _ = checked_start(first, theta, steps, self.shape_, self.parameters_)
-        return np.repeat(first[:, None].astype(np.float32), steps, 1)
+        return np.repeat(first[:, None], steps, 1)
 
 
 def closest(frames: np.ndarray, point: np.ndarray) -> tuple[float, float]:
@@ -79,12 +80,12 @@ class ParameterInterpolation:
     ) -> ParameterInterpolation:
         """Keeps the training trajectories. Raises InputError as `checked`."""
         self.fields_, self.theta_ = checked(fields, theta)
-        self.scale_ = Scaler.fit(self.fields_)
-        self.theta_scale_ = Scaler.fit(self.theta_)
+        self.units_ = Units.of(self.fields_)
+        self.theta_units_ = Units.of(self.theta_)
         return self
 
     def rollout(self, first: np.ndarray, theta: np.ndarray, steps: int) -> np.ndarray:
-        """(N, P, F), (N, K) -> float32 (N, S, P, F). Raises InputError as `checked_start`."""
+        """(N, P, F), (N, K) -> (N, S, P, F). Raises InputError as `checked_start`."""
         shape = self.fields_.shape[2:]
         first, theta = checked_start(first, theta, steps, shape, self.theta_.shape[1])
         mixtures = []
@@ -95,21 +96,23 @@ class ParameterInterpolation:
             ]
             mixtures.append(sum(parts))  # (S, D)
         flat = np.stack(mixtures)
-        return self.scale_.inverse(flat.reshape(len(first), steps, *shape)).astype(np.float32)
+        return self.units_.physical(flat.reshape(len(first), steps, *shape)).astype(first.dtype)
 
     def _frames(self, row: int) -> np.ndarray:
         """Normalised frames (T, D) of a training trajectory."""
-        return rearrange(self.scale_(self.fields_[row]), "t p f -> t (p f)")
+        return rearrange(self.units_.standardise(self.fields_[row]), "t p f -> t (p f)")
 
     def _neighbours(self, frame: np.ndarray, query: np.ndarray) -> list[tuple[int, float]]:
         """(row, weight) of the one or two training trajectories to follow."""
         if not len(query):
-            point = self.scale_(frame).ravel()
+            point = self.units_.standardise(frame).ravel()
             distances = [closest(self._frames(row), point)[0] for row in range(len(self.fields_))]
             return [(int(np.argmin(distances)), 1.0)]
 
         # the nearest trajectories on both sides of the first parameter:
-        away = self.theta_scale_(self.theta_) - self.theta_scale_(query)  # (N, K)
+        away = self.theta_units_.standardise(self.theta_) - self.theta_units_.standardise(
+            query
+        )  # (N, K)
         distance = np.linalg.norm(away, axis=1)
         known = self.theta_[:, 0]
         below = np.where(known <= query[0], distance, np.inf)
@@ -128,7 +131,7 @@ class ParameterInterpolation:
         """
         frames = self._frames(row)
         last = len(frames) - 1
-        _, start = closest(frames, self.scale_(frame).ravel())
+        _, start = closest(frames, self.units_.standardise(frame).ravel())
         position = start + np.arange(1, steps + 1)  # (S,)
 
         # past its end: whole periods back, or the last frame

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from common.cli import InputError
 from final_project.data import groups_of, load_flow, split, write_flow
 from final_project.mesh import triangulate
+from final_project.raw import Reading
 from final_project.solver import even_draws
 from tests.final_project.helpers import ARRAYS, FANS, SQUARE, areas, at, example, raw, refused
 
@@ -91,19 +92,51 @@ def test_what_a_users_script_writes(tmp_path, ending):
 
 
 def test_notes_name_constant_parameters_and_uneven_steps_once(tmp_path):
-    write_flow(
-        tmp_path / "a.h5",
-        example(
-            parameters=np.array([[100.0, 1], [100, 2], [100, 3]]), time=np.array([0.0, 1, 2, 4])
-        ),
-    )
-    flow = load_flow(tmp_path / "a.h5")
+    parameters = np.array([[100.0, 1], [100, 2], [100, 3]])
+    uneven = example(parameters=parameters, time=np.array([0.0, 1, 2, 4]))
+    write_flow(tmp_path / "a.h5", uneven)
+    refused(tmp_path / "a.h5", "time steps differ, 1 to 2; a model takes equal steps")
+
+    flow = load_flow(tmp_path / "a.h5", least_frames=1)  # a state to start from may be read
     assert flow.provenance["notes"] == [
         "parameter Re is 100 in every trajectory",
         "time steps differ: 1 to 2",
     ]
     write_flow(tmp_path / "b.npz", flow)
-    assert load_flow(tmp_path / "b.npz").provenance["notes"] == flow.provenance["notes"]
+    again = load_flow(tmp_path / "b.npz", least_frames=1)
+    assert again.provenance["notes"] == flow.provenance["notes"]
+
+
+def test_times_of_single_precision_are_equally_far_apart(tmp_path):
+    time = np.float32(1000) + np.float32(0.01) * np.arange(4, dtype=np.float32)
+    write_flow(tmp_path / "late.h5", example(time=time.astype(np.float64)))
+    assert load_flow(tmp_path / "late.h5").step == pytest.approx(0.01, rel=0.01)
+
+
+def test_fields_keep_the_digits_that_the_file_has(tmp_path):
+    fields = 101_325 + 1e-4 * np.random.default_rng(0).normal(size=(3, 4, 5, 3))
+    write_flow(tmp_path / "flow.h5", example(fields=fields))
+    assert (load_flow(tmp_path / "flow.h5").fields == fields).all()
+
+
+def test_what_was_read_is_told(tmp_path):
+    write_flow(tmp_path / "flow.h5", example(parameters=np.array([[60.0, 1], [70, 2], [80, 3]])))
+    path = tmp_path / "flow.h5"
+    assert load_flow(path).provenance["read"] == (
+        f"{path}: 3 trajectories of 4 frames (time 0 to 0.3, steps of 0.1) on 5 nodes; "
+        "fields u, v, p; parameters Re 60 to 80, offset 1 to 3"
+    )
+
+
+@pytest.mark.parametrize("ending", [".h5", ".npz"])
+def test_only_the_trajectories_frames_and_points_that_are_wanted(tmp_path, ending):
+    path = tmp_path / f"flow{ending}"
+    write_flow(path, example())
+    flow = load_flow(path, reading=Reading(every=2, trajectories=2))
+    assert (flow.fields == example().fields[:2, ::2]).all()
+    assert flow.time.tolist() == [0.0, 0.2]
+    assert (flow.parameters == example().parameters[:2]).all()
+    refused(path, "is no regular grid", reading=Reading(thin=2))
 
 
 GOOD = raw(example())

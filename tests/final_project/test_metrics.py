@@ -35,8 +35,13 @@ def test_errors_of_fields_by_hand():
     assert metrics.correlation(prediction, truth).item() == pytest.approx(0, abs=1e-15)
 
 
-def test_the_official_error_of_a_field_at_rest_is_divided_by_1e_8():
-    assert metrics.squared_relative_l2(one([1e-4, 0]), one([0, 0])).item() == pytest.approx(1)
+def test_nothing_over_nothing_is_nothing_and_a_floor_is_in_units_of_the_field():
+    rest = one([0, 0])
+    assert metrics.squared_relative_l2(rest, rest).item() == 0
+    assert metrics.squared_relative_l2(one([1e-4, 0]), rest).item() == np.inf
+    found = metrics.squared_relative_l2(one([1e-4, 0]), rest, floor=1e-8)
+    assert found.item() == pytest.approx(0.5)  # mean square of the error 5e-9
+    assert metrics.vrmse(one([7.0, 7]), one([7.0, 7])).item() == 0
 
 
 def test_pooled_scores_divide_by_the_whole_trajectory():
@@ -86,9 +91,10 @@ def test_invariances(scale, shift, seed):
         assert error(prediction[:, :, order], truth[:, :, order]) == pytest.approx(
             error(prediction, truth)
         )
-        assert error(scale * prediction, scale * truth) == pytest.approx(
-            error(prediction, truth), rel=1e-5
-        )
+        for factor in (scale, 1e-30, 1e-6, 1e7):
+            assert error(factor * prediction, factor * truth) == pytest.approx(
+                error(prediction, truth), rel=1e-12
+            )
     assert metrics.vrmse(prediction + shift, truth + shift) == pytest.approx(
         metrics.vrmse(prediction, truth)
     )

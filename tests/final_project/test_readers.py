@@ -173,7 +173,7 @@ def test_public_data_sets_by_their_keys(tmp_path):
             ],
             -1,
         )
-        assert (flow.fields[row] == want.astype(np.float32)).all()
+        assert (flow.fields[row] == want).all()
     assert load_flow(tmp_path / "dam.npz", case="wide").fields.shape == (1, 3, 5, 4)
     refused(tmp_path / "dam.npz", "has no case other; it has wide, ahmed, luis", case="other")
     del arrays["luis_p_rgh"]

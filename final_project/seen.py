@@ -1,0 +1,58 @@
+"""Which trajectories a run was trained on or chosen by, told by the digests of their frames.
+
+Shape letters: N trajectories, T frames, P nodes, F fields.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from common.cli import InputError
+from common.files import JsonObject, write_arrays
+from final_project.data import Flow, Split, split
+from final_project.raw import readable
+
+SEEN = "seen.npz"
+LEAST_SHARE = 0.5  # of a trajectory's frames: several trajectories may begin in the same state
+
+
+def digests(fields: np.ndarray) -> np.ndarray:
+    """A number uint64 (N, T) for each frame of fields (N, T, P, F), equal for equal frames.
+
+    Of the frame in float32, so that it does not matter how the file stores the numbers.
+    """
+    count, frames = fields.shape[:2]
+    single = (np.ascontiguousarray(frame, np.float32) for path in fields for frame in path)
+    whole = b"".join(hashlib.blake2b(frame, digest_size=8).digest() for frame in single)
+    return np.frombuffer(whole, np.uint64).reshape(count, frames)
+
+
+def save_seen(folder: Path, flow: Flow, parts: Split) -> None:
+    """Writes the digests of the frames of the training and the validation part."""
+    rows = np.concatenate([parts.train, parts.validation])
+    write_arrays(folder / SEEN, frames=digests(flow.fields[rows]))
+
+
+def seen_rows(folder: Path, data: JsonObject, seed: int, flow: Flow) -> np.ndarray | None:
+    """Whether a run saw each trajectory in training or choice, bool (N,); None: it is not known.
+
+    data : the provenance of the run's own data. Runs without digests are told by their file.
+    Raises InputError for a damaged file.
+    """
+    path = folder / SEEN
+    if path.exists():
+        with readable(path), np.load(path, allow_pickle=False) as file:
+            known = file["frames"]
+        if known.dtype != np.uint64:
+            raise InputError(f"{path} is damaged: frames are {known.dtype}")
+        return np.isin(digests(flow.fields), known).mean(1) >= LEAST_SHARE
+    if data.get("sha256") != flow.provenance["sha256"]:
+        return None
+    parts = split(flow.parameters, seed)
+    seen = np.zeros(len(flow.fields), bool)
+    seen[parts.train] = True
+    seen[parts.validation] = True
+    return seen
