@@ -139,8 +139,11 @@ def mean_forecast(windows: Windows, forecasters: Sequence[Forecaster]) -> NextSt
         points.append(point)
         quantiles.append(of_forecaster)
     _, times = windows.inputs(now)
+    scheduled = times[:, windows.context :]
+    if not scheduled.size:
+        scheduled = steps_ahead(times, windows.horizon)
     return NextSteps(
-        steps_ahead(times, windows.horizon)[0],
+        scheduled[0],
         np.mean(points, 0)[-1],
         windows.recalibrated(np.mean(quantiles, 0), origins)[-1],
     )

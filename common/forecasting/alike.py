@@ -37,7 +37,8 @@ def alike(
     check_steps(frame, where)
     empty = frame.isna().all(axis=1).to_numpy()
     if empty.any():
-        notes.append(f"{empty.sum():,} rows without any price left out")
+        count = int(empty.sum())
+        notes.append(f"{count:,} row{'s' if count > 1 else ''} without any price left out")
         frame = frame[~empty]
     if not len(frame):
         raise InputError(f"{where}: no row holds a price; numbers are needed")

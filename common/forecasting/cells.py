@@ -104,15 +104,11 @@ def text_cells(name: str, raw: bytes, notes: list[str]) -> tuple[pd.DataFrame, s
     lines = sample_of(text)
     separator, usual = separator_of(lines)
 
-    # Lines above the header that hold one field, such as an address:
-    count = 0
-    while count < min(len(lines) - 1, LONGEST_PREAMBLE) and usual > 1:
-        if not is_preamble(lines[count], separator):
-            break
-        count += 1
+    # Lines above the header, such as an address:
+    count = preamble_of(lines, separator, usual)
     if count:
-        left_out = ", ".join(repr(one_line(line)[:60]) for line in lines[:count])
         if not lines[0].lower().startswith("sep="):
+            left_out = ", ".join(repr(one_line(line)[:60]) for line in lines[:count])
             notes.append(f"left out above the header: {left_out}")
         text = text[sum(len(line) for line in text.splitlines(keepends=True)[:count]) :]
 
@@ -196,10 +192,32 @@ def separator_of(lines: Sequence[str]) -> tuple[str, int]:
     return chosen
 
 
-def is_preamble(line: str, separator: str) -> bool:
-    """Whether a line has no more than one field, as an address or a comment above a header."""
-    filled = [field for field in fields_of(line, separator) if field.strip()]
-    return len(filled) <= 1 or line.startswith("#") or line.lower().startswith("sep=")
+def preamble_of(lines: Sequence[str], separator: str, usual: int) -> int:
+    """How many lines stand above the header: addresses, comments, and lines of fewer fields.
+
+    Of lines with fewer fields than usual, one just above a row of numbers may be the header.
+    """
+    count = 0
+    while count < min(len(lines) - 1, LONGEST_PREAMBLE) and usual > 1:
+        filled = [field for field in fields_of(lines[count], separator) if field.strip()]
+        comment = lines[count].startswith("#") or lines[count].lower().startswith("sep=")
+        if len(filled) > 1 and not comment:
+            break
+        count += 1
+    counts = [len(fields_of(line, separator)) for line in lines[: count + LONGEST_PREAMBLE]]
+    whole = counts.index(usual) if usual in counts else count
+    if whole > count and not any(is_number(field) for field in fields_of(lines[whole], separator)):
+        return whole
+    return count
+
+
+def is_number(field: str) -> bool:
+    """Whether a field is a number with a decimal point."""
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
 
 
 def fields_of(line: str, separator: str) -> list[str]:

@@ -41,7 +41,7 @@ def fit_frame(
     folder = Path(folder)
     file = folder / PRICES_FILE
     config = config_of(config_class, options)
-    prices = read_frame(frame, Reading.of(config))
+    prices = read_frame(as_frame(frame), Reading.of(config))
     table = plain_table(prices)
     plainly = Reading(columns=prices.series, time_column="time")  # nothing is left to choose
     config = dataclasses.replace(config, **dataclasses.asdict(plainly), source="csv", out=folder)
@@ -81,6 +81,19 @@ def kept(table: pd.DataFrame, file: Path) -> Iterator[None]:
 def bytes_of(file: Path) -> bytes | None:
     """The content of a file, or None where there is none."""
     return file.read_bytes() if file.exists() else None
+
+
+def as_frame(given: object) -> pd.DataFrame:
+    """A data frame as it is, and a named pandas series as a frame of one column.
+
+    Raises InputError for anything else.
+    """
+    if isinstance(given, pd.Series):
+        return given.to_frame(given.name or "price")
+    if not isinstance(given, pd.DataFrame):
+        kind = type(given).__name__
+        raise InputError(f"a pandas data frame of prices is needed; {kind} was given")
+    return given
 
 
 def config_of(config_class: type[ForecastConfig], options: dict[str, object]) -> ForecastConfig:
@@ -135,6 +148,6 @@ def predict_frame(
     """
     run = SavedRun.open(config.run, results, needs=())
     saved = load_saved(run, load)
-    prices = usd_prices(read_frame(frame, Reading.of(config), saved.series), market)
+    prices = usd_prices(read_frame(as_frame(frame), Reading.of(config), saved.series), market)
     _, _, table = forecast_table(saved.checked(prices), run, saved, config, market)
     return table

@@ -24,6 +24,8 @@ class Used:
 
     trained: np.ndarray
     stopped: np.ndarray
+    told_by: str
+    """how the rows were told: by time and price, or by the dates of the run's parts alone"""
 
     @classmethod
     def by_rows(cls, own: Windows, prices: Prices) -> Used:
@@ -36,6 +38,7 @@ class Used:
         return cls(
             trained=same & np.isin(place, own.parts.train),
             stopped=same & np.isin(place, own.parts.validation),
+            told_by="time and price",
         )
 
     @classmethod
@@ -55,7 +58,7 @@ class Used:
                     "so that new prices cannot be told from those that it was made with"
                 ) from None
             used[part] = (prices.times >= first) & (prices.times <= last)
-        return cls(used["train"], used["validation"])
+        return cls(used["train"], used["validation"], "date: the run's own prices are not here")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +71,7 @@ class GivenOrigins:
     stopped: int
     reaching: int
     """origins beside those parts whose steps ahead reach into them"""
+    told_by: str
 
     @classmethod
     def of(cls, origins: np.ndarray, used: Used, horizon: int) -> GivenOrigins:
@@ -87,6 +91,7 @@ class GivenOrigins:
             trained=int(trained.sum()),
             stopped=int(stopped.sum()),
             reaching=int(reaching.sum()),
+            told_by=used.told_by,
         )
 
     @property
@@ -106,7 +111,7 @@ class GivenOrigins:
         )
         if self.reaching:
             words += f", with {self.reaching:,} more whose steps ahead reach into it"
-        return words
+        return f"{words} (told by {self.told_by})"
 
     @property
     def facts(self) -> JsonObject:
@@ -115,6 +120,7 @@ class GivenOrigins:
             "trained": self.trained,
             "stopped": self.stopped,
             "reaching_into_them": self.reaching,
+            "told_by": self.told_by,
         }
 
 

@@ -23,7 +23,8 @@ FIELDS = {
         "schlusskurs, kurs, preis, preço, precio, prix, prezzo, value, y"
     ),
     "volume": (
-        "volume, vol, tickvol, tick volume, real volume, volumes, volumen, turnover, total volume, "
+        "volume, vol, qty, quantity, amount, tickvol, tick volume, real volume, volumes, "
+        "volumen, turnover, total volume, "
         "quote asset volume, quote volume, base volume, taker buy base asset volume, "
         "taker buy quote asset volume, taker buy volume, taker buy quote volume, volume ccy, "
         "vol ccy, vol quote, volumeto, volumefrom, market cap, marketcap, mktcap, "
@@ -39,7 +40,7 @@ FIELDS = {
         "52w h, 52w l, adjopen, adj open, adjhigh, adj high, adjlow, adj low, adjvolume, "
         "adj volume"
     ),
-    "row": "sno, s no, serial no, unnamed: 0, level 0",
+    "row": "sno, s no, sr no, sl no, serial no, serial number, rownum, row number, unnamed: 0",
     "clock": (
         "unix, unix timestamp, unix time, timestamp, epoch, close time, closetime, timeclose, "
         "time close, timehigh, time high, timelow, time low, timeopen, time open, year, month, "
@@ -47,6 +48,7 @@ FIELDS = {
     ),
 }
 FIELD_OF = {word.strip(): field for field, words in FIELDS.items() for word in words.split(",")}
+RUN_TOGETHER = {word.replace(" ", ""): field for word, field in FIELD_OF.items()}
 # without the words that are series elsewhere, as VALUE or MAX
 TICKER_FIELDS = {
     "open": "open",
@@ -139,8 +141,9 @@ def label_of(name: str) -> Label:
     a ticker, and `BTC` is neither: a price under its own name.
     """
     text = plain(name)
-    if text in FIELD_OF:
-        return Label(name, "", FIELD_OF[text])
+    together = text.replace(" ", "")
+    if text in FIELD_OF or together in RUN_TOGETHER:
+        return Label(name, "", FIELD_OF.get(text) or RUN_TOGETHER[together])
     if text in TIME_NAMES:
         return Label(name, "", "clock")
     pair = re.fullmatch(r"\(['\"](.*)['\"], ['\"](.*)['\"]\)", name.strip())
@@ -153,7 +156,8 @@ def label_of(name: str) -> Label:
             field = TICKER_FIELDS.get(plain(" ".join(field_words)), "")
             if field and rest:
                 return Label(name, "_".join(rest).strip("()"), field)
-    return Label(name)
+    is_volume = "volume" in together or "marketcap" in together
+    return Label(name, "", "volume" if is_volume else "")
 
 
 def is_ticker_name(name: str) -> bool:

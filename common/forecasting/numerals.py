@@ -6,6 +6,7 @@ A table has one decimal mark. It is told by cells that can be read in one way on
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -124,8 +125,7 @@ def mark_of(columns: Mapping[str, pd.Series], separator: str, where: object) -> 
         return "," if "," in evidence else "."
     if doubtful:
         raise InputError(
-            f"{where}: {doubtful} may be a thousand or a decimal fraction; "
-            "--decimal . or --decimal , says which mark is the decimal one"
+            f"{where}: {doubtful}; --decimal . or --decimal , says which mark is the decimal one"
         )
     return "."
 
@@ -164,7 +164,10 @@ def doubtful_cell(column: pd.Series, marked: pd.Series, separator: str) -> str:
         return ""
     plain = cells_of(column).str.fullmatch(f"{SIGN}\\d+").any()
     if plain or separator == ";" or marked.str.contains(",").any():
-        return f"{marked.iloc[0]!r} in row {int(marked.index[0]) + 1} of column {column.name}"
+        cell = str(marked.iloc[0])
+        readings = f"{re.sub('[.,]', '', cell)} (thousands) or {cell.replace(',', '.')}"
+        row = int(marked.index[0]) + 1
+        return f"{cell!r} in row {row} of column {column.name} may be {readings}"
     return ""
 
 

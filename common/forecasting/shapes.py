@@ -35,11 +35,11 @@ from common.forecasting.numerals import (
     is_text,
     numbers_of,
 )
-from common.forecasting.times import is_times, table_times, time_columns
+from common.forecasting.times import counts_time, is_times, table_times, time_columns
 
 LISTED = 12  # names in a message
 CLOSE_WORDS = [word.strip() for word in FIELDS[CLOSE].split(",")]
-ROW_NAMES = ("", "index", "id", "no", "nr", "row", "#")
+ROW_NAMES = ("", "index", "id", "no", "nr", "num", "number", "row", "#")
 CODES = ("unique id", "ticker", "symbol", "code")  # columns of tickers that may be numbers
 # the names that Binance gives its files of one month or day
 BINANCE_FILE = r"(.+?)-\d+(?:s|m|h|d|w|mo)-\d{4}-\d{2}(?:-\d{2})?"
@@ -92,9 +92,15 @@ def part_of(
         )
     times = table_times(table, clocks, reading.date_format, where, notes)
     ticker = ticker_column(table, labels, times)
-    labels = [label for label in labels if label.name != ticker]
+    labels = [
+        dataclasses.replace(label, field="row") if counts_time(table[label.name], times) else label
+        for label in labels
+        if not ticker or label.name != ticker
+    ]
     tickers = cells_of(table[ticker]) if ticker else None
     is_long = tickers is not None and tickers.nunique() > 1
+    if is_long:
+        notes.append(f"series are named by {ticker}")
 
     # The columns to read:
     taken = taken_columns(labels, wanted)
@@ -114,7 +120,7 @@ def part_of(
     if is_long and tickers is not None:
         frame = long_frame(times, tickers, next(iter(values.values())), where, notes)
         return Part(frame, False, taken)
-    frame = oldest_first(pd.DataFrame(values).set_axis(times), notes)
+    frame = oldest_first(pd.DataFrame(values).set_axis(times), where, notes)
     return Part(frame, by_file, taken)
 
 
@@ -173,8 +179,18 @@ def long_frame(
     return pd.DataFrame(values, index, list(names))
 
 
-def oldest_first(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """The frame, turned round where its times only ever go back."""
+def oldest_first(frame: pd.DataFrame, where: object, notes: list[str]) -> pd.DataFrame:
+    """The frame, turned round where its times only ever go back.
+
+    Raises InputError for a time that stands twice.
+    """
+    for time in frame.index[frame.index.duplicated()][:1]:
+        local = frame.index.tz is None and time != time.normalize()
+        advice = "; local times when clocks go back? write UTC or offsets" if local else ""
+        raise InputError(
+            f"{where}: {time} stands twice; every time once is needed, or a column named ticker in "
+            f"a long table{advice}"
+        )
     steps = np.diff(frame.index.asi8)
     if len(steps) and (steps < 0).all():
         notes.append("newest first, turned round")
@@ -225,7 +241,8 @@ def columns_of(
         columns = named_columns(chosen, name)
     else:
         columns = default_columns(table, labels, name, where)
-    left_out = [label.name for label in labels if label.name not in columns.prices.values()]
+    read = columns.prices.values()
+    left_out = [label.name or "the first" for label in labels if label.name not in read]
     if is_long and len(columns.prices) != 1:
         raise InputError(
             f"{where}: a long table with several columns of numbers "
@@ -256,7 +273,7 @@ def default_columns(
     prices = [label for label in labels if is_price(table[label.name], label)]
     own = {label.field for label in prices if not label.ticker}
     closes = [label for label in prices if label.field == CLOSE and not label.ticker]
-    closes.sort(key=lambda label: CLOSE_WORDS.index(plain(label.name)))
+    closes.sort(key=lambda label: close_rank(label.name))
     adjusted = [label for label in prices if label.field == "adj close" and not label.ticker]
     others = [label for label in prices if label.field in ("", "clock") or label.ticker]
     one_ticker = own & {"open", "high", "low"} or not others
@@ -277,6 +294,12 @@ def default_columns(
             "--columns names one"
         )
     return Columns(found)
+
+
+def close_rank(name: str) -> int:
+    """How far behind "close" a name of closes stands."""
+    text = plain(name)
+    return CLOSE_WORDS.index(text) if text in CLOSE_WORDS else len(CLOSE_WORDS)
 
 
 def is_price(column: pd.Series, label: Label) -> bool:

@@ -15,6 +15,7 @@ CLOCK_NUMBER = r"[0-2]\d[0-5]\d(?:[0-5]\d)?"
 CLOCK_NAMES = ("time", "hour", "clock", "time utc", "heure", "hora", "uhrzeit", "ora")
 UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}  # nanoseconds
 UNIT_WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+CHECKED_ROWS = 1000
 EARLIEST, LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100 in seconds since 1970
 
 
@@ -77,6 +78,15 @@ def looks_like_time(cell: str) -> bool:
     return bool(pd.Series([cell]).str.fullmatch(COMPACT).iloc[0]) or unit_of(float(cell)) != ""
 
 
+def counts_time(column: pd.Series, times: pd.DatetimeIndex) -> bool:
+    """Whether a column is a clock beside the times: numbers since 1970 that go on as they do."""
+    numbers = pd.to_numeric(column.iloc[:CHECKED_ROWS], errors="coerce").to_numpy(np.float64)
+    if len(numbers) < 3 or not np.isfinite(numbers).all() or not unit_of(float(numbers[0])):
+        return False
+    steps = np.diff(numbers) * UNITS[unit_of(float(numbers[0]))]
+    return bool(np.allclose(steps, np.diff(times.asi8[:CHECKED_ROWS]), rtol=1e-6, atol=1e3))
+
+
 def is_numeric(column: pd.Series) -> bool:
     """Whether all cells of a column are bare numbers."""
     if column.dtype.kind in "iuf":
@@ -136,7 +146,7 @@ def times_of(column: pd.Series, date_format: str, place: str, notes: list[str]) 
         return number_times(text, numbers, date_format, place, notes)
     if "%" not in date_format:
         return date_times(text, date_format, place, notes)
-    times, reason = read_form(text, date_format, notes)
+    times, reason = read_form(text, text, date_format, notes)
     if times is None:
         raise InputError(f"{place}: {reason} of the form --date-format {date_format}")
     return times
@@ -163,7 +173,7 @@ def number_times(
         raise InputError(f"{place} holds {text.iloc[row]!r} in row {row + 1}; {needed} are needed")
     if not unit and text.str.fullmatch(COMPACT).all():
         compact = text.str.replace(r"^(\d{8})(\d{4,6})$", r"\1T\2", regex=True)
-        times, reason = read_iso(compact, notes)
+        times, reason = read_iso(compact, text, notes)
         if times is None:
             raise InputError(f"{place}: {reason} written as 20240131")
         return times

@@ -76,6 +76,15 @@ def test_days_stay_days(tmp_path):
     assert [prices.moment(row) for row in range(300)] == list(table.time)
 
 
+def test_a_pandas_series_is_a_frame_of_one_column(tmp_path):
+    table = walk_table(300)
+    series = table.BTC.set_axis(pd.to_datetime(table.time))
+    folder = fit_frame(series, tmp_path / "run", ForecastConfig, train, {})
+    assert prices_of(SavedRun.open(folder, tmp_path, needs=()), PAIR).series == ("BTC",)
+    with pytest.raises(InputError, match="a pandas data frame of prices is needed; list was given"):
+        fit_frame([1.0, 2.0], tmp_path / "list", ForecastConfig, train, {})
+
+
 def test_a_run_is_replaced_or_continued_only_when_asked(tmp_path):
     frame = walk_table(300)
     other = walk_table(300, 1)

@@ -130,8 +130,10 @@ def test_the_runs_own_file_is_scored_where_it_was_not_trained(run, tmp_path, cap
     assert scored(run, "--data", copy)["run"]["origins"] == found["run"]["origins"]
     (tmp_path / "p.csv").unlink()
     assert scored(run, "--data", copy)["run"]["origins"] == found["run"]["origins"]
+    assert "(told by date: the run's own prices are not here)" in capsys.readouterr().out
     moved = write(table, tmp_path / "moved.csv")
     assert scored(run, "--data", moved)["run"]["origins"] == found["run"]["origins"]
+    assert "(told by time and price)" in capsys.readouterr().out
 
 
 def test_nothing_left_to_score_is_refused(run, tmp_path):
