@@ -79,10 +79,13 @@ class LoRA:
 
     The model stays the object that it was: `fit`, `predict` and a GradientTape see the active
     adapter's A and B as its only trainable variables, and `model.save` writes the base's own
-    weights (merged: W + s A B), which load without this module. Layers are identified by the names
-    on the way from the model down to them. A tf.function of the user's own has to be traced again
-    after a change of adapter; `fit`, `evaluate` and `predict` are. An optimizer belongs to the
-    adapter that it began with: compile again to train another.
+    weights (merged: W + s A B), which load without this module. So do weights files: `save_weights`
+    and keras.callbacks.ModelCheckpoint keep nothing of an adapter, `save` and AdapterCheckpoint do.
+    Layers are identified by the names on the way from the model down to them. A tf.function of the
+    user's own has to be traced again after a change of adapter; `fit`, `evaluate` and `predict`
+    are. An optimizer belongs to the adapter that it began with: compile again to train another.
+    To quantise, merge first: a quantised layer computes past an adapter beside its W, so that
+    `quantize` is refused while there is one.
 
     Raises InputError for a model that is not built, has no affine layer, or is held by another
     LoRA.
@@ -93,17 +96,26 @@ class LoRA:
         self.base_name = base_name
         self._layers = affine_layers(model)
         unbuilt = [path for path, layer in self._layers.items() if not layer.built]
-        if unbuilt or not self._layers:
+        if unbuilt or not (self._layers or model.built):
             name = unbuilt[0] if unbuilt else model.name
             raise InputError(
                 f"{name} has no Dense or EinsumDense weights yet; call the model once before LoRA"
+            )
+        if not self._layers:
+            kinds = sorted({type(layer).__name__ for layer in model.layers} - {"InputLayer"})
+            raise InputError(
+                f"{model.name} holds no Dense or EinsumDense layer, so LoRA has nothing to adapt; "
+                f"it is made of {', '.join(kinds)}"
             )
         if any("call" in vars(layer) for layer in self._layers.values()):
             raise InputError(f"{model.name} has an adapter of another LoRA; detach that first")
 
         self._weights = list(model.weights)
         self._trainable: list[bool] = []  # of each weight before it was frozen
-        self._kernels: dict[str, np.ndarray] = {}  # W of each layer that an adapter is merged into
+        # W of each layer that an adapter is merged into, and what it was before
+        self._kernels: dict[str, tuple[keras.Variable, np.ndarray]] = {}
+        # Keras' `quantize` of each part, in whose place an adapter beside W puts a refusal
+        self._quantisers: list[tuple[keras.layers.Layer, Callable]] = []
         self._adapters: dict[str, Adapter] = {}
         self._active: str | None = None
         self.base_sha256 = self.digest()
@@ -164,9 +176,7 @@ class LoRA:
     def digest(self) -> str:
         """sha256 over name, shape and bytes of the base's weights, whatever adapter is on or
         merged."""
-        originals = {
-            id(self._layers[path].kernel): kernel for path, kernel in self._kernels.items()
-        }
+        originals = {id(variable): kernel for variable, kernel in self._kernels.values()}
         digest = hashlib.sha256()
         for weight in self._weights:
             value = np.ascontiguousarray(originals.get(id(weight), weight.numpy()))
@@ -191,19 +201,17 @@ class LoRA:
 
         B = 0 and A is Gaussian (Hu et al. 2021, section 4.1), here with variance 1 / in, so that
         x A has the mean square of x; the paper leaves the variance open. `alpha` None is the rank.
-        `rank_pattern` {regular expression: rank} gives layers, such as those narrower than `rank`,
-        another rank under the same scale. Raises InputError for a taken name, a pattern that
-        matches no layer, a layer that `affine_map` refuses, a rank outside 1..min(in, out) of a
-        layer and an alpha that is not above 0.
+        A layer narrower than the rank, such as a head of one output, has as much as it has room
+        for, and `rank_pattern` {regular expression: rank} gives layers another rank; the scale is
+        the same for all. Raises InputError for a taken name, a pattern that matches no layer, a
+        layer that `affine_map` refuses, a rank below 1 or above min(in, out) of every layer (of
+        `rank_pattern`: of a layer), and an alpha that is not above 0.
         """
         generator = np.random.default_rng(seed)
         factors = {}
-        for path in self._matching(targets):
-            own_rank = rank
-            for pattern, other_rank in (rank_pattern or {}).items():
-                if re.search(pattern, path):
-                    own_rank = other_rank
-                    break
+        for path, own_rank in self._ranks(
+            rank, self._matching(targets), rank_pattern or {}
+        ).items():
             affine = self._affine_of_rank(path, own_rank)
             a = generator.normal(0, affine.size[0] ** -0.5, (*affine.inputs, own_rank))
             b = np.zeros((own_rank, *affine.outputs))
@@ -252,7 +260,10 @@ class LoRA:
 
     def detach(self) -> keras.Model:
         """Forgets every adapter and returns the model as it was before the first one, each weight
-        as trainable as then."""
+        as trainable as then.
+
+        Raises InputError where a layer was quantised, because its W is gone then.
+        """
         self._switch(None)
         for layer in self._batch_normalisations():
             vars(layer).pop("call", None)
@@ -264,25 +275,31 @@ class LoRA:
 
     # -- files
 
-    def export(self, name: str | None = None) -> AdapterFile:
+    def export(self, name: str | None = None, base: str | None = None) -> AdapterFile:
         """An adapter (None: the active one) without its base.
 
-        Raises InputError where the base is no longer the one that LoRA was made for.
+        `base` is the sha256 of the base's weights that the adapter was trained on (None: as LoRA
+        found them). Raises InputError where they have changed since and `base` does not say which
+        ones are meant. A base that was merely quantised has not.
         """
         adapter = self.adapter(name)
         digest = self.digest()
-        if digest != self.base_sha256:
+        known = (self.base_sha256, digest)
+        if digest != self.base_sha256 and base not in known:
             raise InputError(
-                f"the weights under the adapter were {self.base_sha256} and have become {digest}; "
-                "it is not saved"
+                f"the weights under the adapter were {known[0]} and have become {digest}; "
+                "it is not saved; say which of the two it was trained on with base="
             )
+        if base is not None and base not in known:
+            raise InputError(f"base {base}: the weights under the adapter are {digest}")
         positions = {path: position for position, path in enumerate(self._layers)}
         targets = {}
-        for path, (_, b) in adapter.factors.items():
-            size = affine_map(path, self._layers[path]).size
-            targets[path] = [positions[path], *size, b.shape[0]]
+        for path, (a, b) in adapter.factors.items():
+            rows = math.prod(a.shape[:-1])
+            columns = math.prod(b.shape[1:])
+            targets[path] = [positions[path], rows, columns, b.shape[0]]
         return AdapterFile(
-            self.base_sha256,
+            base or self.base_sha256,
             self.base_name,
             adapter.rank,
             adapter.alpha,
@@ -291,12 +308,12 @@ class LoRA:
             np.concatenate([variable.numpy().ravel() for variable in adapter.variables]),
         )
 
-    def save(self, path: Path, name: str | None = None) -> None:
+    def save(self, path: Path, name: str | None = None, base: str | None = None) -> None:
         """Writes an adapter (None: the active one) without its base as x.safetensors and x.json.
 
         Raises InputError as `export` and `AdapterFile.save` do.
         """
-        adapter = self.export(name)
+        adapter = self.export(name, base)
         adapter.save(path)
 
     def load(self, path: Path, name: str) -> None:
@@ -357,6 +374,21 @@ class LoRA:
             raise InputError(f"targets: no pattern given; the layers are {', '.join(self._layers)}")
         return [path for path in self._layers if path in matched]
 
+    def _ranks(self, rank: int, paths: list[str], pattern: Mapping[str, int]) -> dict[str, int]:
+        """The rank of each layer: that of the first pattern, else `rank` or all it has room for.
+
+        Raises InputError for a rank that no layer has room for.
+        """
+        room = {path: min(affine_map(path, self._layers[path]).size) for path in paths}
+        widest = max(paths, key=room.__getitem__)
+        if not 1 <= rank <= room[widest]:
+            self._affine_of_rank(widest, rank)
+        ranks = {path: min(rank, room[path]) for path in paths}
+        for path in paths:
+            matching = (other for words, other in pattern.items() if re.search(words, path))
+            ranks[path] = next(matching, ranks[path])
+        return ranks
+
     def _affine_of_rank(self, path: str, rank: int) -> Affine:
         """The affine map of a layer. Raises InputError where it has no room for the rank."""
         affine = affine_map(path, self._layers[path])
@@ -364,7 +396,8 @@ class LoRA:
         if not 1 <= rank <= min(rows, columns):
             raise InputError(
                 f"rank {rank}: {path} is {rows} x {columns}, "
-                f"so its rank goes from 1 to {min(rows, columns)}"
+                f"so its rank goes from 1 to {min(rows, columns)}; targets= names other layers, "
+                "and rank_pattern= gives single ones another rank"
             )
         return affine
 
@@ -399,6 +432,8 @@ class LoRA:
 
     def _switch(self, name: str | None, merged: bool = False) -> None:
         """Takes the active adapter off the model and puts another on it: beside W, or merged."""
+        if name != self._active or merged != self.merged:
+            self._check_not_quantised()
         self._take_off()
         self._active = name
         if name is not None and merged:
@@ -407,19 +442,35 @@ class LoRA:
             self._put_beside_kernels(self._adapters[name])
         self._trace_again()
 
+    def _check_not_quantised(self) -> None:
+        """Raises InputError where a layer was quantised since: its W is gone."""
+        for path, layer in self._layers.items():
+            if layer.quantization_mode:
+                raise InputError(
+                    f"{path} is quantised to {layer.quantization_mode}, so that no adapter can be "
+                    "put on or taken off; build the base anew and load the adapter from its file"
+                )
+
     def _take_off(self) -> None:
         """Leaves the layers as they were without an adapter."""
+        for part, quantize in self._quantisers:
+            vars(part)["quantize"] = quantize
+        self._quantisers = []
         if self._active is not None:
             for path, pair in self._adapters[self._active].factors.items():
                 vars(self._layers[path]).pop("call", None)
                 for variable in pair:
                     self._layers[path]._untrack_variable(variable)
-        for path, kernel in self._kernels.items():
-            self._layers[path].kernel.assign(kernel)
+        for variable, kernel in self._kernels.values():
+            variable.assign(kernel)
         self._kernels = {}
 
     def _put_beside_kernels(self, adapter: Adapter) -> None:
         """h = x W + b + s (x A) B in every layer of the adapter."""
+        # (Keras itself has its method on each instance)
+        self._quantisers = [(part, vars(part)["quantize"]) for part in self._quantisable()]
+        for part, _ in self._quantisers:
+            vars(part)["quantize"] = _refused_quantisation(self)
         for path, pair in adapter.factors.items():
             layer = self._layers[path]
             # on the instance, not its class: the model's configuration, and so model.save, stays
@@ -437,8 +488,14 @@ class LoRA:
             layer = self._layers[path]
             a, b = (variable.numpy().astype(np.float64) for variable in pair)
             product = affine_map(path, layer).product(a, b)
-            self._kernels[path] = layer.kernel.numpy()
-            layer.kernel.assign(self._kernels[path] + adapter.scale * product)
+            kernel = layer.kernel.numpy()
+            self._kernels[path] = (layer.kernel, kernel)
+            layer.kernel.assign(kernel + adapter.scale * product)
+
+    def _quantisable(self) -> list[keras.layers.Layer]:
+        """The model, the models in it and the affine layers: what `quantize` may be called on."""
+        models = [part for part in self.model._flatten_layers() if isinstance(part, keras.Model)]
+        return list(dict.fromkeys([self.model, *models, *self._layers.values()]))
 
     def _trace_again(self) -> None:
         """Makes the compiled functions of `fit`, `evaluate` and `predict` again.
@@ -451,6 +508,48 @@ class LoRA:
             for kind in ("train", "test", "predict"):
                 if getattr(part, f"{kind}_function") is not None:
                     getattr(part, f"make_{kind}_function")(force=True)
+
+
+class AdapterCheckpoint(keras.callbacks.Callback):
+    """Saves the active adapter after each epoch of `fit` that is the best so far.
+
+    keras.callbacks.ModelCheckpoint writes the base's weights alone. `path` is as in LoRA.save;
+    `monitor` names a value of the logs, which is better when it is smaller, or larger with
+    `larger_is_better`. Raises InputError for a value that is not in the logs.
+    """
+
+    def __init__(
+        self, lora: LoRA, path: Path, monitor: str = "val_loss", larger_is_better: bool = False
+    ):
+        super().__init__()
+        self.lora = lora
+        self.path = adapter_path(path)
+        self.monitor = monitor
+        self.sign = -1 if larger_is_better else 1
+        self.best: float | None = None
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        logs = logs or {}
+        if self.monitor not in logs:
+            raise InputError(
+                f"monitor {self.monitor}: the logs have {', '.join(logs) or 'nothing'}"
+            )
+        value = float(logs[self.monitor])
+        if self.best is None or self.sign * value < self.sign * self.best:
+            self.lora.save(self.path)
+            self.best = value
+
+
+def _refused_quantisation(lora: LoRA) -> Callable:
+    """What stands in the place of `quantize` while an adapter is beside W."""
+
+    def quantize(*arguments: object, **options: object) -> None:
+        raise InputError(
+            f"adapter {lora.active} is on, and a quantised layer computes past it; call merge() "
+            "first, or activate(None) to quantise the base without it"
+        )
+
+    return quantize
 
 
 def _variables(a: np.ndarray, b: np.ndarray) -> tuple[keras.Variable, keras.Variable]:

@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -24,7 +25,7 @@ import tensorflow as tf
 from keras import layers
 from safetensors.numpy import load_file, save_file
 
-from assignment4.lora import LoRA
+from assignment4.lora import AdapterCheckpoint, LoRA
 from common.cli import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -219,7 +220,7 @@ def test_einsum_dense_of_any_matrix_form(equation, shape, bias, inputs):
     np.testing.assert_allclose(got, np.tanh(expected), atol=1e-5)
     lora.merge()
     np.testing.assert_allclose(
-        layer.kernel.numpy(), lora._kernels[next(iter(lora.targets()))] + delta, atol=1e-6
+        layer.kernel.numpy(), lora._kernels[next(iter(lora.targets()))][1] + delta, atol=1e-6
     )
     np.testing.assert_allclose(model.predict(X, verbose=0), got, atol=1e-5)
 
@@ -255,6 +256,19 @@ def test_a_layer_may_have_a_rank_of_its_own_under_the_same_scale(tmp_path):
     assert np.array_equal(again.model.predict(X, verbose=0), lora.model.predict(X, verbose=0))
     with pytest.raises(InputError, match="rank 9: head is 8 x 3"):
         lora.add("c", 2, rank_pattern={"head": 9})
+
+
+def test_a_layer_narrower_than_the_rank_has_as_much_as_it_has_room_for():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(16), layers.Dense(1)])
+    lora = LoRA(model)
+    lora.add("oil", rank=3, alpha=16)
+    assert [tuple(v.shape) for v in lora.trainable_variables] == [(5, 3), (3, 16), (16, 1), (1, 1)]
+    randomise(lora)
+    a, b = (v.numpy().astype(np.float64) for v in lora.trainable_variables[2:])
+    np.testing.assert_allclose(list(lora.update().values())[1], 16 / 3 * a @ b)
+    lora.add("b", rank=5, rank_pattern={".*": 1})
+    assert lora.count() == 5 + 16 + 16 + 1
 
 
 def test_a_is_gaussian_with_variance_one_over_in_and_comes_from_the_seed():
@@ -591,9 +605,11 @@ def test_adapter_finds_its_layers_when_keras_numbers_them_anew(tmp_path):
     ("words", "message"),
     [
         ({"name": "a"}, "an adapter a is there already"),
-        ({"rank": 0}, "rank 0: embed is 5 x 8, so its rank goes from 1 to 5"),
-        ({"rank": 4}, "rank 4: head is 8 x 3, so its rank goes from 1 to 3"),
+        ({"rank": 0, "targets": ["embed"]}, "rank 0: embed is 5 x 8, so its rank goes from 1 to 5"),
+        ({"rank": 4, "targets": ["head"]}, "rank 4: head is 8 x 3, so its rank goes from 1 to 3; "),
         ({"rank": 9, "targets": ["ff"]}, "rank 9: ff is 8 x 8, so its rank goes from 1 to 8"),
+        ({"rank": 9}, "from 1 to 8; targets= names other layers, and rank_pattern= gives single"),
+        ({"rank": 4, "rank_pattern": {"head": 4}}, "rank 4: head is 8 x 3"),
         ({"alpha": 0}, "alpha 0"),
         ({"alpha": -1.0}, "alpha -1.0"),
         ({"alpha": math.nan}, "alpha nan"),
@@ -661,7 +677,14 @@ def twice() -> None:
             lambda: LoRA(keras.Sequential([layers.Dense(4, name="unbuilt")])),
             "unbuilt has no Dense or EinsumDense weights yet",
         ),
-        (lambda: LoRA(single(layers.ReLU())), "has no Dense or EinsumDense weights"),
+        (
+            lambda: LoRA(single(layers.LSTM(8))),
+            "holds no Dense or EinsumDense layer, so LoRA has nothing to adapt; it is made of LSTM",
+        ),
+        (
+            lambda: LoRA(keras.Sequential([layers.LSTM(8)], name="unknown")),
+            "unknown has no Dense or EinsumDense weights yet",
+        ),
         (frozen, "small.trainable is False"),
         (twice, "small has an adapter of another LoRA"),
         (lambda: LoRA(transformer()).activate("a"), "no adapter a; there are: none"),
@@ -766,6 +789,111 @@ def test_another_base_a_taken_name_and_bad_places(tmp_path, adapter):
     with pytest.raises(InputError, match="cannot be written"):
         lora.save(tmp_path / "missing" / "a.safetensors")
     lora.model.get_layer("norm").gamma.assign(np.zeros(8))
-    with pytest.raises(InputError, match="it is not saved"):
+    with pytest.raises(InputError, match="it is not saved; say which of the two"):
         lora.save(tmp_path / "b.safetensors")
+    with pytest.raises(InputError, match="say which of the two"):
+        lora.save(tmp_path / "b.safetensors", base="0" * 64)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "a.safetensors"]
+    # whoever knows which weights it was trained on can save it
+    for base in (lora.base_sha256, lora.digest()):
+        lora.save(tmp_path / "b.safetensors", base=base)
+        assert json.loads((tmp_path / "b.json").read_text())["base"] == base
+
+
+# -------------------------------------------------------------------------------------- quantised
+
+
+def regression() -> tuple[keras.Model, LoRA]:
+    """A network of five inputs, and an adapter on it that was trained."""
+    keras.utils.set_random_seed(0)
+    hidden = layers.Dense(16, "relu", name="hidden")
+    model = keras.Sequential([keras.Input((5,)), hidden, layers.Dense(1, name="out")])
+    lora = LoRA(model)
+    lora.add("a", rank=1)
+    randomise(lora)
+    return model, lora
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_quantising_past_an_adapter_is_refused(tmp_path, mode):
+    model, lora = regression()
+    x = X[:, 0]
+    adapted = model.predict(x, verbose=0)
+    for part in (model, model.get_layer("hidden")):
+        with pytest.raises(InputError, match=r"adapter a is on, .* call merge\(\) first"):
+            part.quantize(mode)
+    assert np.array_equal(model.predict(x, verbose=0), adapted)
+    lora.save(tmp_path / "a.safetensors")
+    # without the adapter Keras' own method is back
+    with warnings.catch_warnings(action="ignore"):
+        lora.detach().quantize("int8")
+    assert model.get_layer("hidden").quantization_mode == "int8"
+
+
+@pytest.mark.filterwarnings("ignore:Layer InputLayer")  # Keras on its own
+def test_a_merged_adapter_is_quantised_with_the_base_and_can_still_be_saved(tmp_path):
+    model, lora = regression()
+    x = X[:, 0]
+    adapted = model.predict(x, verbose=0)
+    lora.save(tmp_path / "before.safetensors")
+    lora.merge()
+    model.quantize("int8")
+    quantised = model.predict(x, verbose=0)
+    np.testing.assert_allclose(quantised, adapted, atol=0.05 * np.abs(adapted).max())
+    lora.save(tmp_path / "after.safetensors")
+    before, after = ((tmp_path / f"{name}.json").read_text() for name in ("before", "after"))
+    assert before == after
+    for change in (lora.unmerge, lora.detach, lambda: lora.activate(None)):
+        with pytest.raises(InputError, match="hidden is quantised to int8, so that no adapter can"):
+            change()
+    assert np.array_equal(model.predict(x, verbose=0), quantised)
+    again, other = regression()
+    other.detach()
+    other = LoRA(again)
+    other.load(tmp_path / "after.safetensors", "a")
+    assert np.array_equal(again.predict(x, verbose=0), adapted)
+
+
+@pytest.mark.filterwarnings("ignore:Layer InputLayer")  # Keras on its own
+def test_a_base_that_is_quantised_alone_leaves_its_adapters_to_be_saved(tmp_path):
+    model, lora = regression()
+    lora.activate(None)
+    model.quantize("int8")
+    with pytest.raises(InputError, match="is quantised to int8"):
+        lora.activate("a")
+    lora.save(tmp_path / "a.safetensors", "a")
+    assert json.loads((tmp_path / "a.json").read_text())["base"] == lora.base_sha256
+
+
+# ------------------------------------------------------------------------------------- checkpoints
+
+
+def test_a_checkpoint_of_the_adapter_keeps_the_best_epoch(tmp_path):
+    model, lora = regression()
+    model.compile(keras.optimizers.Adam(0.5), "mse")  # so fast that the last epoch is not the best
+    x, y = X[:, 0], 3 * X[:, 0, :1]
+    best = AdapterCheckpoint(lora, tmp_path / "best.safetensors")
+    last = keras.callbacks.ModelCheckpoint(tmp_path / "last.weights.h5", save_weights_only=True)
+    fitted = model.fit(x, y, validation_data=(x, y), epochs=12, verbose=0, callbacks=[best, last])
+    losses = fitted.history["val_loss"]
+    assert best.best == min(losses) < losses[-1]
+    lora.load(tmp_path / "best.safetensors", "best")
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(min(losses), rel=1e-5)
+    # Keras' weights file holds the base
+    base, other = regression()
+    other.detach()
+    base.load_weights(tmp_path / "last.weights.h5")
+    assert LoRA(base).base_sha256 == lora.base_sha256
+
+
+def test_a_checkpoint_can_follow_any_value_of_the_logs(tmp_path):
+    model, lora = regression()
+    checkpoint = AdapterCheckpoint(lora, tmp_path / "a.safetensors", "r2", larger_is_better=True)
+    checkpoint.set_model(model)
+    for epoch, value in enumerate((0.1, 0.3, 0.2)):
+        checkpoint.on_epoch_end(epoch, {"r2": value})
+    assert checkpoint.best == 0.3
+    with pytest.raises(InputError, match="monitor r2: the logs have loss"):
+        checkpoint.on_epoch_end(3, {"loss": 1.0})
+    with pytest.raises(InputError, match=r"ends in \.safetensors"):
+        AdapterCheckpoint(lora, tmp_path / "a.h5")
