@@ -23,7 +23,7 @@ from common.cli import InputError
 from common.files import JsonObject, atomic_path
 from common.forecasting.ensemble import ModelGroup
 from common.forecasting.metrics import LEVELS
-from common.forecasting.windows import Windows, calendar, ewma_matrices, steps_ahead
+from common.forecasting.windows import Windows, calendar, ewma_matrices, known_and_ahead
 
 LSTMState: TypeAlias = tuple[Tensor, Tensor]  # of an LSTM: hidden and cell, (1, B, U) each
 Feed: TypeAlias = Callable[[Tensor, int], Tensor]  # (output (B, O), step) to the input (B, I)
@@ -31,6 +31,7 @@ Feed: TypeAlias = Callable[[Tensor, int], Tensor]  # (output (B, O), step) to th
 CALENDAR = 6  # columns of `calendar`
 RETURN_LIMIT = 10.0  # a return counts for the volatility up to this many usual ones
 VARIANCE_FLOOR = 1e-3  # of a series that does not move
+STILL = 1e-6  # log return of a price that never moves
 LEVEL_10, LEVEL_90 = 9, -10  # where LEVELS holds 10 % and 90 %: half their distance is the spread
 BLOCK = 512  # windows that are forecast at once
 MAP_WINDOWS = 200  # about as many windows make the mean attention map
@@ -178,7 +179,7 @@ class Forecaster(nn.Module):
         return self.network.params
 
     def inputs(self, past: np.ndarray, times: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """What the network reads of prices (B, C, S) at times datetime64 (B, C).
+        """What the network reads of prices (B, C, S) and times datetime64 (B, C + H).
 
         Encoder inputs (B, T, I), the volatility at the origin (B, S) and the calendar of the
         steps ahead (B, H, 6).
@@ -190,8 +191,9 @@ class Forecaster(nn.Module):
         variance = torch.einsum("dtc,bcs->btds", self.smooth, squares)  # (B, T, D, S)
         volatility = variance.add(VARIANCE_FLOOR).sqrt()
 
-        known_hours = torch.from_numpy(calendar(times[:, 1:])).to(device)  # (B, T, 6)
-        hours_ahead = torch.from_numpy(calendar(steps_ahead(times, self.horizon))).to(device)
+        known, ahead = known_and_ahead(times, past.shape[1], self.horizon)
+        known_hours = torch.from_numpy(calendar(known[:, 1:])).to(device)  # (B, T, 6)
+        hours_ahead = torch.from_numpy(calendar(ahead)).to(device)
         columns = [torch.asinh(scaled), volatility.log().flatten(2), known_hours]
         return torch.cat(columns, -1), volatility[:, -1, -1] * self.deviation, hours_ahead
 
@@ -199,7 +201,9 @@ class Forecaster(nn.Module):
     def fit_scales(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> None:
         """Sets deviation, shape and spread from training windows and log returns (N, H, S)."""
         last_returns = np.diff(np.log(past[:, -2:]), axis=1)
-        self.deviation.copy_(torch.from_numpy(last_returns.std((0, 1))))
+        deviation = last_returns.std((0, 1))  # (S,)
+        deviation = np.where(deviation > 0, deviation, STILL)
+        self.deviation.copy_(torch.from_numpy(deviation))
 
         # Quantiles of the changes over the volatility at their origin:
         volatilities = [
@@ -211,6 +215,7 @@ class Forecaster(nn.Module):
         scaled = np.quantile(changes / sigma[:, None], levels, axis=0)  # (Q, H, S)
         shape = torch.from_numpy(scaled).float().permute(1, 2, 0)  # (H, S, Q)
         spread = (shape[..., LEVEL_90] - shape[..., LEVEL_10]) / 2
+        spread[spread == 0] = 1  # a price that rests most of the time
         self.shape.copy_(shape / spread[..., None])
         self.spread.copy_(spread)
 

@@ -28,7 +28,7 @@ from common.cli import InputError
 from common.files import JsonObject, atomic_path
 from common.forecasting.ensemble import ModelGroup
 from common.forecasting.metrics import LEVELS
-from common.forecasting.windows import MinMax, Windows, calendar, ewma_matrices, steps_ahead
+from common.forecasting.windows import MinMax, Windows, calendar, ewma_matrices, known_and_ahead
 
 Tensor: TypeAlias = "tf.Tensor | keras.KerasTensor"
 
@@ -263,7 +263,7 @@ class Forecaster:
     # -- what the network reads
 
     def inputs(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the network reads of prices (N, C, S) at times datetime64 (N, C).
+        """What the network reads of prices (N, C, S) and times datetime64 (N, C + H).
 
         Tokens float32 (N, T, I) with T = C - 1, and the unit of the outputs (N, H, S).
         """
@@ -277,7 +277,7 @@ class Forecaster:
         variance = np.einsum("dtc,ncs->ntds", self.smooth, squares, optimize=True)
         volatility = np.sqrt(variance + VARIANCE_FLOOR)  # (N, T, D, S)
 
-        hours = np.concatenate([times, steps_ahead(times, self.horizon)], 1)
+        hours = np.concatenate(known_and_ahead(times, past.shape[1], self.horizon), 1)
         later = calendar(hours[:, self.horizon + 1 :])  # (N, T, 6)
         columns = [
             np.arcsinh(changes),

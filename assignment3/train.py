@@ -253,6 +253,7 @@ def main(config: Config) -> Results:
     folder = config.out or HERE / "results" / f"{prices.source}-{config.preset}"
     with Run(config, folder, __file__, prices.source, prices.provenance) as run:
         run.note(parts=parts.dates(prices.times), device=device)
+        print(windows.sizes(), flush=True)
 
         # Models as the course had them; assignment 4 begins with the one behind MinMax:
         course = as_assigned(config, run, prices, device)

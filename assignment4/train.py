@@ -245,6 +245,7 @@ def main(config: Config) -> Results:
     folder = config.out or HERE / "results" / f"{prices.source}-{config.preset}"
     with Run(config, folder, __file__, prices.source, transfer.provenance) as run:
         run.note(parts=parts.dates(prices.times), coins=transfer.coins.origin)
+        print(windows.sizes(), flush=True)
 
         # As the course had it: one window
         course = as_assigned(config, run, prices, transfer.base)

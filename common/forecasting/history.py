@@ -14,10 +14,10 @@ import pandas as pd
 
 from common.cli import InputError
 from common.files import JsonObject
+from common.forecasting.sessions import DAY, HOUR, WEEK, Sessions
 
-HOUR = np.timedelta64(1, "h")
-DAY = np.timedelta64(1, "D")
 LONGEST_WEEKEND = 5 * DAY  # a step over a weekend with holidays is no gap in daily prices
+MINUTE = np.timedelta64(1, "m")
 LISTED_GAPS = 10  # in the provenance
 
 
@@ -25,29 +25,45 @@ LISTED_GAPS = 10  # in the provenance
 class Prices:
     """Checked prices of S series at T times, and where they come from.
 
-    `times` datetime64[ns] (T,) in UTC, increasing; `values` float64 (T, S), finite; steps are
-    hours if `hourly`, else days.
+    `times` datetime64[ns] (T,) in UTC, increasing; `values` float64 (T, S), finite; `step` is the
+    usual one: minutes that divide an hour, hours that divide a day, a day or a week.
     """
 
     times: np.ndarray
     values: np.ndarray
     series: tuple[str, ...]
-    hourly: bool
+    step: np.timedelta64
     source: str
     provenance: JsonObject
+
+    @property
+    def hourly(self) -> bool:
+        """Whether the steps are hours."""
+        return bool(self.step == HOUR)
+
+    @property
+    def sessions(self) -> Sessions | None:
+        """When the market is open; None where it never closes, and for days and weeks."""
+        return Sessions.of(self.times, self.step)
 
     def contiguous(self) -> np.ndarray:
         """Whether the step from each row to the next is no gap, bool (T - 1,).
 
-        A step is one hour, or at most 5 days in a daily series.
+        Below a day only the usual step and a regular closure are none; days may be 5 apart.
         """
         steps = np.diff(self.times)
-        return steps == HOUR if self.hourly else steps <= LONGEST_WEEKEND
+        if self.step == WEEK:
+            return steps < 2 * WEEK
+        if self.step == DAY:
+            return steps <= LONGEST_WEEKEND
+        sessions = self.sessions
+        regular = steps == self.step
+        return regular if sessions is None else regular | sessions.steps_over(self.times)
 
     def moment(self, row: int) -> str:
-        """The time of a row in ISO 8601; only the date in a daily series."""
+        """The time of a row in ISO 8601; only the date in a series of days or weeks."""
         text = str(self.times[row])
-        return f"{text[:19]}Z" if self.hourly else text[:10]
+        return f"{text[:19]}Z" if self.step < DAY else text[:10]
 
     @property
     def place(self) -> str:
@@ -88,16 +104,17 @@ def checked_prices(frame: pd.DataFrame, source: str, where: object, facts: JsonO
     """Prices of a table of times x series after the checks that all sources share.
 
     Times without a zone are read as UTC; `where` names the table in messages, `facts` join the
-    provenance. Raises InputError for a price that is missing and for times that are not in order,
-    hourly or daily.
+    provenance. Raises InputError for a price that is missing, for times that are not in order, and
+    for steps that are none of minutes, hours, days and weeks.
     """
     values = np.ascontiguousarray(frame, np.float64)  # (T, S)
     check_complete(frame, values, where)
     check_order(frame.index, where)
-    times, hourly = regular_times(frame.index, where)
-    prices = Prices(times.to_numpy(), values, tuple(frame.columns), hourly, source, {})
+    times, step = regular_times(frame.index, where)
+    prices = Prices(times.to_numpy(), values, tuple(frame.columns), step, source, {})
     identity = {
         "rows": len(times),
+        "step": words_of(step),
         "first": prices.moment(0),
         "last": prices.moment(-1),
         "gaps": gaps_of(prices),
@@ -127,27 +144,65 @@ def check_order(times: pd.DatetimeIndex, where: object) -> None:
         )
 
 
-def regular_times(index: pd.DatetimeIndex, where: object) -> tuple[pd.DatetimeIndex, bool]:
-    """The times in UTC without a zone, in a daily series the local dates, and whether hourly.
+def regular_times(
+    index: pd.DatetimeIndex, where: object
+) -> tuple[pd.DatetimeIndex, np.timedelta64]:
+    """The times in UTC without a zone, for days and weeks the local dates, and the usual step.
 
-    Raises InputError where most steps are neither an hour nor a day (of 5 days at most), and for
-    two times that stand closer.
+    Raises InputError for a usual step of another kind, and for two times that stand closer.
     """
     utc = index.tz_convert(None) if index.tz else index
     usual = np.sort(np.diff(utc))[(len(utc) - 2) // 2]  # the lower median
-    hourly = bool(usual == HOUR)
-    if not hourly and not DAY <= usual <= LONGEST_WEEKEND:
-        raise InputError(
-            f"{where}: most steps are {pd.Timedelta(usual)}; hourly or daily prices are needed"
-        )
-    times = utc if hourly else index.tz_localize(None).normalize()  # a day is its local date
-    least = HOUR if hourly else DAY
+    step = step_of(usual, where)
+    times = utc if step < DAY else dates_of(index.tz_localize(None))
+    least = min(step, DAY)
     for row in np.flatnonzero(np.diff(times) < least)[:1]:
         raise InputError(
             f"{where}: {index[row]} and {index[row + 1]} stand too close; "
             f"steps of {pd.Timedelta(least)} or more are needed"
         )
-    return times, hourly
+    return times, step
+
+
+def step_of(usual: np.timedelta64, where: object) -> np.timedelta64:
+    """The step that a usual distance of two times stands for. Raises InputError for another one."""
+    if DAY <= usual <= LONGEST_WEEKEND:
+        return DAY
+    divides = usual >= MINUTE and (HOUR % usual == 0 or (usual >= HOUR and DAY % usual == 0))
+    if usual == WEEK or divides:
+        return np.timedelta64(usual, "ns")
+    raise InputError(
+        f"{where}: most steps are {pd.Timedelta(usual)}; allowed are minutes that divide an hour, "
+        "hours that divide a day, days and weeks"
+    )
+
+
+def dates_of(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    """The dates of days that are stamped at any hour.
+
+    A day that begins at midnight in Frankfurt is stamped 22:00 or 23:00 of the day before in UTC.
+    Such stamps are of the next day where that leaves fewer Saturdays and Sundays, or, in a market
+    without weekends, from 22:00 on.
+    """
+    days = times.normalize()
+    hours = (times - days) / pd.Timedelta(hours=1)
+    if not len(days) or hours.min() < 12 or (hours % 0.25).any():  # 23:59:59 ends a day
+        return days
+    later = days + pd.Timedelta(days=1)
+    at_weekends = int((days.day_of_week >= 5).sum())
+    later_at_weekends = int((later.day_of_week >= 5).sum())
+    if at_weekends != later_at_weekends:
+        return days if at_weekends < later_at_weekends else later
+    return later if hours.min() >= 22 else days
+
+
+def words_of(step: np.timedelta64) -> str:
+    """A step in words: 1 hour, 15 minutes, 1 day."""
+    for unit, name in ((WEEK, "week"), (DAY, "day"), (HOUR, "hour"), (MINUTE, "minute")):
+        if step % unit == 0:
+            count = int(step // unit)
+            return f"{count} {name}{'s' if count > 1 else ''}"
+    return str(pd.Timedelta(step))
 
 
 def gaps_of(prices: Prices) -> JsonObject:
@@ -155,10 +210,11 @@ def gaps_of(prices: Prices) -> JsonObject:
     steps = np.diff(prices.times)
     gaps = np.flatnonzero(~prices.contiguous())
     largest = gaps[np.argsort(-steps[gaps], kind="stable")][:LISTED_GAPS]
-    unit = HOUR if prices.hourly else DAY
+    unit = prices.step
+    key = {HOUR: "missing_hours", DAY: "missing_days"}.get(unit, "missing_steps")
     return {
         "count": len(gaps),
-        "missing_hours" if prices.hourly else "missing_days": int((steps[gaps] // unit - 1).sum()),
+        key: int((steps[gaps] // unit - 1).sum()),
         "largest": [
             {"after": prices.moment(row), "before": prices.moment(row + 1)} for row in largest
         ],

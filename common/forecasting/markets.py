@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +23,15 @@ class Market:
     first: tuple[float, ...]
     deviation: tuple[float, ...]
     correlation: tuple[tuple[float, ...], ...]
+
+    def with_tickers(self, tickers: Sequence[str]) -> Self:
+        """The market of other tickers of Yahoo's, which no simulation stands for.
+
+        Series are named without -USD and =X where that leaves them different.
+        """
+        short = tuple(ticker.removesuffix("=X").removesuffix("-USD") for ticker in tickers)
+        series = short if len(set(short)) == len(short) and all(short) else tuple(tickers)
+        return dataclasses.replace(self, series=series, tickers=tuple(tickers))
 
 
 # measured on crypto_hourly_usdt.csv.gz, 2020-08 to 2025-06

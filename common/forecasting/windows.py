@@ -18,8 +18,10 @@ from common.forecasting.config import ROLLING_DAYS, ROLLING_HOURS
 from common.forecasting.history import Prices
 from common.forecasting.metrics import change, crps_quantiles, recalibrate
 from common.forecasting.ridge import RidgeWindow
+from common.forecasting.sessions import DAY, HOUR, WEEK, open_times_ahead
 
-DAY = np.timedelta64(1, "D")
+ROLLING_WEEKS = 104  # two years of weeks
+MOST_RESIDUALS = 6000  # of prices by the minute
 
 
 # -------------------------------------------------------------------------------------- parts
@@ -87,10 +89,22 @@ def split(
     for name, part in parts.named().items():
         if not len(part):
             raise InputError(
-                f"{steps} rows give no {name} window of {context} + {horizon} rows without a gap; "
-                "give a longer history or a shorter --context"
+                f"{steps} rows give no {name} window of {context} + {horizon} rows without a gap"
+                f"{advice_on(contiguous, context, horizon)}"
             )
     return parts
+
+
+def advice_on(contiguous: np.ndarray, context: int, horizon: int) -> str:
+    """What to do about windows that do not fit, by the longest stretch of rows without a gap."""
+    edges = np.flatnonzero(np.concatenate([[True], ~contiguous, [True]]))
+    longest = int(np.diff(edges).max())  # rows
+    if longest >= context + horizon:
+        return "; give a longer history or a shorter --context"
+    stretch = f"; the longest stretch between two gaps has {longest} rows"
+    if longest - horizon < 2:
+        return f"{stretch}, too few for {horizon} steps ahead: give prices without such gaps"
+    return f"{stretch}: --context {longest - horizon} fits into it"
 
 
 # ---------------------------------------------------------------------------- arrays of windows
@@ -111,10 +125,13 @@ def future(values: np.ndarray, origins: np.ndarray, horizon: int) -> np.ndarray:
 def steps_ahead(times: np.ndarray, horizon: int) -> np.ndarray:
     """The times (N, H) that follow windows of times datetime64 (N, C).
 
-    By the window's last step, or by days, without Saturday and Sunday where the window has none.
+    By the window's last step, or by weeks or days, without Saturday and Sunday where the window has
+    none.
     """
     steps = np.arange(1, horizon + 1)
     last = times[:, -1:]
+    if len(times) and np.diff(times).min() >= WEEK:
+        return last + steps * WEEK
     if len(times) and (last[:, 0] - times[:, -2]).min() < DAY:
         return last + steps * (last - times[:, -2:-1])
     days = times.astype("datetime64[D]")
@@ -123,9 +140,20 @@ def steps_ahead(times: np.ndarray, horizon: int) -> np.ndarray:
     return (days[:, -1:] + steps).astype(times.dtype)
 
 
+def known_and_ahead(times: np.ndarray, context: int, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    """The times of a context (N, C) and of the steps ahead (N, H).
+
+    `times` are (N, C + H) as Windows.inputs gives them, or (N, C), from which the later ones follow
+    by the step.
+    """
+    known = times[:, :context]
+    ahead = times[:, context:]
+    return known, ahead if ahead.shape[1] else steps_ahead(known, horizon)
+
+
 def calendar(times: np.ndarray) -> np.ndarray:
     """Hour of the day (two harmonics) and of the week of datetime64 (...): float32 (..., 6)."""
-    hours = times.astype("datetime64[h]").astype(np.int64)
+    hours = times.astype("datetime64[m]").astype(np.int64) / 60
     day = 2 * np.pi * (hours % 24) / 24
     week = 2 * np.pi * ((hours - 4 * 24) % 168) / 168  # 1970-01-05 was a Monday
     waves = [np.sin(day), np.cos(day), np.sin(2 * day), np.cos(2 * day), np.sin(week), np.cos(week)]
@@ -192,7 +220,7 @@ class Forecaster(Protocol):
     def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Point (N, H, S) and quantiles (N, H, S, Q) in prices.
 
-        From prices (N, C, S) at times datetime64 (N, C).
+        From prices (N, C, S) and times datetime64 (N, C + H), those of the steps ahead included.
         """
 
 
@@ -220,7 +248,24 @@ class Windows:
     @property
     def rolling(self) -> int:
         """Steps that residuals and recalibration look back."""
-        return ROLLING_HOURS if self.prices.hourly else ROLLING_DAYS
+        if self.prices.step >= DAY:
+            return ROLLING_DAYS if self.prices.step == DAY else ROLLING_WEEKS
+        return min(int(ROLLING_HOURS * HOUR // self.prices.step), MOST_RESIDUALS)
+
+    def sizes(self) -> str:
+        """The windows of each part in words, and the share of rows that none starts from."""
+        parts = "; ".join(
+            f"{len(part):,} to {name} ({self.prices.moment(part[0])} to "
+            f"{self.prices.moment(part[-1])})"
+            for name, part in zip(
+                ("train", "validate", "test"), self.parts.named().values(), strict=True
+            )
+        )
+        rows = len(self.prices.times)
+        possible = rows - self.context - self.horizon + 1
+        share = len(self.origins()) / max(possible, 1)
+        lost = "" if share == 1 else f"; gaps leave {share:.1%} of all windows"
+        return f"windows of {self.context} + {self.horizon} rows: {parts}{lost}"
 
     def origins(self) -> np.ndarray:
         """Every origin (N,) with a whole context and horizon."""
@@ -231,9 +276,16 @@ class Windows:
         return past(self.prices.values, origins, self.context)
 
     def inputs(self, origins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All that a forecaster sees: prices (N, C, S) and their times (N, C)."""
-        times = past(self.prices.times[:, None], origins, self.context)[..., 0]
-        return self.past(origins), times
+        """All that a forecaster sees: prices (N, C, S) and times (N, C + H).
+
+        The times of the steps ahead are scheduled, by what is known at each origin.
+        """
+        times = past(self.prices.times[:, None], origins, self.context)[..., 0]  # (N, C)
+        if self.prices.sessions is None:
+            ahead = steps_ahead(times, self.horizon)
+        else:
+            ahead = open_times_ahead(self.prices.times, origins, self.horizon)
+        return self.past(origins), np.concatenate([times, ahead], axis=1)
 
     def future(self, origins: np.ndarray) -> np.ndarray:
         """Prices (N, H, S) after the origins."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from common.forecasting.history import Prices
+from common.forecasting.sessions import HOUR
 from common.forecasting.windows import Windows
 
 Forecast = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of values (T, S) and origins (N,)
@@ -25,7 +26,7 @@ def windows_of(
     hours = np.arange(len(values)) * np.timedelta64(1, "h")
     times = np.datetime64("2024-01-01T00", "ns") + hours
     series = tuple("ABCDEFG"[: values.shape[1]])
-    return Windows(Prices(times, values, series, True, "csv", {}), None, context, horizon, log)
+    return Windows(Prices(times, values, series, HOUR, "csv", {}), None, context, horizon, log)
 
 
 def leaks(forecast: Forecast, values: np.ndarray, origins: np.ndarray) -> bool:

@@ -26,7 +26,8 @@ class Spread:
         self.params = 10
 
     def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        assert times.shape == past.shape[:2]
+        assert len(times) == len(past)
+        assert times.shape[1] > past.shape[1]  # the steps ahead are scheduled
         point = np.repeat(past[:, -1:], 3, axis=1) + self.shift
         return point, point[..., None] + 2 * LEVELS - 1
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from common.cli import InputError
 from common.forecasting.config import Reading
 from common.forecasting.prices import COINS, Prices, load_prices, read_table
+from common.forecasting.sessions import DAY, HOUR
 from common.forecasting.simulate import simulate
 from tests.forecasting.price_tables import HOURS, contents, hourly, table
 
@@ -23,7 +24,12 @@ pytestmark = pytest.mark.usefixtures("folder")
 
 def made(times: list[str], hourly: bool) -> Prices:
     return Prices(
-        np.array(times, "datetime64[ns]"), np.ones((len(times), 1)), ("a",), hourly, "csv", {}
+        np.array(times, "datetime64[ns]"),
+        np.ones((len(times), 1)),
+        ("a",),
+        HOUR if hourly else DAY,
+        "csv",
+        {},
     )
 
 
@@ -253,10 +259,13 @@ BAD = {
         "00:00:00\\+00:00 comes after 2024-01-01 01:00",
     ),
     "minutes": (
-        ["time,x", "2024-01-01T00:00,1", "2024-01-01T00:15,2", "2024-01-01T00:30,2"],
-        "most steps are 0 days 00:15:00",
+        ["time,x", "2024-01-01T00:00,1", "2024-01-01T00:07,2", "2024-01-01T00:14,2"],
+        "most steps are 0 days 00:07:00; allowed are minutes that divide an hour",
     ),
-    "weeks": (["time,x", "2024-01-01,1", "2024-01-08,2", "2024-01-15,2"], "most steps are 7 days"),
+    "ten days": (
+        ["time,x", "2024-01-01,1", "2024-01-11,2", "2024-01-21,2"],
+        "most steps are 10 days",
+    ),
     "half an hour": (
         [*hourly(["1", "2", "3"]), "2024-01-01T02:30:00Z,4"],
         "stand too close; steps of 0 days 01:00:00",
