@@ -22,7 +22,7 @@ from assignment2.config import ensemble_label
 from common.cli import InputError
 from common.files import JsonObject, atomic_path
 from common.forecasting.ensemble import ModelGroup
-from common.forecasting.metrics import LEVELS
+from common.forecasting.metrics import LEVELS, at_once
 from common.forecasting.windows import Windows, calendar, ewma_matrices, known_and_ahead
 
 LSTMState: TypeAlias = tuple[Tensor, Tensor]  # of an LSTM: hidden and cell, (1, B, U) each
@@ -265,8 +265,12 @@ class Forecaster(nn.Module):
         """
         self.shrink.fill_(1)
         deviation = self.deviation.cpu().numpy()
-        points, _ = self.predict(past, times)
-        location = np.log(points / past[:, -1:]) / deviation  # (N, H, S)
+        together = at_once(self.horizon, self.series)
+        points = [
+            self.predict(past[start : start + together], times[start : start + together])[0]
+            for start in range(0, len(past), together)
+        ]
+        location = np.log(np.concatenate(points) / past[:, -1:]) / deviation  # (N, H, S)
         truth = changes / deviation
         product = (location * truth).sum((0, 2))  # (H,)
         energy = (location**2).sum((0, 2))
@@ -282,8 +286,9 @@ class Forecaster(nn.Module):
         self.eval()
         points = []
         quantiles = []
-        for start in range(0, len(past), BLOCK):
-            block = slice(start, start + BLOCK)
+        together = min(BLOCK, at_once(self.horizon, self.series))
+        for start in range(0, len(past), together):
+            block = slice(start, start + together)
             location, distribution, _ = self(past[block], times[block])
             last = past[block, -1:]  # (B, 1, S)
             change = (location * self.shrink).double().cpu().numpy()

@@ -24,15 +24,21 @@ from common.forecasting.backtest import (
     score_rows,
 )
 from common.forecasting.baselines import ROLLING_WALK, baselines
-from common.forecasting.metrics import LEVELS, change, outcome_sizes, widened, width_factors
+from common.forecasting.metrics import (
+    AT_ONCE_BYTES,
+    LEVELS,
+    at_once,
+    change,
+    outcome_sizes,
+    widened,
+    width_factors,
+)
 from common.forecasting.ridge import RidgeWindow
 from common.forecasting.windows import Forecaster, Windows
 from common.machine import peak_mb
 from common.results import Row
 
-BLOCK_BYTES = 64e6  # of the quantiles of one network that are computed at a time
 KEPT_BYTES = 600e6  # of the quantiles of a group's networks that are kept, not computed again
-ALIGNED = 512  # origins: blocks are multiples of those that the networks compute at once
 TOGETHER = 12  # series whose baselines are computed at once, however many origins there are
 
 
@@ -195,7 +201,7 @@ def series_parts(cells: int, series: int) -> list[slice]:
     """Parts of the series whose quantiles (cells, S, Q) are computed together."""
     if series <= TOGETHER:
         return [slice(0, series)]
-    together = max(int(BLOCK_BYTES / (4 * cells * len(LEVELS))), 1)
+    together = max(int(AT_ONCE_BYTES / (4 * cells * len(LEVELS))), 1)
     return [slice(first, first + together) for first in range(0, series, together)]
 
 
@@ -222,9 +228,9 @@ class Sweep:
         self.forecasters = forecasters
         self.origins = np.sort(windows.before(scored))  # (L,)
         self.scored = np.isin(self.origins, scored)  # (L,)
-        one = 4 * windows.horizon * len(windows.prices.series) * len(LEVELS)  # bytes of an origin
-        count = int(BLOCK_BYTES / one)
-        self.step = max(count // ALIGNED * ALIGNED or count, 1)
+        series = len(windows.prices.series)
+        self.step = at_once(windows.horizon, series)
+        one = 4 * windows.horizon * series * len(LEVELS)  # bytes of an origin
         small = one * len(scored) * len(forecasters) < KEPT_BYTES
         self._kept: dict[int, list[Forecast]] | None = {} if small else None
 

@@ -18,6 +18,8 @@ from common.results import Metric
 LEVELS = np.arange(1, 100) / 100
 SMALLEST_RATIO = 1e-6  # of a forecast to the last price: an additive forecast may be below zero
 BLOCK = 256  # origins at a time: blocks that stay in the processor's cache
+AT_ONCE_BYTES = 64e6  # of the quantiles that are computed at a time
+ALIGNED = 512  # origins: blocks are multiples of those that the networks compute at once
 
 NO_PRICE_WRONG = "0: every price right"
 POOLED = "pooled over series and steps: geometric mean"
@@ -124,6 +126,12 @@ def metrics_info(log: bool = True) -> dict[str, Metric]:
         name: metric._replace(unit=metric.unit.replace("log return", "price unit (USD)"))
         for name, metric in METRICS.items()
     }
+
+
+def at_once(horizon: int, series: int) -> int:
+    """How many origins are forecast at a time, so that their quantiles stay below AT_ONCE_BYTES."""
+    count = int(AT_ONCE_BYTES / (4 * horizon * series * len(LEVELS)))
+    return max(count // ALIGNED * ALIGNED or count, 1)
 
 
 # ------------------------------------------------------------------------------------- scores

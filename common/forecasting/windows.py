@@ -16,7 +16,7 @@ from common.cli import InputError
 from common.files import JsonObject
 from common.forecasting.config import ROLLING_DAYS, ROLLING_HOURS
 from common.forecasting.history import Prices
-from common.forecasting.metrics import change, crps_quantiles, recalibrate
+from common.forecasting.metrics import at_once, change, crps_quantiles, recalibrate
 from common.forecasting.ridge import RidgeWindow
 from common.forecasting.sessions import DAY, HOUR, WEEK, open_times_ahead
 
@@ -331,6 +331,11 @@ class Windows:
 
         Training is stopped by this score.
         """
-        _, quantiles = forecaster.predict(*self.inputs(origins))
-        changes = change(quantiles, self.prices.values[origins], self.log)
-        return float((crps_quantiles(changes, self.changes(origins)) / size).mean())
+        scores = []
+        together = at_once(self.horizon, len(self.prices.series))
+        for start in range(0, len(origins), together):
+            rows = origins[start : start + together]
+            _, quantiles = forecaster.predict(*self.inputs(rows))
+            changes = change(quantiles, self.prices.values[rows], self.log)
+            scores.append(crps_quantiles(changes, self.changes(rows)) / size)
+        return float(np.concatenate(scores).mean())

@@ -110,7 +110,7 @@ def test_blocks_of_origins_and_of_series_change_no_score(monkeypatch):
     ridge = windows_with_parts(windows).ridge()
     whole = held_out_rows(windows, groups, ORIGINS, "test", ridge, pairs)
     # 7 origins at a time, forecast twice; baselines of two series at a time
-    monkeypatch.setattr(ensemble, "BLOCK_BYTES", 4 * 99 * 5 * 3 * 7)
+    monkeypatch.setattr(ensemble, "at_once", lambda horizon, series: 7)
     monkeypatch.setattr(ensemble, "KEPT_BYTES", 0)
     monkeypatch.setattr(ensemble, "series_parts", lambda cells, series: parts_of_two(series))
     blocks = held_out_rows(windows, groups, ORIGINS, "test", ridge, pairs)
