@@ -206,9 +206,10 @@ class Forecaster(nn.Module):
         self.deviation.copy_(torch.from_numpy(deviation))
 
         # Quantiles of the changes over the volatility at their origin:
+        together = min(1024, at_once(self.horizon, self.series))
         volatilities = [
-            self.inputs(past[start : start + 1024], times[start : start + 1024])[1]
-            for start in range(0, len(past), 1024)
+            self.inputs(past[start : start + together], times[start : start + together])[1]
+            for start in range(0, len(past), together)
         ]
         sigma = torch.cat(volatilities).cpu().numpy()  # (N, S)
         levels = self.levels.cpu().numpy()
