@@ -22,7 +22,7 @@ from common.forecasting.markets import Market
 from common.forecasting.metrics import LEVELS
 from common.forecasting.prices import asked_of_yahoo, load_prices
 from common.forecasting.saved import Load, SavedForecasters, check_step, load_saved, options_of
-from common.forecasting.windows import Forecaster, Windows, steps_ahead
+from common.forecasting.windows import Forecaster, Windows
 from common.run import SavedRun
 
 
@@ -139,11 +139,8 @@ def mean_forecast(windows: Windows, forecasters: Sequence[Forecaster]) -> NextSt
         points.append(point)
         quantiles.append(of_forecaster)
     _, times = windows.inputs(now)
-    scheduled = times[:, windows.context :]
-    if not scheduled.size:
-        scheduled = steps_ahead(times, windows.horizon)
     return NextSteps(
-        scheduled[0],
+        times[0, windows.context :],
         np.mean(points, 0)[-1],
         windows.recalibrated(np.mean(quantiles, 0), origins)[-1],
     )

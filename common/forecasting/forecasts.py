@@ -18,8 +18,9 @@ import pandas as pd
 
 from common.files import atomic_path
 from common.forecasting.backtest import Forecast
-from common.forecasting.history import DAY, Prices
+from common.forecasting.history import Prices
 from common.forecasting.metrics import LEVELS, interval
+from common.forecasting.sessions import DAY
 from common.forecasting.windows import Windows
 from common.run import progress
 
@@ -38,8 +39,7 @@ class NextSteps:
 
 def time_format(prices: Prices) -> str:
     """How the times of a table are written: the date alone where the steps are days or longer."""
-    intraday = np.diff(prices.times).min() < DAY
-    return "%Y-%m-%dT%H:%M:%SZ" if intraday else "%Y-%m-%d"
+    return "%Y-%m-%dT%H:%M:%SZ" if prices.step < DAY else "%Y-%m-%d"
 
 
 def next_table(prices: Prices, forecast: NextSteps, quantiles: bool = False) -> pd.DataFrame:

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import pandas as pd
 
 from common.cli import InputError
 from common.files import atomic_path
 from common.forecasting.ahead import forecast_table
 from common.forecasting.config import ForecastConfig, PredictConfig, Reading
-from common.forecasting.history import DAY, Prices
+from common.forecasting.history import Prices
 from common.forecasting.markets import Market
 from common.forecasting.prices import read_frame, usd_prices
 from common.forecasting.saved import Load, load_saved
+from common.forecasting.sessions import DAY
 from common.run import SavedRun
 
 P = TypeVar("P", bound=PredictConfig)
@@ -120,8 +120,7 @@ def plain_table(prices: Prices) -> pd.DataFrame:
     """Prices as a wide table with a time column: dates alone where the steps are days or longer."""
     table = pd.DataFrame(prices.values, columns=list(prices.series))
     times = pd.DatetimeIndex(prices.times)
-    intraday = np.diff(prices.times).min() < DAY
-    table.insert(0, "time", times.tz_localize("UTC") if intraday else times)
+    table.insert(0, "time", times.tz_localize("UTC") if prices.step < DAY else times)
     return table
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from common.cli import Fields, InputError, data_folder
-from common.files import JsonObject, read_json
+from common.files import read_json
 from common.forecasting.config import ForecastConfig
 from common.forecasting.ensemble import ModelGroup, Pair
-from common.forecasting.history import Prices, check_positive, one_line, select
+from common.forecasting.history import Prices, check_positive, one_line, select, words_of
 from common.forecasting.markets import Market
 from common.forecasting.prices import load_for
 from common.forecasting.windows import Windows, split
@@ -158,7 +158,7 @@ def own_windows(run: SavedRun, saved: SavedForecasters, prices: Prices) -> Windo
 def check_step(run: SavedRun, prices: Prices, market: Market) -> None:
     """Raises InputError where the prices have another step than those of the run."""
     trained = step_of_run(run, market)
-    given = step_of(prices.provenance, prices.hourly)
+    given = words_of(prices.step)
     if given != trained:
         raise InputError(
             f"{run.folder} was trained on steps of {trained}, and the steps of {prices.place} "
@@ -171,16 +171,13 @@ def step_of_run(run: SavedRun, market: Market) -> str:
 
     A run from before it was noted tells by the unit of its gaps, else by its market.
     """
+    if "step" in run.data:
+        return str(run.data["step"])
     gaps = run.data.get("gaps")
     hourly = market.hourly
     if isinstance(gaps, dict) and ("missing_hours" in gaps or "missing_days" in gaps):
         hourly = "missing_hours" in gaps
-    return step_of(run.data, hourly)
-
-
-def step_of(provenance: JsonObject, hourly: bool) -> str:
-    """The step that a provenance notes, else an hour or a day."""
-    return str(provenance.get("step", "1 hour" if hourly else "1 day"))
+    return "1 hour" if hourly else "1 day"
 
 
 # ------------------------------------------------------------------------- what figures read

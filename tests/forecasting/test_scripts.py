@@ -356,6 +356,21 @@ def test_a_gap_in_the_last_rows_is_named(run, tmp_path):
     assert forecast.time[0] == table.time[390]
 
 
+def test_a_market_that_closes_is_forecast_at_its_open_hours(tmp_path):
+    """Currencies: Sunday 22:00 to Friday 21:00 in UTC; a window steps over the weekend."""
+    table = walk_table(24 * 7 * 8)
+    times = pd.to_datetime(table.time)
+    hours = times.dt.day_of_week * 24 + times.dt.hour  # of the week
+    currencies = table[(hours < 4 * 24 + 21) | (hours >= 6 * 24 + 22)].reset_index(drop=True)
+    file = write(currencies, tmp_path / "fx.csv")
+    run = saved_run(tmp_path / "run", file, steps=200)
+    words = ("--data", file, "--out", tmp_path / "out.csv")
+    friday = ahead(run, *words, "--at", "2024-02-16T20:00Z")
+    assert list(friday.time[:2]) == ["2024-02-18T22:00:00Z", "2024-02-18T23:00:00Z"]
+    monday = ahead(run, *words, "--at", "2024-02-19T01:00Z")  # its context holds the weekend
+    assert list(monday.time[:2]) == ["2024-02-19T02:00:00Z", "2024-02-19T03:00:00Z"]
+
+
 def test_a_date_alone_is_the_day_of_daily_prices(tmp_path):
     prices = read_table(write(walk_table(30, 0, "D"), tmp_path / "days.csv"))
     assert until(prices, "2024-01-20").moment(-1) == "2024-01-20"
