@@ -142,11 +142,11 @@ def shared(frame: pd.DataFrame, asked: bool, where: object, notes: list[str]) ->
 def jumps_of(values: np.ndarray, names: Sequence[str], times: pd.DatetimeIndex) -> str:
     """The largest jump of more than 20 times between neighbouring prices in words, or ""."""
     before, after = values[:-1], values[1:]  # (T - 1, S)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         ratio = np.where((before > 0) & (after > 0), np.maximum(after / before, before / after), 1)
     if not ratio.size or not (ratio > LONGEST_JUMP).any():
         return ""
-    row, column = np.unravel_index(np.argmax(ratio), ratio.shape)
+    row, column = divmod(int(np.argmax(ratio)), ratio.shape[1])
     count = int((ratio > LONGEST_JUMP).sum())
     more = f" (and {count - 1} more such jumps)" if count > 1 else ""
     return (

@@ -46,6 +46,7 @@ WITH_MONTH = (
     (rf"^(\d{{4}}){GAP}M(\d\d){GAP}(\d{{1,2}})", r"\1-\2-\3"),
     (rf"^M(\d\d){GAP}(\d{{4}})", r"\2-\1-01"),
 )
+CENTURIES = ((r"^%([0-6]\d)", r"20\1"), (r"^%(\d)", r"19\1"))
 OFFSET = r"(?:Z|[+-]\d{2}(?::?\d{2})?)$"
 AFTER_TIME = r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}[ T].*\d"
 # a reading of the dates is not regular with a hole of more usual steps, or with longer steps
@@ -149,7 +150,6 @@ def readings_of(text: pd.Series, order: str) -> Readings:
     if text.str.fullmatch(YEAR_FIRST).all():
         return {"year/month/day": rewritten(text, r"^(\d+)[/.](\d+)[/.]", r"\1-\2-")}
     start = r"^(\d{1,2})[-/.](\d{1,2})[-/.]"
-    century = ("",)
     if text.str.fullmatch(YEAR_LAST).all():
         patterns = {
             "day/month/year": (rf"{start}(\d{{4}})", r"\3-\2-\1"),
@@ -161,16 +161,15 @@ def readings_of(text: pd.Series, order: str) -> Readings:
             "month/day/year": (rf"{start}(\d\d)", r"%\3-\1-\2"),
             "year/month/day": (rf"{start}(\d\d)", r"%\1-\2-\3"),
         }
-        century = (r"^%([0-6]\d)", r"20\1"), (r"^%(\d)", r"19\1")
     else:
         return {}
-    readings = {}
+    readings: Readings = {}
     for words, (pattern, instead) in patterns.items():
         if order and not words.startswith(order.removesuffix("-first")):
             continue
         cells = text.str.replace(pattern, instead, regex=True)
-        for short, long in century if len(century) == 2 else ():
-            cells = cells.str.replace(short, long, regex=True)
+        for two_digits, year in CENTURIES:
+            cells = rewritten(cells, two_digits, year)
         readings[words] = cells
     return readings
 

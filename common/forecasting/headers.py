@@ -45,13 +45,12 @@ def sheet_of(cells: pd.DataFrame, separator: str, where: object, notes: list[str
     while count < min(LONGEST_HEADER + 1, len(cells)) and not is_data(cells, count):
         count += 1
     lines = [[str(cell).strip() for cell in cells.iloc[row].fillna("")] for row in range(count)]
-    labels = labels_of_lines(lines) if 1 < count < len(cells) else None
-    if labels is None:
-        count = 1
-        labels = tuple(label_of(name) for name in lines[0])
+    several = labels_of_lines(lines) if 1 < count < len(cells) else None
+    if several is None:
+        several, count = tuple(label_of(name) for name in lines[0]), 1
     else:
         notes.append(f"{count} header lines, as yfinance writes them")
-    return named_sheet(cells.iloc[count:].reset_index(drop=True), labels, separator, where)
+    return named_sheet(cells.iloc[count:].reset_index(drop=True), several, separator, where)
 
 
 def sheet_of_frame(frame: pd.DataFrame, where: object) -> Sheet:

@@ -16,6 +16,7 @@ CLOCK_NAMES = ("time", "hour", "clock", "time utc", "heure", "hora", "uhrzeit", 
 UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}  # nanoseconds
 UNIT_WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 CHECKED_ROWS = 1000
+LAST_MINUTE = pd.Timedelta(hours=23, minutes=59)
 EARLIEST, LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100 in seconds since 1970
 
 
@@ -113,7 +114,21 @@ def unit_of(number: float) -> str:
 def table_times(
     table: pd.DataFrame, names: list[str], date_format: str, where: object, notes: list[str]
 ) -> pd.DatetimeIndex:
-    """The times of a table's rows (T,), of one column or joined of dates and times of day."""
+    """The times of a table's rows (T,), of one column or joined of dates and times of day.
+
+    A day that is stamped with its last minute is its date.
+    """
+    times = joined_times(table, names, date_format, where, notes)
+    if len(times) and ((times - times.normalize()) >= LAST_MINUTE).all():
+        notes.append("days are stamped with their last minute")
+        return times.normalize()
+    return times
+
+
+def joined_times(
+    table: pd.DataFrame, names: list[str], date_format: str, where: object, notes: list[str]
+) -> pd.DatetimeIndex:
+    """The times as they are written, of one column or of two."""
     column = table[names[0]]
     place = f"{where}: column {names[0]}"
     unknown = time_rank(names[0]) < 0 and not is_times(column)
