@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from assignment1.listing import count
 from assignment1.words import (
     CLASSES,
     CONTEMPT,
@@ -107,7 +108,7 @@ def with_contempt(numbers: np.ndarray) -> Labels:
 
 def others_left_out(counts: Mapping[str, int]) -> tuple[str, ...]:
     """How many faces of classes beside the seven are left out, in words."""
-    return tuple(f"{count:,} faces of {name}" for name, count in counts.items() if count)
+    return tuple(f"{count(number, 'face')} of {name}" for name, number in counts.items() if number)
 
 
 def checked(

@@ -115,7 +115,7 @@ class Config(BaseConfig):
     vq_lr: float = 1e-3
     """peak learning rate of the VQ-VAE (AdamW, cosine to zero)"""
     vq_warmup: int = 300
-    """steps of the VQ-VAE as a plain autoencoder before k-means places the codes"""
+    """steps of the VQ-VAE as a plain autoencoder before k-means places the codes; at most half"""
     commitment: float = 0.25
     """weight of the VQ-VAE's commitment term (van den Oord et al., eq. 3)"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

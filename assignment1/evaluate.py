@@ -98,8 +98,8 @@ def given_faces(config: EvaluateConfig, saved: SavedRun, path: Path, as_codemaps
     seen = everywhere[asked]
     print(
         f"{everywhere.sum():,} of {len(faces):,} faces of {path.name} are faces that the run was "
-        f"trained or stopped on; of the {len(asked):,} asked for they are {seen.sum():,}, which "
-        "are left out"
+        f"trained or stopped on; {seen.sum():,} of the {len(asked):,} asked for are such and are "
+        "left out"
     )
     if seen.all():
         raise InputError(f"{path}: the run was trained or stopped on all of it; give other faces")

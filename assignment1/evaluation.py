@@ -5,6 +5,7 @@ Shape letters: S seeds, n faces.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,11 @@ def scores(labels: np.ndarray, predictions: np.ndarray, intervals: bool) -> dict
     With `intervals` also the 95 % interval of the mean accuracy, (1,) each, from resamples of the
     faces (bootstrap).
     """
-    balanced = [balanced_accuracy_score(labels, row) for row in predictions]
+    with (
+        warnings.catch_warnings()
+    ):  # of predicted classes that these labels lack, which is no fault
+        warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
+        balanced = [balanced_accuracy_score(labels, row) for row in predictions]
     f1 = [f1_score(labels, row, average="macro", zero_division=0) for row in predictions]
     values = {
         "accuracy": (predictions == labels).mean(1),

@@ -13,7 +13,7 @@ import numpy as np
 
 from assignment1.checks import Pictures, others_left_out
 from assignment1.images import IMAGE_ENDINGS, is_image, read_images
-from assignment1.listing import Item, Listing, some
+from assignment1.listing import Item, Listing, count, some
 from assignment1.words import (
     CLASSES,
     IN_ORDER,
@@ -50,7 +50,7 @@ def images_of(listing: Listing) -> tuple[list[Item], list[str]]:
     left_out = list(listing.left_out)
     if endings:
         kinds = ", ".join(sorted(endings))
-        left_out.append(f"{endings.total():,} files that are no images ({kinds})")
+        left_out.append(f"{count(endings.total(), 'other file')} ({kinds})")
     return images, left_out
 
 
@@ -162,7 +162,7 @@ def check_parts(placed: Sequence[Placed], where: str) -> None:
     outside = [image.item.name for image in placed if image.part is None]
     if outside and len(outside) < len(placed):
         raise InputError(
-            f"{where}: {len(outside):,} images stand in no part while others stand in train, "
+            f"{where}: {count(len(outside), 'image')} in no part while others stand in train, "
             f"validation or test: {some(outside)}"
         )
 

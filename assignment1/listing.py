@@ -76,7 +76,7 @@ class Listing:
         """What is no file to read, in words."""
         words = []
         if self.hidden:
-            words.append(f"{self.hidden} hidden files or folders")
+            words.append(f"hidden files or folders: {self.hidden:,}")
         if self.broken:
             words.append(f"links to nothing or in a circle: {some(self.broken)}")
         if self.special:
@@ -88,6 +88,11 @@ def some(names: list[str], most: int = 10) -> str:
     """The first names, and how many more there are."""
     rest = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
+
+
+def count(number: int, word: str) -> str:
+    """A number of things: "1 face", "2 faces"."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def is_hidden(name: str) -> bool:

@@ -70,6 +70,7 @@ from assignment1.selection import (
 from assignment1.variants import CNN, LARGEST_CLASS, LINEAR, LOOK_UP, MLP, ONE_HOT, Variant
 from assignment1.views import Dataset, code_views
 from assignment1.vqvae import VQVAE, psnr
+from common.cli import InputError
 from common.files import StateDict, tensors, write_arrays
 from common.machine import choose_device
 from common.results import Results
@@ -116,6 +117,7 @@ def train_vqvae(
     autocast = torch.autocast(compute.device, torch.bfloat16, enabled=use_bfloat16)
     per_epoch = max(len(train) // config.vq_batch, 1)
     total = config.vq_epochs * per_epoch
+    warmup = min(config.vq_warmup, total // 2)  # few faces: the codes are placed all the same
     step = 0
 
     def save() -> None:
@@ -140,7 +142,7 @@ def train_vqvae(
             pixels = pixels[:, None] / 255  # (B, 1, H, W)
 
             # reconstruction and commitment, equation 3; the codebook moves by averages
-            quantise = now >= config.vq_warmup
+            quantise = now >= warmup
             reconstruction, commitment = model.losses(pixels, rng, quantise, autocast)
             loss = reconstruction + config.commitment * commitment
             optimiser.zero_grad()
@@ -189,6 +191,16 @@ class Codes:
     maps: np.ndarray
     vqvae: VQVAE | None
     codebook: np.ndarray | None
+
+
+def check_codes(codes: Codes, split: Split) -> None:
+    """Raises InputError where all training faces have the same code map."""
+    maps = codes.maps[split.train]
+    if (maps == maps[:1]).all():
+        raise InputError(
+            "all training faces have the same codes, so that nothing can be learnt from them; give "
+            "more faces, or more --vq-epochs"
+        )
 
 
 def encode_faces(config: Config, run: Run, faces: Faces, split: Split, compute: Compute) -> Codes:
@@ -364,6 +376,7 @@ def main(config: Config) -> Results:
         # codes: a VQ-VAE trained on the training part only, or the user's own code maps
         codes = encode_faces(config, run, faces, split, compute)
         views = run.memo("views", code_views, codes.maps, codes.vqvae)
+        check_codes(codes, split)
         data = Dataset(views, faces.truth, split, codes.codebook)
         rows = vqvae_rows(codes.vqvae, faces, split, codes.maps) if codes.vqvae else []
 

@@ -171,8 +171,8 @@ def test_hidden_files_and_others_are_skipped_and_counted(tmp_path):
     faces = load("auto", given)
     assert facts(faces) == expected(three_parts)
     read = faces.provenance["read"]
-    assert "4 hidden files or folders" in read
-    assert "1 files that are no images (.txt)" in read
+    assert "hidden files or folders: 4" in read
+    assert "1 other file (.txt)" in read
     assert "devices or pipes: train/happy/pipe.png" in read
     assert "outside the folders of classes: sample.png" in read
     assert "84 faces (train 56, validation 14, test 14): angry 12" in read
@@ -182,7 +182,7 @@ def test_hidden_files_and_others_are_skipped_and_counted(tmp_path):
     ("name", "message"),
     [
         ("train/bored/a.png", "train/bored/a.png: images must stand in"),
-        ("happy/a.png", "1 images stand in no part"),
+        ("happy/a.png", "1 image in no part"),
         ("train/happy/sad/a.png", "two classes"),
         ("train/happy/test/a.png", "two parts"),
     ],
@@ -594,7 +594,7 @@ def test_every_image_of_a_folder_is_predicted(tmp_path):
     (tmp_path / "faces/f.heic").write_bytes(b"x")
     faces = load_images(tmp_path / "faces", labelled=False)
     assert faces.names == tuple(sorted(kinds))
-    assert "1 files that are no images (.heic)" in faces.provenance["read"]
+    assert "1 other file (.heic)" in faces.provenance["read"]
     one = load_images(tmp_path / "faces/a.gif", labelled=False)
     assert one.names == ("a.gif",)
     assert len(load_images(tmp_path / "faces/e", labelled=False)) == 1

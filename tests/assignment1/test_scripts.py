@@ -14,7 +14,7 @@ from assignment1 import encode, evaluate, predict, train
 from assignment1.artifacts import FINGERPRINTS_FILE, load_models
 from assignment1.audit import audit, fingerprints, held_out_split
 from assignment1.config import Config, EncodeConfig, EvaluateConfig, PredictConfig
-from assignment1.data import Faces, load_images
+from assignment1.data import Faces, Split, load_images
 from assignment1.saved import known_faces, own_faces
 from assignment1.synthetic import draw_faces
 from assignment1.variants import prediction_key
@@ -225,6 +225,15 @@ def test_train_says_where_its_parts_come_from():
     faces = Faces("fer2013", images, None, None, labels, np.full(200, "train"), {})
     line = train.parts_line(faces, audited, held_out_split(faces, audited, 0))
     assert line.count("drawn from the training part") == 2
+
+
+def test_faces_with_the_same_codes_are_refused():
+    maps = np.zeros((9, 12, 12), np.uint8)
+    split = Split(np.arange(6), np.arange(6, 8), np.arange(8, 9))
+    with pytest.raises(InputError, match="nothing can be learnt"):
+        train.check_codes(train.Codes(maps, None, None), split)
+    maps[3, 1, 1] = 1
+    train.check_codes(train.Codes(maps, None, None), split)
 
 
 DAMAGES = {
