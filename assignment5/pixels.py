@@ -209,11 +209,11 @@ def to_bytes(values: np.ndarray, span: Span) -> np.ndarray:
     wide = values.astype(np.float64)
     if not whole and span.within(1):
         wide = 255 * wide
+    elif not span.within(255) and whole and span.within(65535):
+        wide = np.floor(wide / 256)
     elif not span.within(255):
-        if whole and span.within(65535):
-            wide = np.floor(wide / 256)
-        else:
-            wide = (wide - span.low) * (255 / max(span.high - span.low, 1e-300))
+        reach = span.high / 2 - span.low / 2  # (halves: the difference may be infinite)
+        wide = 255 * ((wide / 2 - span.low / 2) / reach) if reach else 0 * wide
     return np.clip(np.round(wide), 0, 255).astype(np.uint8)
 
 

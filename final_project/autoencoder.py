@@ -19,6 +19,7 @@ from common.cli import InputError
 from final_project.units import Units
 
 CHUNK = 256  # frames whose second moments are summed at a time
+NEGLIGIBLE = 1e-6  # of a patch's largest deviation: less is rounding
 FLOOR = 1e-3  # least divisor of a coefficient, relative to its patch's largest deviation
 
 Groups = tuple[tuple[int, ...], ...]
@@ -66,7 +67,7 @@ class MeshAutoencoder(nn.Module):
         self.register_buffer("mean", torch.zeros(self.fields, dtype=torch.float64))
         self.register_buffer("std", torch.ones(self.fields, dtype=torch.float64))
 
-    def patches(self, fields: Tensor) -> Tensor:
+    def patches(self, fields: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Physical fields (B, P, F) -> normalised patches (B, Q, n, F), 0 on padding.
 
         Raises InputError for another mesh or other fields.
@@ -77,7 +78,7 @@ class MeshAutoencoder(nn.Module):
                 f"the autoencoder was made for {(self.nodes, self.fields)}"
             )
         divisor = torch.where(self.std > 0, self.std, torch.inf)
-        normalised = ((fields - self.mean) / divisor).float()
+        normalised = ((fields - self.mean) / divisor).to(dtype)
         patches = normalised[:, self.index]  # (B, Q, n, F)
         return patches.masked_fill(~self.real[..., None], 0.0)
 
@@ -191,7 +192,10 @@ class GroupCode(nn.Module):
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
-        """Principal components of training patches x float (B, Q, m), in closed form."""
+        """Principal components of training patches x (B, Q, m), in closed form.
+
+        Those that hold nothing but rounding are 0: their directions would be arbitrary.
+        """
         values = x.shape[2]
         mean = x.double().mean(0)  # (Q, m)
         moment = torch.zeros(*mean.shape, values, dtype=torch.float64, device=x.device)
@@ -203,6 +207,7 @@ class GroupCode(nn.Module):
         count = min(self.analysis.shape[2], values)
         basis = vectors.flip(2)[..., :count] * self.real[..., None]  # (Q, m, count)
         spread = variance.flip(1)[:, :count].clamp(min=0).sqrt()  # (Q, count)
+        basis = basis * (spread > NEGLIGIBLE * spread[:, :1])[:, None]
         self.centre.copy_(mean)
         for parameter in (self.analysis, self.synthesis):
             parameter.zero_()[..., :count] = basis.to(parameter.dtype)
@@ -278,7 +283,7 @@ class Autoencoder(MeshAutoencoder):
         for code, group in zip(self.group_codes(), self.groups, strict=True):
             with torch.no_grad():
                 chunks = [
-                    self.patches(chunk)[..., list(group)].flatten(2)
+                    self.patches(chunk, torch.float64)[..., list(group)].flatten(2)
                     for chunk in fields.split(CHUNK)
                 ]
                 x = torch.cat(chunks)  # (B, Q, m)

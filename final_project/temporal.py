@@ -30,6 +30,7 @@ from final_project.temporal_config import TemporalConfig
 
 INITIAL_DEVIATION = 0.02  # of the weights of linear layers (published)
 PRINCIPAL_FLOOR = 1e-2  # of the largest deviation: added to the others before they are divided by
+NEGLIGIBLE = 1e-6  # of the largest deviation: less is rounding of float32
 FLOOR = 1e-3  # least deviation of a latent number, as a share of the largest in its group
 
 
@@ -91,9 +92,14 @@ def deviation(x: Tensor, constant: float = 1.0) -> Tensor:
 
 
 def principal(x: Tensor, kept: int) -> tuple[Tensor, Tensor]:
-    """Deviations (kept,) and directions (n, kept) of x (N, n), the largest first."""
+    """Deviations (kept,) and directions (n, kept) of x (N, n), the largest first.
+
+    Directions in which x holds nothing but rounding are arbitrary, and are 0.
+    """
     variance, directions = torch.linalg.eigh(x.T @ x / len(x))
-    return variance.flip(0)[:kept].clamp(min=0).sqrt(), directions.flip(1)[:, :kept]
+    deviations = variance.flip(0)[:kept].clamp(min=0).sqrt()
+    is_signal = deviations > NEGLIGIBLE * deviations[0]
+    return deviations, directions.flip(1)[:, :kept] * is_signal
 
 
 def whitening(deviations: Tensor, directions: Tensor) -> Tensor:

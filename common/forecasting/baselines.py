@@ -89,6 +89,12 @@ def rolling_quantiles(
 def quantiles_without_gaps(residuals: np.ndarray) -> np.ndarray:
     """Quantiles (N, Q) at LEVELS of residuals (N, W) that are not NaN, linear between them."""
     ordered = np.sort(residuals, axis=1)  # NaN come last
+    if not np.isnan(ordered[:, -1]).any():
+        position = LEVELS * (ordered.shape[1] - 1)  # (Q,): the same in every row
+        low = position.astype(int)
+        high = np.minimum(low + 1, ordered.shape[1] - 1)
+        below = ordered[:, low]
+        return below + (position - low) * (ordered[:, high] - below)
     count = (~np.isnan(ordered)).sum(1)
     newest = np.maximum(count, 1)[:, None] - 1  # (N, 1): the last that is no NaN
     position = LEVELS * newest  # (N, Q)

@@ -46,6 +46,12 @@ WITH_MONTH = (
     (rf"^(\d{{4}}){GAP}M(\d\d){GAP}(\d{{1,2}})", r"\1-\2-\3"),
     (rf"^M(\d\d){GAP}(\d{{4}})", r"\2-\1-01"),
 )
+MONTH = rf"(?:{'|'.join(MONTHS)}){LETTER}*\.?"
+WEEKDAY = r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*[,.]?\s+"
+WORDED = (
+    rf"(?i)(?:{WEEKDAY})?"
+    rf"(?:\d{{1,4}}{GAP}{MONTH}{GAP}\d{{1,4}}|{MONTH}{GAP}\d{{1,4}})(?:\D.*)?"
+)
 CENTURIES = ((r"^%([0-6]\d)", r"20\1"), (r"^%(\d)", r"19\1"))
 OFFSET = r"(?:Z|[+-]\d{2}(?::?\d{2})?)$"
 AFTER_TIME = r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}[ T].*\d"
@@ -58,10 +64,8 @@ Readings = dict[str, pd.Series]  # ISO 8601 text by the order that is read, as "
 
 def is_date(cell: str) -> bool:
     """Whether a cell begins with a date."""
-    cells = pd.Series([cell.strip()], dtype="str")
-    if any(cells.str.fullmatch(form).iloc[0] for form in (YEAR_FIRST, YEAR_LAST, TWO_DIGITS)):
-        return True
-    return bool(without_words(cells).str.fullmatch(YEAR_FIRST).iloc[0])
+    forms = (YEAR_FIRST, YEAR_LAST, TWO_DIGITS, COMPACT, WORDED)
+    return any(re.fullmatch(form, cell.strip()) for form in forms)
 
 
 def date_times(text: pd.Series, order: str, place: str, notes: list[str]) -> pd.DatetimeIndex:
@@ -117,7 +121,7 @@ def without_words(text: pd.Series) -> pd.Series:
         return text
     for pattern, instead in (
         (r"\s*\([^)]*\)$", ""),
-        (r"(?i)^(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*[,.]?\s+", ""),
+        (rf"(?i)^{WEEKDAY}", ""),
         (r"\s*(?:UTC|GMT)\s*([+-]\d{2}):?(\d{2})$", r"\1:\2"),
         (r"\s*([+-]\d{2}):?(\d{2})\s*(?:UTC|GMT)$", r"\1:\2"),
         (r"(:\d{2}(?:\.\d+)?)\s*(?:UTC|GMT)$", r"\1Z"),

@@ -241,9 +241,9 @@ class Sweep:
         return [block for block in every if not scored or self.scored[block].any()]
 
     def forecasts(self, block: slice) -> list[Forecast]:
-        """The forecasts of every seed at the origins of a block."""
+        """The forecasts of every seed at the origins of a block; kept ones are given away."""
         if self._kept is not None and block.start in self._kept:
-            return self._kept[block.start]
+            return self._kept.pop(block.start)
         inputs = self.windows.inputs(self.origins[block])
         return [Forecast(*forecaster.predict(*inputs)) for forecaster in self.forecasters]
 

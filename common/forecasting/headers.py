@@ -10,7 +10,7 @@ import pandas as pd
 from common.cli import InputError
 from common.forecasting.names import TICKER_FIELDS, Label, label_of, plain
 from common.forecasting.numerals import MISSING
-from common.forecasting.times import CLOCK_NUMBER, NUMBER, TIME_OF_DAY, looks_like_time
+from common.forecasting.times import CLOCK_NUMBER, TIME_OF_DAY, is_number, looks_like_time
 
 LONGEST_HEADER = 3  # lines
 CHECKED_ROWS = 1000  # of a table without a header
@@ -118,11 +118,6 @@ def is_data(cells: pd.DataFrame, row: int) -> bool:
     if all(time or number for time, number in zip(times, numbers, strict=True)):
         return True
     return any(times) and sum(numbers) > 1
-
-
-def is_number(cell: str) -> bool:
-    """Whether a cell is a bare number."""
-    return bool(pd.Series([cell], dtype="str").str.fullmatch(NUMBER).iloc[0])
 
 
 # ------------------------------------------------------------------------------- header lines

@@ -18,7 +18,7 @@ from common.results import Metric
 LEVELS = np.arange(1, 100) / 100
 SMALLEST_RATIO = 1e-6  # of a forecast to the last price: an additive forecast may be below zero
 BLOCK = 256  # origins at a time: blocks that stay in the processor's cache
-AT_ONCE_BYTES = 64e6  # of the quantiles that are computed at a time
+AT_ONCE_BYTES = 16e6  # of the quantiles computed at a time: larger arrays are slow to allocate
 ALIGNED = 512  # origins: blocks are multiples of those that the networks compute at once
 
 NO_PRICE_WRONG = "0: every price right"

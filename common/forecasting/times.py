@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -74,9 +76,12 @@ def is_times(column: pd.Series) -> bool:
 def looks_like_time(cell: str) -> bool:
     """Whether a cell begins with a date, or is a number that can be a date of 1990 to 2100."""
     cell = cell.strip()
-    if not cell.isascii() or not pd.Series([cell], dtype="str").str.fullmatch(NUMBER).iloc[0]:
-        return is_date(cell) or bool(pd.Series([cell]).str.fullmatch(COMPACT).iloc[0])
-    return bool(pd.Series([cell]).str.fullmatch(COMPACT).iloc[0]) or unit_of(float(cell)) != ""
+    return is_date(cell) or (is_number(cell) and unit_of(float(cell)) != "")
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a bare number."""
+    return re.fullmatch(NUMBER, cell, re.ASCII) is not None
 
 
 def counts_time(column: pd.Series, times: pd.DatetimeIndex) -> bool:

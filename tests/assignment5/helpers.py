@@ -49,6 +49,26 @@ def png(side: int = 40, mode: str = "RGB", seed: int = 0) -> bytes:
     return stream.getvalue()
 
 
+def encoded(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    """An image file of an array."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def noise(count: int, side: int = 20) -> np.ndarray:
+    """Different images uint8 (count, side, side, 3)."""
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def write_tree(folder: Path, *names: str) -> Path:
+    """Different PNG images under these names, whatever their endings."""
+    for name, pixels in zip(names, noise(len(names)), strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encoded(pixels))
+    return folder
+
+
 def write_flowers(folder: Path, count: int, seed: int = 0) -> Path:
     """A folder of drawn flowers of 16 x 16 pixels."""
     folder.mkdir()

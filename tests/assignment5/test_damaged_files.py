@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from PIL import Image
 from assignment1 import data as faces
 from assignment5 import data as flowers
 from tests.assignment1.test_damaged_files import valid_faces
-from tests.fuzzing import HARM, few, harm, refused_or
+from tests.fuzzing import HARM, few, harm, refused_or, strange
 
-FORMATS = ("png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm")
+FORMATS = ("png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm", "avif")
 
 
 @functools.cache
@@ -46,7 +47,7 @@ def valid_images(found: flowers.Images) -> bool:
 def test_damaged_images_in_a_folder(tmp_path, kind, drawn):
     (tmp_path / f"picture.{kind}").write_bytes(harm(pictures()[f"a/{kind}.{kind}"], drawn))
     refused_or(lambda: flowers.read(tmp_path, 16), tmp_path, valid_images)
-    ending = {"jpeg": "jpg", "gif": "png", "ppm": "pgm"}.get(
+    ending = {"jpeg": "jpg", "gif": "png", "ppm": "pgm", "avif": "png"}.get(
         kind, kind
     )  # (assignment 1 knows no gif; the content decides)
     place = (tmp_path / f"picture.{kind}").rename(tmp_path / f"picture.{ending}")
@@ -73,6 +74,50 @@ def packed(mode: str) -> bytes:
 def test_damaged_archives_of_images(tmp_path, mode, drawn):
     (tmp_path / "images.tar").write_bytes(harm(packed(mode), drawn))
     refused_or(lambda: flowers.read(tmp_path / "images.tar", 16), tmp_path, valid_images)
+
+
+@few(80)
+@given(drawn=HARM)
+def test_damaged_zips_of_images(tmp_path, drawn):
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in pictures().items():
+            archive.writestr(name, content)
+    (tmp_path / "images.zip").write_bytes(harm(held.getvalue(), drawn))
+    refused_or(lambda: flowers.read(tmp_path / "images.zip", 16), tmp_path, valid_images)
+
+
+@few(150)
+@given(images=strange(np.zeros((4, 20, 20, 3), np.uint8)), labels=strange(np.arange(4)))
+def test_strange_arrays_of_images(tmp_path, images, labels):
+    np.savez(tmp_path / "images.npz", images=images, labels=labels)
+    refused_or(lambda: flowers.read(tmp_path / "images.npz", 16), tmp_path, valid_images)
+    np.savez(tmp_path / "images.npz", x_train=images, y_train=labels, x_test=images)
+    refused_or(lambda: flowers.read(tmp_path / "images.npz", 16), tmp_path, valid_images)
+
+
+@few(80)
+@given(drawn=HARM)
+def test_damaged_arrays_of_images(tmp_path, drawn):
+    held = io.BytesIO()
+    np.savez_compressed(held, images=flowers.draw_flowers(4, 20, 0)[0])
+    (tmp_path / "images.npz").write_bytes(harm(held.getvalue(), drawn))
+    refused_or(lambda: flowers.read(tmp_path / "images.npz", 16), tmp_path, valid_images)
+    held = io.BytesIO()
+    np.save(held, flowers.draw_flowers(4, 20, 0)[0])
+    (tmp_path / "images.npy").write_bytes(harm(held.getvalue(), drawn))
+    refused_or(lambda: flowers.read(tmp_path / "images.npy", 16), tmp_path, valid_images)
+
+
+@few(80)
+@given(exif=st.binary(max_size=80), pixel=st.integers(0, 255))
+def test_strange_exif(tmp_path, exif, pixel):
+    held = io.BytesIO()
+    head = b"Exif\0\0II*\0\x08\0\0\0"
+    Image.new("RGB", (20, 20), (pixel, 0, 0)).save(held, "JPEG", exif=head + exif)
+    (tmp_path / "picture.jpg").write_bytes(held.getvalue())
+    images = flowers.read(tmp_path, 16)
+    assert abs(int(images.pixels[0, 8, 8, 0]) - pixel) <= 3
 
 
 @few(80)

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 from assignment5 import ablate, evaluate, predict
 from assignment5.ablation import AblateConfig
-from assignment5.config import Config, EvaluateConfig, PredictConfig
-from assignment5.denoiser import Trained, load_denoiser
-from assignment5.train import main
+from assignment5.config import Config, EvaluateConfig, Job, PredictConfig, Sampling
+from assignment5.data import Parts
+from assignment5.denoiser import Trained, filled, load_denoiser
+from assignment5.sampling import noise_set, sample
+from assignment5.seen import Seen, digests
+from assignment5.synthetic import draw_flowers
+from assignment5.train import main, train
 from common.cli import InputError
+from common.files import tensors
+from common.run import Run
 from common.weights import read_model, save_model
-from tests.assignment5.helpers import CPU, write_flowers
+from tests.assignment5.helpers import CPU, TINY, write_flowers
 from tests.conftest import (
     assert_refused,
     assert_same_after_interruption,
@@ -44,6 +54,7 @@ FILES = (
     "metrics.json",
     "pictures.npz",
     "distances.npz",
+    "seen.npz",
     "features.safetensors",
     "model.Transformer.safetensors",
     "model.U-Net.safetensors",
@@ -110,6 +121,19 @@ def test_bad_input_of_train(tmp_path):
     assert_refused(main, Config, [*SMOKE, "--accumulate", "5"], "--batch 16 cannot", tmp_path)
 
 
+def test_images_with_empty_channels_train(tmp_path):
+    pixels, _ = draw_flowers(40, TINY.side, 0)
+    pixels[..., [0, 2]] = 0
+    parts = Parts(pixels, pixels[:6], pixels[:6])
+    with Run(TINY, tmp_path / "run", __file__, "synthetic", {}) as run:
+        trained = train(Job("x", "U-Net", "tuned", TINY), run, parts, CPU)
+    assert all(torch.isfinite(value).all() for value in tensors(trained.weights).values())
+    model = filled(TINY.denoiser("U-Net"), tensors(trained.weights), CPU)
+    drawn = sample(model, noise_set(0, 4, TINY.side), Sampling(steps=2))
+    assert drawn[..., 0].max() <= 8
+    assert drawn[..., 1].max() > 50
+
+
 def test_a_loss_that_is_not_finite_stops_in_one_line(tmp_path):
     folder = tmp_path / "run"
     words = ("--out", folder, "--lr", "1e30", "--warmup", "1", "--repeats", "3")
@@ -150,15 +174,80 @@ def test_the_ablation_scores_its_rows_on_validation_and_writes_after_each(tmp_pa
 # --------------------------------------------------------------------------------------- evaluate
 
 
-def test_evaluate_scores_new_images(smoke5, tmp_path):
-    new = write_flowers(tmp_path / "new", 12, seed=5)
+FEW = ("--samples", 6, "--seeds", 1, "--steps", 1)
+
+
+def test_evaluate_scores_given_images_and_leaves_out_those_that_the_run_has_seen(
+    smoke5, tmp_path, capsys
+):
+    pixels, _ = draw_flowers(160, 16, 0)  # the run's own
+    seen = Seen.load(smoke5)
+    given = write_flowers(tmp_path / "given", 160)
+    for number in range(12):  # new ones
+        name = f"new{number}.png"
+        Image.fromarray(255 - pixels[number]).save(given / name)
     out = tmp_path / "e.json"
-    size = ("--samples", 12, "--seeds", 2, "--steps", 2)
-    run_main(evaluate.main, EvaluateConfig, "--run", smoke5, "--data", new, *size, "--out", out)
-    rows = json.loads(out.read_text())["rows"]
-    assert {(row["model"], row["horizon"]) for row in rows} == {("Transformer", 2), ("U-Net", 2)}
-    assert "nearest_ratio" not in {row["metric"] for row in rows}
+    files = {path: path.stat().st_mtime_ns for path in smoke5.iterdir()}
+    run_main(evaluate.main, EvaluateConfig, "--run", smoke5, "--data", given, *FEW, "--out", out)
+    held = json.loads(out.read_text())
+    trained, chosen = (int(np.isin(digests(pixels), part).sum()) for part in vars(seen).values())
+    assert (trained, chosen) == (128, 16)
+    assert held["run"]["left_out"] == {"trained_on": 128, "chosen_on": 16}
+    assert held["run"]["images"] == 172 - 144
+    assert {row["split"] for row in held["rows"]} == {"given"}
+    assert {(row["model"], row["horizon"]) for row in held["rows"]} == {
+        ("Transformer", 1),
+        ("U-Net", 1),
+    }
+    assert "nearest_ratio" not in {row["metric"] for row in held["rows"]}
     assert (tmp_path / "e.png").stat().st_size > 0
+    printed = capsys.readouterr().out
+    assert "read: given: 172 images" in printed
+    assert "128 of 172 images were trained on and 16 chosen on" in printed
+    assert "test part" not in printed
+    # nothing of the run is drawn again
+    assert {path: path.stat().st_mtime_ns for path in smoke5.iterdir()} == files
+
+
+def test_scores_of_other_images_with_the_same_name_have_a_file_of_their_own(smoke5, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(smoke5, copy)
+    for seed in (5, 6, 5):
+        place = tmp_path / str(seed)
+        place.mkdir(exist_ok=True)
+        if not (place / "test").exists():
+            write_flowers(place / "test", 12, seed=seed)
+        words = ("--run", copy, "--data", place / "test", *FEW)
+        run_main(evaluate.main, EvaluateConfig, *words)
+    files = sorted(path.name for path in copy.glob("evaluation*.json"))
+    assert len(files) == 2
+    assert "evaluation-given-test.json" in files
+    with pytest.raises(InputError, match=r"metrics.json is there and holds no scores"):
+        run_main(evaluate.main, EvaluateConfig, *words, "--out", copy / "metrics.json")
+
+
+def test_a_run_that_cannot_be_written_is_scored_into_out(smoke5, tmp_path, monkeypatch):
+    access = os.access
+    monkeypatch.setattr(
+        "os.access", lambda path, *mode: Path(path) != smoke5 and access(path, *mode)
+    )
+    with pytest.raises(InputError, match=r"cannot be written; name a file for the scores with"):
+        run_main(evaluate.main, EvaluateConfig, "--run", smoke5, *FEW)
+    before = {path.name: path.stat().st_mtime_ns for path in smoke5.iterdir()}
+    out = tmp_path / "scores.json"
+    rows = run_main(evaluate.main, EvaluateConfig, "--run", smoke5, *FEW, "--out", out)["rows"]
+    assert {row["split"] for row in rows} == {"test"}
+    assert {path.name: path.stat().st_mtime_ns for path in smoke5.iterdir()} == before
+
+
+def test_a_run_whose_images_are_others_by_now_is_refused(smoke5, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(smoke5, copy)
+    record = json.loads((copy / "run.json").read_text())
+    record["data"]["pixels_sha256"] = "0" * 64
+    (copy / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"holds others by now; give images with --data"):
+        run_main(evaluate.main, EvaluateConfig, "--run", copy, *FEW)
 
 
 def test_evaluate_scores_every_sampler_on_the_validation_part_and_draws_all_again(smoke5, tmp_path):
@@ -212,6 +301,7 @@ def test_the_test_part_scored_again_gives_the_rows_of_the_run(smoke5, tmp_path):
         ("--out no/e.json", "the folder no does not exist"),
         ("--run .", "holds no run.json"),
         ("--data few", "few holds 5 images"),
+        ("--out scores.txt", "give the name of a file that ends in .json"),
     ],
 )
 def test_bad_input_of_evaluate(smoke5, tmp_path, words, message):
@@ -220,12 +310,103 @@ def test_bad_input_of_evaluate(smoke5, tmp_path, words, message):
     assert_refused(evaluate.main, EvaluateConfig, options, message, tmp_path)
 
 
+def without(key):
+    """Takes a key out of the config in a run.json."""
+
+    def damage(path):
+        record = json.loads(path.read_text())
+        record["config"].pop(key)
+        path.write_text(json.dumps(record))
+
+    return damage
+
+
+def pickled(path):
+    """Arrays of objects, which only pickle could read."""
+    np.savez(path, steps=np.array([{}], object), seen=np.array([{}], object))
+
+
+def described(**changes):
+    """Changes what a model file says of itself."""
+
+    def damage(path):
+        weights, about = read_model(path)
+        config = {**about.get("config", {}), **changes}
+        save_model(path, weights, {**about, **changes, "config": config})
+
+    return damage
+
+
+def without_description(path):
+    """A model file that says [1] of itself."""
+    save_model(path, read_model(path)[0], [1])
+
+
+def not_finite(path):
+    """A model file with a weight that is no number."""
+    weights, about = read_model(path)
+    weights["std"][0] = float("nan")
+    save_model(path, weights, about)
+
+
+TRANSFORMER = "model.Transformer.safetensors"
+DAMAGES = [
+    *(("run.json", content) for content in (b"[]", b"{}", b"\xff", b'{"config": []}')),
+    *(("run.json", without(key)) for key in ("side", "seed", "recipes", "data")),
+    *(("metrics.json", content) for content in (b"{}", b'{"rows": [1]}', b'{"rows": []}')),
+    ("metrics.csv", b"\xff\xfe\0"),
+    ("metrics.csv", b"a,b\n1,2\n"),
+    *((name, pickled) for name in ("pictures.npz", "distances.npz")),
+    *((name, cut_in_half) for name in ("pictures.npz", "distances.npz", TRANSFORMER)),
+    ("pictures.npz", b"PK"),
+    ("features.safetensors", described(width="x")),
+    ("features.safetensors", described(side=-1)),
+    *((TRANSFORMER, described(depth=depth)) for depth in (-1, 0, "x", 10**9)),
+    *((TRANSFORMER, described(width=width)) for width in (12 * 10**8, 1.5)),
+    (TRANSFORMER, described(patch=0)),
+    (TRANSFORMER, described(heads=0)),
+    (TRANSFORMER, described(target="everything")),
+    (TRANSFORMER, described(min_signal=2.0)),
+    (TRANSFORMER, described(unet_widths=3)),
+    (TRANSFORMER, described(side=10**9)),
+    (TRANSFORMER, without_description),
+    (TRANSFORMER, not_finite),
+]
+
+
+def test_a_damaged_list_of_seen_images_is_refused(smoke5, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(smoke5, broken)
+    new = write_flowers(tmp_path / "new", 12, seed=5)
+    for damage in (pickled, cut_in_half):
+        damage(broken / "seen.npz")
+        with pytest.raises(InputError, match=r"seen.npz is damaged"):
+            run_main(evaluate.main, EvaluateConfig, "--run", broken, "--data", new, *FEW)
+        shutil.copy(smoke5 / "seen.npz", broken)
+    (broken / "seen.npz").unlink()  # the drawn images tell what was trained on
+    words = ("--run", broken, "--data", new, *FEW, "--out", tmp_path / "e.json")
+    assert run_main(evaluate.main, EvaluateConfig, *words)["run"]["left_out"] == {
+        "trained_on": 0,
+        "chosen_on": 0,
+    }
+
+
 def test_damaged_files_of_a_run_are_refused_by_evaluate(smoke5, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(smoke5, broken)
     cut_in_half(broken / "features.safetensors")
     with pytest.raises(InputError, match=r"features.safetensors is not a whole model file"):
         run_main(evaluate.main, EvaluateConfig, "--run", broken)
+    shutil.copy(smoke5 / "features.safetensors", broken)
+    for name, damage in DAMAGES:
+        content = (smoke5 / name).read_bytes()
+        if callable(damage):
+            damage(broken / name)
+        else:
+            (broken / name).write_bytes(damage)
+        with pytest.raises(InputError, match=re.escape(name)):
+            run_main(evaluate.main, EvaluateConfig, "--run", broken, *FEW)
+        (broken / name).write_bytes(content)
     (broken / "pictures.npz").unlink()
     with pytest.raises(InputError, match=r"holds no pictures.npz"):
         run_main(evaluate.main, EvaluateConfig, "--run", broken)

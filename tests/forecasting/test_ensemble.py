@@ -137,10 +137,10 @@ def test_many_series_are_forecast_in_blocks_of_bounded_size():
     parts = ensemble.series_parts(750 * 5, 200)
     assert parts[0].start == 0
     assert parts[-1].stop >= 200
-    assert all(4 * 750 * 5 * 99 * (part.stop - part.start) <= 64e6 for part in parts)
+    assert all(4 * 750 * 5 * 99 * (part.stop - part.start) <= 16e6 for part in parts)
     wide = windows_of(walk(700))
     prices = dataclasses.replace(wide.prices, series=tuple(f"S{s}" for s in range(210)))
     sweep = ensemble.Sweep(dataclasses.replace(wide, prices=prices), [Spread(0)], ORIGINS)
-    assert 4 * sweep.step * 3 * 210 * 99 <= 64e6
+    assert 4 * sweep.step * 3 * 210 * 99 <= 16e6
     # blocks of few series are those that a network forecasts at once
     assert ensemble.Sweep(windows_of(walk(700)), [Spread(0)], ORIGINS).step % 512 == 0
