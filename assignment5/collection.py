@@ -11,6 +11,7 @@ import os
 import stat
 import struct
 import tarfile
+import tokenize
 import zipfile
 import zlib
 from collections import Counter, deque
@@ -57,7 +58,8 @@ DAMAGE = (  # what the libraries raise for a damaged archive or array
     RuntimeError,  # an encrypted zip, or a compression that zipfile does not know
     OverflowError,
     MemoryError,
-    SyntaxError,  # the header of an array
+    SyntaxError,  # (the header of an array is a literal of Python)
+    tokenize.TokenError,
     KeyError,
     TypeError,
 )

@@ -47,7 +47,9 @@ def valid_images(found: flowers.Images) -> bool:
 def test_damaged_images_in_a_folder(tmp_path, kind, drawn):
     (tmp_path / f"picture.{kind}").write_bytes(harm(pictures()[f"a/{kind}.{kind}"], drawn))
     refused_or(lambda: flowers.read(tmp_path, 16), tmp_path, valid_images)
-    ending = {"jpeg": "jpg", "gif": "png", "ppm": "pgm", "avif": "png"}.get(
+    if kind == "avif":  # not among the formats of assignment 1
+        return
+    ending = {"jpeg": "jpg", "gif": "png", "ppm": "pgm"}.get(
         kind, kind
     )  # (assignment 1 knows no gif; the content decides)
     place = (tmp_path / f"picture.{kind}").rename(tmp_path / f"picture.{ending}")
