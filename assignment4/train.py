@@ -239,8 +239,7 @@ def main(config: Config) -> Results:
     # Data and base: checked before anything is written
     transfer = load_transfer(config)
     windows = transfer.target
-    prices = windows.prices
-    parts = windows.parts
+    prices, parts = windows.prices, windows.parts
 
     folder = config.out or HERE / "results" / f"{prices.source}-{config.preset}"
     with Run(config, folder, __file__, prices.source, transfer.provenance) as run:

@@ -78,7 +78,7 @@ def as_results(
     for row in rows:
         if row.metric not in metrics_info:
             raise ValueError(f"metric {row.metric} is not explained in metrics_info")
-        table.append({**dataclasses.asdict(row), "command": row.command or command})
+        table.append({**vars(row), "command": row.command or command})
     explained = {name: metric._asdict() for name, metric in metrics_info.items()}
     return {"run": run, "metrics_info": explained, "rows": table}
 

@@ -146,7 +146,8 @@ def check_whole(raw: RawFlow, source: Path) -> None:
     """Raises InputError for a source that lacks what is needed to join it with others."""
     shapes = {"fields": 4, "coordinates": 2, "time": 1, "field_names": 1, "parameters": 2}
     for key, axes in shapes.items():
-        if np.ndim(raw.arrays.get(key)) != axes:
+        array = raw.arrays.get(key)
+        if array is None or np.ndim(array) != axes:
             raise InputError(f"{source}: {key} is missing or has not {axes} axes")
 
 

@@ -201,7 +201,7 @@ def load_networks(folder: Path, flow: Flow, device: str) -> SavedSurrogate:
         for part, network in networks.items():
             network.load_state_dict(parts[part])
             network.to(device).eval()
-    return SavedSurrogate(about.name, Surrogate(**networks), about.step)
+    return SavedSurrogate(about.name, Surrogate(**networks), about.step)  # type: ignore[arg-type]
 
 
 def present_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -66,8 +66,9 @@ class Recorded:
         config = run.config
         grid = config.get("grid")
         whole = {name: config.get(name, 1) for name in ("thin", "every")}
-        known = isinstance(grid, list) and len(grid) == 2
-        if known and all(type(side) is int and 2 <= side <= MOST_POINTS for side in grid):
+        if not isinstance(grid, list) or len(grid) != 2:
+            grid = []
+        if grid and all(type(side) is int and 2 <= side <= MOST_POINTS for side in grid):
             numbers = (config.get("seed"), *whole.values())
             if all(type(number) is int and number >= 0 for number in numbers):
                 return cls(config["seed"], (grid[0], grid[1]), Reading(**whole))

@@ -189,7 +189,7 @@ def read_compressible(file: h5py.File, path: Path, reading: Reading) -> RawFlow:
 
     axes = pdebench_axes(file, path, frames)
     names = list(COMPRESSIBLE.values())
-    grid = GridSet(path, reading, *axes, count, names, items[0].dtype, read)
+    grid = GridSet(path, reading, *axes, count, names, items[0].dtype, read)  # type: ignore[call-arg, arg-type]
     return grid.raw(notes=("Vx, Vy are u, v",))
 
 

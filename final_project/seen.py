@@ -26,7 +26,7 @@ def digests(fields: np.ndarray) -> np.ndarray:
     """
     count, frames = fields.shape[:2]
     single = (np.ascontiguousarray(frame, np.float32) for path in fields for frame in path)
-    whole = b"".join(hashlib.blake2b(frame, digest_size=8).digest() for frame in single)
+    whole = b"".join(hashlib.blake2b(frame.tobytes(), digest_size=8).digest() for frame in single)
     return np.frombuffer(whole, np.uint64).reshape(count, frames)
 
 

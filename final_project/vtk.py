@@ -180,7 +180,7 @@ def faces(mesh: meshio.Mesh) -> np.ndarray:
 
 def scalars(data: Mapping[str, np.ndarray], plane: list[int]) -> dict[str, np.ndarray]:
     """Scalars by name, and the components of vectors in the plane: of a velocity u and v."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name, values in data.items():
         if values.ndim == 2 and values.shape[1] in (2, 3):
             axes = plane if values.shape[1] == 3 else [0, 1]

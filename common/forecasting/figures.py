@@ -328,7 +328,8 @@ def cell_map(panel: Axes, rows: pd.DataFrame, series: Sequence[str], metric: str
         limits=(1 - spread, 1 + spread),
         marks=significant,
     )
-    panel.set_xticks(panel.get_xticks(), panel.get_xticklabels(), rotation=0, ha="center")
+    names = [label.get_text() for label in panel.get_xticklabels()]
+    panel.set_xticks(panel.get_xticks(), names, rotation=0, ha="center")
 
 
 def matrix_of(rows: pd.DataFrame, metric: str, series: Sequence[str]) -> np.ndarray:

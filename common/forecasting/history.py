@@ -211,7 +211,7 @@ def gaps_of(prices: Prices) -> JsonObject:
     gaps = np.flatnonzero(~prices.contiguous())
     largest = gaps[np.argsort(-steps[gaps], kind="stable")][:LISTED_GAPS]
     unit = prices.step
-    key = {HOUR: "missing_hours", DAY: "missing_days"}.get(unit, "missing_steps")
+    key = "missing_hours" if unit == HOUR else "missing_days" if unit == DAY else "missing_steps"
     return {
         "count": len(gaps),
         key: int((steps[gaps] // unit - 1).sum()),

@@ -76,7 +76,9 @@ def is_times(column: pd.Series) -> bool:
 def looks_like_time(cell: str) -> bool:
     """Whether a cell begins with a date, or is a number that can be a date of 1990 to 2100."""
     cell = cell.strip()
-    return is_date(cell) or (is_number(cell) and unit_of(float(cell)) != "")
+    if not is_number(cell):
+        return is_date(cell)
+    return re.fullmatch(COMPACT, cell) is not None or unit_of(float(cell)) != ""
 
 
 def is_number(cell: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from common.run import Run
 from final_project import evaluate, predict, train
 from final_project.config import Config, EvaluateConfig, PredictConfig
-from final_project.data import load_flow, write_flow
+from final_project.data import load_flow, split, write_flow
 from tests.conftest import assert_refused, assert_same_after_interruption, run_main
 from tests.final_project.waves import waves
 
@@ -87,13 +88,17 @@ def test_evaluate_scores_other_trajectories_from_any_frame(wave_run, wave_file, 
     words = ["--run", wave_run, "--data", wave_file, "--start", 5, "--steps", 10, "--out", out]
     run_main(evaluate.main, EvaluateConfig, *words)
     scores = json.loads(out.read_text())
-    assert scores["run"]["trajectories"] == 16
+    parts = split(waves().parameters, 0)
+    unseen = np.sort(np.concatenate([parts.interpolation, parts.gap, parts.extrapolation]))
+    assert scores["run"]["trajectories"] == len(unseen)
+    assert scores["run"]["seen"] == 16 - len(unseen)
+    assert {row["split"] for row in scores["rows"]} == {"given"}
 
     table = pd.DataFrame(scores["rows"]).set_index(["model", "series", "metric"]).sort_index()
     rows = table.loc[("persistence", "v", "relative_l2_squared")]
     value = rows[rows.horizon.isna()].value.item()
-    v = waves().fields[..., 1].astype(np.float64)
-    error = ((v[:, 5:6] - v[:, 6:16]) ** 2).sum(2) / ((v[:, 6:16] ** 2).sum(2) + 1e-8)
+    v = waves().fields[unseen, ..., 1].astype(np.float64)
+    error = ((v[:, 5:6] - v[:, 6:16]) ** 2).sum(2) / (v[:, 6:16] ** 2).sum(2)
     assert value == pytest.approx(error.mean(), rel=1e-5)
 
 
@@ -109,12 +114,89 @@ def test_evaluate_repeats_the_scores_of_the_runs_own_test_trajectories(
 
     out = tmp_path / "scores.json"
     monkeypatch.setattr(evaluate, "data_folder", lambda: wave_file.parent)
-    monkeypatch.setattr(evaluate, "draw_figures", lambda folder: None)
-    monkeypatch.setattr(evaluate, "compile_report", lambda folder, source, out: None)
     run_main(evaluate.main, EvaluateConfig, "--run", wave_run, "--steps", 19, "--out", out)
     trained = error(json.loads((wave_run / "metrics.json").read_text())["rows"])
     repeated = error(json.loads(out.read_text())["rows"])
     assert repeated == pytest.approx(trained, rel=0.02)  # the model file holds float16
+
+
+def test_scores_of_given_data_are_written_and_nothing_is_drawn(wave_run, tmp_path, capsys):
+    """A second file of the same name replaces no scores; what was trained on alone is refused."""
+    folder = tmp_path / "run"
+    shutil.copytree(wave_run, folder)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    parts = split(waves().parameters, 0)
+    other = dataclasses.replace(waves(), fields=waves().fields[::-1] + np.float32(0.01))
+    for number, flow in enumerate((waves(), other)):
+        (tmp_path / str(number)).mkdir()
+        write_flow(tmp_path / str(number) / "more.h5", flow)
+        words = ["--run", folder, "--data", tmp_path / str(number) / "more.h5", "--steps", 3]
+        run_main(evaluate.main, EvaluateConfig, *words)
+    seen = len(parts.train) + len(parts.validation)
+    told = capsys.readouterr().out
+    assert f"{seen} of 16 trajectories are those that the run was trained on or chosen by" in told
+    assert "more.h5: 16 trajectories of 30 frames" in told
+    written = {path.name for path in folder.iterdir()} - set(before)
+    digest = load_flow(tmp_path / "1" / "more.h5").provenance["sha256"][:8]
+    assert written == {"evaluation-more.json", f"evaluation-more-{digest}.json"}
+    assert (
+        before.items() <= {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}.items()
+    )
+
+    train_part = dataclasses.replace(
+        waves(), fields=waves().fields[parts.train], parameters=waves().parameters[parts.train]
+    )
+    write_flow(tmp_path / "train.npz", train_part)
+    words = ["--run", folder, "--data", "train.npz"]
+    message = f"was trained on or chosen by all of its {len(parts.train)} trajectories"
+    assert_refused(evaluate.main, EvaluateConfig, words, message, tmp_path)
+
+
+def test_data_of_another_time_step(wave_run, tmp_path, capsys):
+    """Half the step: one of two frames; another step: refused; predict keeps the run's step."""
+    fine = dataclasses.replace(waves(frames=60), time=0.025 * np.arange(60))
+    new = fine.fields + np.float32(0.01)  # (not the trajectories of the training part)
+    write_flow(tmp_path / "half.h5", dataclasses.replace(fine, fields=new))
+    write_flow(
+        tmp_path / "coarse.h5",
+        dataclasses.replace(waves(), fields=new[:, ::2], time=0.1 * np.arange(30)),
+    )
+    words = ["--run", wave_run, "--out", tmp_path / "half.json", "--data", tmp_path / "half.h5"]
+    run_main(evaluate.main, EvaluateConfig, *words, "--start", 3, "--steps", 4)
+    assert "step is 0.05, the data's 0.025: one of 2 frames is taken" in capsys.readouterr().out
+    table = pd.DataFrame(json.loads((tmp_path / "half.json").read_text())["rows"])
+    rows = table[(table.model == "persistence") & (table.series == "v") & table.horizon.isna()]
+    v = new[..., 1].astype(np.float64)
+    error = ((v[:, 3:4] - v[:, 5:12:2]) ** 2).sum(2) / (v[:, 5:12:2] ** 2).sum(2)
+    value = rows[rows.metric == "relative_l2_squared"].value.item()
+    assert value == pytest.approx(error.mean(), rel=1e-9)
+
+    words = ["--run", wave_run, "--data", "coarse.h5"]
+    message = "the run's time step is 0.05, the data's 0.1"
+    assert_refused(evaluate.main, EvaluateConfig, words, message, tmp_path)
+    words = ["--run", wave_run, "--data", tmp_path / "coarse.h5", "--steps", 2, "--frame", 4]
+    flow = run_main(predict.main, PredictConfig, *words, "--out", tmp_path / "out")
+    assert flow.time == pytest.approx([0.4, 0.45, 0.5])
+    assert message in capsys.readouterr().out
+
+
+def test_parameters_fill_what_a_single_case_lacks(wave_run, tmp_path):
+    case = dataclasses.replace(
+        waves(), fields=waves().fields[:1] + 1, parameters=np.zeros((1, 0)), parameter_names=()
+    )
+    write_flow(tmp_path / "case.h5", case)
+    words = ["--run", wave_run, "--data", "case.h5"]
+    for script, config in ((predict, PredictConfig), (evaluate, EvaluateConfig)):
+        message = "give them with --parameters RE SIZE"
+        assert_refused(script.main, config, words, message, tmp_path)
+        message = "--parameters 100: 2 are needed: Re, size"
+        assert_refused(script.main, config, [*words, "--parameters", 100], message, tmp_path)
+    words = ["--run", wave_run, "--data", tmp_path / "case.h5", "--steps", 2]
+    words += ["--parameters", 100, 0.05]
+    run_main(predict.main, PredictConfig, *words)
+    assert load_flow(tmp_path / "rollout" / "rollout.h5").parameters.tolist() == [[100, 0.05]]
+    results = run_main(evaluate.main, EvaluateConfig, *words, "--out", tmp_path / "scores.json")
+    assert results["run"]["trajectories"] == 1
 
 
 def test_predict_continues_from_a_single_frame(wave_run, tmp_path):

@@ -188,10 +188,11 @@ def test_thousands_that_may_be_fractions_are_refused(tmp_path, sign):
         ("time,\"('Close', 'A')\",\"('Close', 'B')\",\"('Volume', 'A')\",openInterest", ("A", "B")),
         ("time,close,RSI,high,MACD", ("a",)),
         ("time,LOW,AAPL,Y,MSFT", ("LOW", "AAPL", "Y", "MSFT")),
+        ("time,DATA,T,DT,HIGH", ("DATA", "T", "DT", "HIGH")),
     ],
 )
 def test_volumes_indices_and_clocks_are_no_prices(tmp_path, header, series):
-    rows = [f"2024-01-0{day},{day}.5,2.5,3.5,4.5" for day in (1, 2, 3)]
+    rows = [f"2024-01-0{day},{day}234.5,2.5,3.5,4.5" for day in (1, 2, 3)]
     path = table(tmp_path / "a.csv", header, *rows)
     read = read_table(path)
     assert read.series == series

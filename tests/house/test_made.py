@@ -11,6 +11,7 @@ def run(folder, started: str, status: str = "finished", notice: bool = True) -> 
     folder.mkdir(parents=True)
     data = {"notice": "built-in sample"} if notice else {}
     record = {"started": started, "seconds": 90.0, "status": status, "data": data}
+    record |= {"config": {}, "notes": {}, "source": "simulated"}
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
     (folder / "metrics.json").touch()
     (folder / "curve.png").touch()

@@ -1,0 +1,187 @@
+"""A damaged or hostile run folder is one line, builds nothing large and runs nothing."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from common.cli import InputError
+from common.weights import read_model
+from final_project import evaluate, predict
+from final_project.checkpoint import load_networks, save_mesh, save_networks
+from final_project.config import EvaluateConfig, PredictConfig
+from final_project.data import Flow, split, write_flow
+from final_project.figures import draw_figures
+from final_project.seen import SEEN, digests, save_seen, seen_rows
+from tests.conftest import run_main
+from tests.final_project.test_units import GROUPS, small_surrogate
+from tests.final_project.waves import waves
+
+
+@pytest.fixture(scope="module")
+def flow() -> Flow:
+    return waves(trajectories=5, frames=12, nodes=60)
+
+
+@pytest.fixture
+def run(flow, tmp_path) -> Path:
+    """What evaluate.py and predict.py need of a run, untrained."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    config, surrogate = small_surrogate(flow)
+    save_networks(folder, flow, GROUPS, config, "SEA", surrogate)
+    save_mesh(folder, flow.coordinates, flow.triangles)
+    record = {
+        "config": {"seed": 0, "grid": [12, 24], "models": ["SEA"], "seeds": 1, "frames": 10},
+        "data": {"path": "waves.h5", "sha256": "0"},
+        "notes": {},
+        "source": "waves",
+        "started": "",
+    }
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "metrics.json").write_text('{"rows": []}')
+    write_flow(tmp_path / "flow.h5", flow)
+    return folder
+
+
+def test_the_run_as_it_is_can_be_used(run, tmp_path):
+    words = ["--run", run, "--data", tmp_path / "flow.h5", "--steps", 2]
+    assert run_main(evaluate.main, EvaluateConfig, *words)["run"]["seen"] is None
+    run_main(predict.main, PredictConfig, *words)
+
+
+def changed(run: Path, change: Callable[[dict], object]) -> None:
+    """Rewrites the metadata of the model file."""
+    weights, about = read_model(run / "model.safetensors")
+    about = change(about) or about
+    save_file(weights, run / "model.safetensors", {"about": json.dumps(about)})
+
+
+ABOUTS: dict[str, Callable[[dict], object]] = {
+    "empty": lambda about: about.clear(),
+    "list": lambda about: [1],
+    "unknown option": lambda about: about["config"].update(evil=1),
+    "step is text": lambda about: about.update(step="x"),
+    "step is not finite": lambda about: about.update(step=float("nan")),
+    "no step": lambda about: about.update(step=0),
+    "boxes of terabytes": lambda about: about["config"].update(boxes=[10**6, 10**6]),
+    "boxes are text": lambda about: about["config"].update(boxes=["a", "b"]),
+    "huge shape": lambda about: about.update(shape=[10**9, 10**9]),
+    "huge width": lambda about: about["temporal"].update(width=10**9),
+    "endless blocks": lambda about: about["temporal"].update(blocks=10**9),
+    "endless layers": lambda about: about["config"].update(autoencoder_layers=10**9),
+    "other width": lambda about: about["temporal"].update(width=48),
+    "groups": lambda about: about.update(groups=[[0, 7]]),
+    "groups are text": lambda about: about.update(groups="abc"),
+    "fields": lambda about: about.update(fields=5),
+    "mlp": lambda about: about["temporal"].update(mlp_ratio=1e300),
+}
+
+
+@pytest.mark.parametrize("name", ABOUTS)
+def test_what_a_model_file_says_of_itself(run, tmp_path, name):
+    changed(run, ABOUTS[name])
+    for main, config in ((evaluate.main, EvaluateConfig), (predict.main, PredictConfig)):
+        with pytest.raises(InputError) as caught:
+            run_main(main, config, "--run", run, "--data", tmp_path / "flow.h5", "--steps", 1)
+        assert "model.safetensors" in str(caught.value)
+
+
+def test_weights_that_are_not_finite(run, flow):
+    weights, about = read_model(run / "model.safetensors")
+    weights["autoencoder.std"] = torch.full_like(weights["autoencoder.std"], torch.nan)
+    save_file(weights, run / "model.safetensors", {"about": json.dumps(about)})
+    with pytest.raises(InputError, match=r"autoencoder\.std holds numbers that are not finite"):
+        load_networks(run, flow, "cpu")
+
+
+def pickled(path: Path) -> None:
+    np.savez(path, coordinates=np.array([{}], dtype=object), frames=np.array([{}], dtype=object))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda path: path.write_bytes(b"PK"),
+        lambda path: path.write_bytes(pickle.dumps({"coordinates": 1})),
+        pickled,
+        lambda path: np.savez(path, coordinates=np.zeros(3)),
+        lambda path: np.savez(path, other=np.zeros((3, 2))),
+    ],
+)
+def test_a_damaged_mesh(run, tmp_path, harm):
+    harm(run / "mesh.npz")
+    with pytest.raises(InputError, match=r"mesh\.npz (is damaged|cannot be read)"):
+        run_main(predict.main, PredictConfig, "--run", run, "--data", tmp_path / "flow.h5")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{}",
+        '{"config": {}, "data": {}, "notes": {}, "source": "", "started": ""}',
+        '{"config": {"seed": 0, "grid": [100000, 100000]}, "data": {}, "notes": {}, "source": "", '
+        '"started": ""}',
+        '{"config": {"seed": "0", "grid": [12, 24]}, "data": {}, "notes": {}, "source": "", '
+        '"started": ""}',
+        "\udcff",
+    ],
+)
+def test_a_damaged_run_json(run, tmp_path, text):
+    (run / "run.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    for main, config in ((evaluate.main, EvaluateConfig), (predict.main, PredictConfig)):
+        with pytest.raises(InputError, match=r"run\.json"):
+            run_main(main, config, "--run", run, "--data", tmp_path / "flow.h5", "--steps", 1)
+
+
+def test_a_run_that_names_no_data(run):
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"data": {}}))
+    with pytest.raises(InputError, match="names no data; give them with --data"):
+        run_main(evaluate.main, EvaluateConfig, "--run", run)
+
+
+def test_damaged_digests_and_pictures(run, tmp_path, flow):
+    pickled(run / SEEN)
+    with pytest.raises(InputError, match=r"seen\.npz cannot be read"):
+        run_main(evaluate.main, EvaluateConfig, "--run", run, "--data", tmp_path / "flow.h5")
+    pickled(run / "pictures.npz")
+    with pytest.raises(InputError, match=r"pictures\.npz cannot be read"):
+        draw_figures(run)
+
+
+def test_a_run_folder_that_cannot_be_written_is_refused_before_the_work(run, tmp_path, monkeypatch):
+    def refuse(option: str, folder: Path) -> None:
+        raise InputError(f"{option} {folder} cannot be written")
+
+    monkeypatch.setattr(evaluate, "check_writable", refuse)
+    monkeypatch.setattr(evaluate, "rolled_out", lambda *_: pytest.fail("work began"))
+    with pytest.raises(InputError, match="cannot be written"):
+        run_main(evaluate.main, EvaluateConfig, "--run", run, "--data", tmp_path / "flow.h5")
+
+
+def test_trajectories_are_known_again_by_their_frames(tmp_path):
+    flow = waves()
+    parts = split(flow.parameters, 0)
+    save_seen(tmp_path, flow, parts)
+    known = np.isin(np.arange(16), np.concatenate([parts.train, parts.validation]))
+    assert (seen_rows(tmp_path, {}, 0, flow) == known).all()
+
+    # from a later frame on, in float64, and with half of the frames
+    later = Flow(**{**vars(flow), "fields": flow.fields[:, 7::2].astype(np.float64)})
+    assert (seen_rows(tmp_path, {}, 0, later) == known).all()
+    assert len(np.unique(digests(flow.fields))) == 16 * 30
+
+    # a run of before is told by its file alone
+    (tmp_path / SEEN).unlink()
+    named = Flow(**{**vars(flow), "provenance": {"sha256": "a"}})
+    assert seen_rows(tmp_path, {"sha256": "b"}, 0, named) is None
+    assert (seen_rows(tmp_path, {"sha256": "a"}, 0, named) == known).all()
