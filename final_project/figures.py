@@ -29,6 +29,7 @@ from final_project.pictures import (
     step_label,
     styles_of,
 )
+from final_project.raw import readable
 from final_project.stride import dominant_period, movie_stride
 
 AUTOENCODERS = {  # as the rows name them, by their name in metrics.csv
@@ -44,16 +45,20 @@ FRAMES_OF_ROLLOUT = 100  # of the movie of a prediction
 
 def draw_figures(folder: Path) -> None:
     """Draws every figure of a finished run into its folder."""
-    record, table = read_run(folder)
-    pictures = read_pictures(folder / "pictures.npz", record)
-    styles = styles_of(record, table)
+    with readable(folder / "metrics.json"):
+        record, table = read_run(folder)
+        styles = styles_of(record, table)
+    with readable(folder / "pictures.npz"):
+        pictures = read_pictures(folder / "pictures.npz", record)
     draw_fields(folder / "fields.png", record, pictures)
     draw_run_movie(folder / "rollout.gif", record, pictures)
-    errors = read_errors(folder / "errors.npz", list(styles))
+    with readable(folder / "errors.npz"):
+        errors = read_errors(folder / "errors.npz", list(styles))
     draw_errors(folder / "error_by_time.png", record, pictures, errors, styles)
     draw_probe(folder / "probe.png", record, pictures, styles)
     draw_models(folder / "models.png", record, table, styles)
-    log = pd.read_csv(folder / "metrics.csv")
+    with readable(folder / "metrics.csv"):
+        log = pd.read_csv(folder / "metrics.csv")
     draw_learning(folder / "learning_curves.png", record, log, styles)
     if pictures.attention is not None:
         draw_attention(folder / "attention.png", record, pictures.attention)

@@ -189,7 +189,8 @@ def read_compressible(file: h5py.File, path: Path, reading: Reading) -> RawFlow:
 
     axes = pdebench_axes(file, path, frames)
     names = list(COMPRESSIBLE.values())
-    grid = GridSet(path, reading, *axes, count, names, items[0].dtype, read)  # type: ignore[call-arg, arg-type]
+    x, y, time = axes
+    grid = GridSet(path, reading, x, y, time, count, names, items[0].dtype, read)
     return grid.raw(notes=("Vx, Vy are u, v",))
 
 
