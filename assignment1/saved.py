@@ -97,7 +97,7 @@ def known_faces(folder: Path) -> np.ndarray | None:
     path = folder / FINGERPRINTS_FILE
     if not path.exists():
         return None
-    with damaged(path), np.load(path, allow_pickle=False) as archive:
+    with damaged(path), open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
         known = archive["fingerprints"]
         if known.dtype != np.uint64 or known.ndim != 1:
             raise ValueError(f"{known.dtype} {known.shape}")
@@ -151,7 +151,11 @@ def check_drawable(folder: Path) -> None:
     for name, needed in DRAWN_ARRAYS.items():
         if name == "reconstructions.npz" and not (folder / name).exists():
             continue
-        with damaged(folder / name), np.load(folder / name, allow_pickle=False) as arrays:
+        with (
+            damaged(folder / name),
+            open(folder / name, "rb") as stream,
+            np.load(stream, allow_pickle=False) as arrays,
+        ):
             for key in {*arrays, *needed}:
                 arrays[key]
 

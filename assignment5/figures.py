@@ -106,7 +106,7 @@ def damaged(path: Path) -> Iterator[None]:
 
 def arrays_in(path: Path, kinds: dict[str, int]) -> dict[str, np.ndarray]:
     """The arrays of an .npz. Raises InputError where one of `kinds` is no pictures of that rank."""
-    with damaged(path), np.load(path, allow_pickle=False) as file:
+    with damaged(path), open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
         for name, rank in kinds.items():
             check_pictures(arrays[name], rank)

@@ -49,7 +49,7 @@ class Seen:
     def load(cls, folder: Path) -> Seen:
         """Those of a run folder. Raises InputError for a damaged file."""
         try:
-            with np.load(folder / FILE, allow_pickle=False) as file:
+            with open(folder / FILE, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 train, validation = file["train"], file["validation"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{folder / FILE} is damaged ({error}); copy it again") from None

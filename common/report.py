@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
+
+import typst
 
 from common.cli import InputError
 from common.files import JsonObject, atomic_path, read_json, write_json
@@ -15,13 +14,6 @@ from common.results import SHOWN_SERIES
 
 TEMPLATE = Path(__file__).resolve().parent / "report.typ"
 REFERENCES = TEMPLATE.with_name("references.yml")
-# Typst compiles without listening to signals; in a process of its own it is ended by Ctrl-C
-COMPILE = """
-import json, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_DFL)
-import typst
-typst.compile(**json.load(sys.stdin))
-"""
 
 
 def compile_report(folder: Path, source: Path, out: Path) -> None:
@@ -60,25 +52,8 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
                 names.append(file.parent.relative_to(results).as_posix())
         inputs = {"run": folder.resolve().name, "others": " ".join(names)}
         with atomic_path(Path(out)) as pdf:
-            compile_document(stage / "report.typ", pdf, inputs)
-
-
-def compile_document(source: Path, pdf: Path, inputs: dict[str, str]) -> None:
-    """Compiles a document whose root is its folder, in a process that Ctrl-C and SIGTERM end.
-
-    Raises RuntimeError for a document that Typst refuses.
-    """
-    options = {
-        "input": str(source),
-        "output": str(pdf),
-        "root": str(source.parent),
-        "sys_inputs": inputs,
-    }
-    command = [sys.executable, "-c", COMPILE]
-    done = subprocess.run(command, input=json.dumps(options), text=True, capture_output=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise RuntimeError(f"{source.name} does not compile: {lines[-1]}")
+            document = str(stage / "report.typ")
+            typst.compile(document, output=str(pdf), root=str(stage), sys_inputs=inputs)
 
 
 def of_first_series(metrics: JsonObject) -> JsonObject:

@@ -6,6 +6,7 @@ Shape letters: T times, S series.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 
@@ -41,10 +42,13 @@ class Prices:
         """Whether the steps are hours."""
         return bool(self.step == HOUR)
 
-    @property
+    @functools.cached_property
     def sessions(self) -> Sessions | None:
         """When the market is open; None where it never closes, and for days and weeks."""
-        return Sessions.of(self.times, self.step)
+        if self.step >= DAY or not len(self.times):
+            return None
+        sessions = Sessions.of(self.times, self.step)
+        return sessions if sessions.closes else None
 
     def contiguous(self) -> np.ndarray:
         """Whether the step from each row to the next is no gap, bool (T - 1,).

@@ -200,7 +200,10 @@ def check_drawable(folder: Path) -> None:
     except (OSError, ValueError, csv.Error) as error:
         raise _undrawable(folder / "metrics.csv", error) from None
     try:
-        with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
+        with (
+            open(folder / "predictions.npz", "rb") as stream,
+            np.load(stream, allow_pickle=False) as arrays,
+        ):
             for name in arrays:
                 arrays[name]
     except (OSError, EOFError, *DAMAGE, zipfile.BadZipFile, zlib.error) as error:

@@ -18,7 +18,7 @@ from common.forecasting.config import ROLLING_DAYS, ROLLING_HOURS
 from common.forecasting.history import Prices
 from common.forecasting.metrics import at_once, change, crps_quantiles, recalibrate
 from common.forecasting.ridge import RidgeWindow
-from common.forecasting.sessions import DAY, HOUR, WEEK, open_times_ahead
+from common.forecasting.sessions import DAY, HOUR, WEEK
 
 ROLLING_WEEKS = 104  # two years of weeks
 MOST_RESIDUALS = 6000  # of prices by the minute
@@ -281,10 +281,10 @@ class Windows:
         The times of the steps ahead are scheduled, by what is known at each origin.
         """
         times = past(self.prices.times[:, None], origins, self.context)[..., 0]  # (N, C)
-        if self.prices.sessions is None:
-            ahead = steps_ahead(times, self.horizon)
-        else:
-            ahead = open_times_ahead(self.prices.times, origins, self.horizon)
+        ahead = steps_ahead(times, self.horizon)  # (N, H)
+        if self.prices.sessions is not None:
+            scheduled, known = self.prices.sessions.ahead(times[:, -1], self.horizon)
+            ahead[known] = scheduled[known]
         return self.past(origins), np.concatenate([times, ahead], axis=1)
 
     def future(self, origins: np.ndarray) -> np.ndarray:

@@ -139,7 +139,7 @@ def test_a_users_mistake_is_refused(smoke3, tmp_path, script, words, message):
 
 
 def test_a_run_without_networks_is_refused(smoke3, tmp_path):
-    for name in ("run.json", "metrics.json"):
+    for name in ("run.json", "metrics.json", "metrics.csv", "predictions.npz"):
         (tmp_path / name).write_bytes((smoke3 / name).read_bytes())
     message = "assignment3/train.py"
     assert_refused(

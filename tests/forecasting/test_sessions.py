@@ -11,7 +11,7 @@ import pytest
 
 from common.cli import InputError
 from common.forecasting.history import Prices, checked_prices
-from common.forecasting.sessions import DAY, HOUR, open_times_ahead
+from common.forecasting.sessions import DAY, HOUR, Sessions
 from common.forecasting.tables import read_table
 from common.forecasting.windows import Windows, split
 
@@ -35,6 +35,11 @@ def stock_hours(days: int) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(
         [date + pd.Timedelta(hours=14.5 + bar) for date in dates for bar in range(7)]
     )
+
+
+def times_ahead(prices: Prices, origins: np.ndarray, horizon: int) -> np.ndarray:
+    """The scheduled times (N, H) after the origins."""
+    return Windows(prices, None, 2, horizon).inputs(origins)[1][:, 2:]
 
 
 def test_a_week_of_a_market_that_closes_has_no_gap_and_a_hole_in_open_hours_is_one():
@@ -61,14 +66,14 @@ def test_stocks_of_seven_bars_a_day_have_windows_of_any_length_and_forecasts_in_
     assert len(origins) == 60 * 7 - 48 - 9 + 1
     _, times = windows.inputs(origins)
     real = prices.times[origins[:, None] + 1 + np.arange(9)]
-    known = origins >= 5 * 7  # from the second week on
+    known = origins >= 10 * 7  # from the third week on
     np.testing.assert_array_equal(times[known, 48:], real[known])
 
 
 def test_the_hours_ahead_step_over_the_weekend_and_follow_summer_time():
     times = currency_hours(10)
     friday = np.array([np.flatnonzero(times == "2024-03-01 21:00")[0]])
-    ahead = open_times_ahead(times.to_numpy(), friday, 3)[0]
+    ahead = times_ahead(prices_at(times), friday, 3)[0]
     assert ahead.astype("datetime64[h]").astype(str).tolist() == [
         "2024-03-03T22",
         "2024-03-03T23",
@@ -78,19 +83,34 @@ def test_the_hours_ahead_step_over_the_weekend_and_follow_summer_time():
     prices = prices_at(summer[~summer.duplicated()].sort_values())
     assert prices.contiguous().all()
     late = np.array([np.flatnonzero(prices.times == np.datetime64("2024-05-17T20"))[0]])
-    ahead = open_times_ahead(prices.times, late, 1)[0]
+    ahead = times_ahead(prices, late, 1)[0]
     assert str(ahead[0])[:13] == "2024-05-19T21"
 
 
 def test_what_comes_after_an_origin_changes_no_time_ahead():
-    times = currency_hours(12).to_numpy()
-    origins = np.arange(200, 700, 37)
-    whole = open_times_ahead(times, origins, 24)
-    for row, origin in enumerate(origins):
-        poisoned = np.concatenate([times[: origin + 1], times[origin + 1 :] + 90 * HOUR])
-        np.testing.assert_array_equal(
-            open_times_ahead(poisoned, origins[row : row + 1], 24)[0], whole[row]
+    times = currency_hours(12)
+    for origin in range(400, 700, 37):
+        later = times[origin + 1 :] + pd.Timedelta(hours=90)
+        whole, poisoned = (
+            Sessions.of(history.to_numpy(), HOUR).ahead(times[[origin]].to_numpy(), 24)
+            for history in (times, times[: origin + 1].append(later))
         )
+        np.testing.assert_array_equal(poisoned[0], whole[0])
+        assert poisoned[1].all()
+
+
+def test_a_forecast_after_a_holiday_or_a_change_of_the_hours_lands_in_open_hours():
+    dates = pd.bdate_range("2024-01-01", periods=80)
+    usual = [date + pd.Timedelta(hours=14.5 + bar) for date in dates for bar in range(7)]
+    times = pd.DatetimeIndex(usual)
+    times = times[(times < "2024-02-13") | (times >= "2024-02-14")]  # a Tuesday without prices
+    changed = times.where(times < "2024-03-11", times - pd.Timedelta(hours=1))
+    prices = prices_at(changed)
+    assert prices.contiguous().all()
+    monday = np.array([np.flatnonzero(changed == "2024-02-19 20:30")[0]])
+    assert str(times_ahead(prices, monday, 1)[0, 0])[:16] == "2024-02-20T14:30"
+    later = np.array([np.flatnonzero(changed == "2024-03-29 19:30")[0]])
+    assert str(times_ahead(prices, later, 1)[0, 0])[:16] == "2024-04-01T13:30"
 
 
 @pytest.mark.parametrize(
