@@ -90,7 +90,7 @@ class Config(ForecastConfig):
             "assigned_epochs": 30,
             "units": 8,
             "epochs": 2,
-            "batch": 128,
+            "batch": 64,
         }
         return {"smoke": smoke, "full": {}}
 

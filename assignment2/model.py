@@ -312,10 +312,14 @@ def attention_maps(
     """Attention (H, T) of a network: its mean over the test part, and at one origin (1,)."""
     test = windows.parts.test
     origins = test[:: max(len(test) // MAP_WINDOWS, 1)]
-    _, _, mean = forecaster(*windows.inputs(origins))
+    together = at_once(windows.horizon, len(windows.prices.series))
+    maps = []
+    for start in range(0, len(origins), together):
+        _, _, attention = forecaster(*windows.inputs(origins[start : start + together]))
+        maps.append(attention.cpu().numpy())
     _, _, one = forecaster(*windows.inputs(origin))
     return {
-        "attention_mean": mean.cpu().numpy().mean(0),
+        "attention_mean": np.concatenate(maps).mean(0),
         "attention_one": one.cpu().numpy().mean(0),
     }
 

@@ -353,7 +353,7 @@ def main(config: Config) -> Results:
         test = held_out_rows(windows, [group], parts.test, "test", ridge)
 
         # Record:
-        arrays = fan_arrays(windows, test.ensembles[group.key])
+        arrays = fan_arrays(windows, test.ensembles.pop(group.key))
         arrays |= attention_maps(windows, forecasters[0], arrays["fan_origin"])
         write_arrays(folder / "predictions.npz", **arrays, **course_arrays(course))
         rows = [*assigned_rows(course), *validation.rows, *test.rows]

@@ -280,7 +280,7 @@ def main(config: Config) -> Results:
         test = held_out_rows(windows, groups, parts.test, "test", ridge, pairs)
 
         # Record:
-        arrays = fan_arrays(windows, test.ensembles[log.key])
+        arrays = fan_arrays(windows, test.ensembles.pop(log.key))
         arrays |= attention_maps(windows, transformers[0], arrays["fan_origin"])
         write_arrays(folder / "predictions.npz", **arrays, **course_arrays(course.window))
         rows = [*assigned_rows(course.window), *validation.rows, *test.rows]

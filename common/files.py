@@ -52,8 +52,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Writes JSON atomically. Raises ValueError for a number that is not finite: JSON has none."""
-    text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False)
-    write_text(path, text + "\n")
+    # piece by piece: the whole text of many rows takes ten times its length in memory
+    encoder = json.JSONEncoder(indent=1, allow_nan=False, ensure_ascii=False)
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.writelines(encoder.iterencode(value))
+        file.write("\n")
 
 
 def read_json(path: Path) -> JsonObject:

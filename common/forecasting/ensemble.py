@@ -38,7 +38,7 @@ from common.forecasting.windows import Forecaster, Windows
 from common.machine import peak_mb
 from common.results import Row
 
-KEPT_BYTES = 600e6  # of the quantiles of a group's networks that are kept, not computed again
+KEPT_BYTES = 250e6  # of the quantiles of a group's networks that are kept, not computed again
 TOGETHER = 12  # series whose baselines are computed at once, however many origins there are
 
 
