@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from common.cli import InputError
-from final_project.units import Units
+from final_project.units import Units, coarse
 
 CHUNK = 256  # frames whose second moments are summed at a time
 NEGLIGIBLE = 1e-6  # of a patch's largest deviation: less is rounding
@@ -78,7 +78,9 @@ class MeshAutoencoder(nn.Module):
                 f"the autoencoder was made for {(self.nodes, self.fields)}"
             )
         divisor = torch.where(self.std > 0, self.std, torch.inf)
-        normalised = ((fields - self.mean) / divisor).to(dtype)
+        normalised = (fields - self.mean) / divisor
+        is_raw = (self.mean == 0) & (self.std == 1)
+        normalised = torch.where(is_raw, normalised, coarse(normalised)).to(dtype)
         patches = normalised[:, self.index]  # (B, Q, n, F)
         return patches.masked_fill(~self.real[..., None], 0.0)
 

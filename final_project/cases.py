@@ -84,10 +84,10 @@ def read_listing(path: Path) -> tuple[list[str], list[str], np.ndarray]:
     with readable(path, "; it must be a CSV file in UTF-8"):
         text = path.read_text(encoding="utf-8-sig")
     lines = text.splitlines()
-    separator = ";" if lines and ";" in lines[0] else ","
+    separator = next((mark for mark in ";\t" if lines and mark in lines[0]), ",")
     rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
     table = [(number, row) for number, row in enumerate(rows, 1) if any(row)]
-    if len(table) < 2 or table[0][1][0] != "case":
+    if len(table) < 2 or table[0][1][0].lower() != "case":
         raise InputError(
             f"{path}: needed are a first line such as case,Re and one line for each case"
         )

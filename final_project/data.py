@@ -24,6 +24,7 @@ NAMES = ("field_names", "parameter_names")
 LARGEST = float(np.finfo(np.float32).max)  # of a field's values: more cannot be shown
 NOTED_STEPS = 1e-3  # time steps that differ by more of their mean are remarked on ...
 UNEVEN = 0.02  # ... and by more than this are no equal steps
+FLAT = 1e-6  # largest extent of a flat mesh along z, over the whole
 LISTED = 8  # names that are spelt out when a flow is read
 LEAST_VALUES = 12  # of the first parameter, below which a split has no gap and no extrapolation
 
@@ -164,6 +165,9 @@ def check(raw: RawFlow, path: Path, least_frames: int = 2) -> Flow:
     Raises InputError that names the file and the key.
     """
     missing = [key for key in KEYS if key not in raw.arrays]
+    if len(missing) == len(KEYS):
+        held = listed(list(raw.arrays)) or "nothing"
+        raise InputError(f"{path} holds {held}; needed are {', '.join(KEYS)}")
     if missing:
         raise InputError(
             f"{path}: the key {', '.join(missing)} is missing; needed are {', '.join(KEYS)}"
@@ -172,7 +176,9 @@ def check(raw: RawFlow, path: Path, least_frames: int = 2) -> Flow:
     # every array alone:
     field_names = _names(raw.arrays["field_names"], "field_names", path)
     fields = _fields(raw.arrays["fields"], field_names, path)
-    coordinates = _numbers(raw.arrays["coordinates"], "coordinates", ("node", 2), path)
+    coordinates = _numbers(
+        _planar(raw.arrays["coordinates"], path), "coordinates", ("node", 2), path
+    )
     time = _numbers(raw.arrays["time"], "time", ("time",), path)
     axes = ("trajectory", "time", "parameter")
     tiled = np.ndim(raw.arrays["parameters"]) == 3  # the same at every time
@@ -230,6 +236,8 @@ def listed(names: Sequence[str]) -> str:
 def _names(given: np.ndarray, key: str, path: Path) -> tuple[str, ...]:
     """An array of different, non-empty names as a tuple."""
     array = np.asarray(given)
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8", "replace")
     if array.ndim != 1 or (array.size and array.dtype.kind != "U"):
         raise InputError(f"{path}: {key} must be a list of names, one for each of the last axis")
     names = tuple(map(str, array))
@@ -266,6 +274,21 @@ def _is_single(values: np.ndarray) -> bool:
     """Whether float32 holds the values as they are."""
     with np.errstate(over="ignore", under="ignore"):
         return bool((values.astype(np.float32) == values).all())
+
+
+def _planar(given: np.ndarray, path: Path) -> np.ndarray:
+    """Coordinates (P, 3) of a mesh that is flat along z as (P, 2); others as they are.
+
+    Raises InputError where z differs.
+    """
+    array = np.asarray(given)
+    if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "fiu" or not len(array):
+        return array
+    if np.ptp(array[:, 2]) > FLAT * np.ptp(array[:, :2], axis=0).max():
+        raise InputError(
+            f"{path}: coordinates: the third coordinate varies; only two-dimensional flows are read"
+        )
+    return array[:, :2]
 
 
 def _numbers(given: np.ndarray, key: str, axes: tuple[str | int, ...], path: Path) -> np.ndarray:

@@ -1,5 +1,7 @@
 """HDF5 files: our own, regular grids, and the two-dimensional sets of PDEBench and The Well.
 
+Those of MeshGraphNets are read by `mesh_graphs`.
+
 Public sets are far larger than memory, so fields are read one trajectory at a time, and only the
 points, frames and trajectories that `Reading` asks for.
 
@@ -19,11 +21,12 @@ import numpy as np
 from common.cli import InputError
 from final_project.arrays import selected, with_provenance
 from final_project.grids import check_axes, flat_grid, grid_of_nodes
+from final_project.mesh_graphs import mesh_groups, read_mesh_groups
 from final_project.raw import KEYS, Arrays, RawFlow, Reading, readable
 
 KINDS = (
     f"the data sets {', '.join(KEYS)}; a grid with fields, x, y, time, parameters, field_names; "
-    "PDEBench's two-dimensional sets; The Well's"
+    "PDEBench's two-dimensional sets; The Well's; MeshGraphNets' on one mesh"
 )
 OPTIONAL = ("parameter_names", "triangles", "x", "y", "provenance")
 LISTED = 12  # keys of an unknown file that are named
@@ -45,6 +48,9 @@ def read_hdf5(path: Path, reading: Reading) -> RawFlow:
             return read_tensor(file, path, reading)
         if {"velocity", "t"} <= keys:
             return read_incompressible(file, path, reading)
+        trajectories = mesh_groups(file)
+        if trajectories:
+            return read_mesh_groups(file, trajectories, path, reading)
         groups = sorted(key for key in keys if key.isdigit())
         if groups:
             return read_groups(file, groups, path, reading)
@@ -150,7 +156,10 @@ def needed(file: h5py.File | h5py.Group, path: Path, *keys: str) -> list[h5py.Da
     """Data sets of a file or group. Raises InputError that names those that are missing."""
     missing = [key for key in keys if not isinstance(file.get(key), h5py.Dataset)]
     if missing:
-        raise InputError(f"{path}: {file.name.rstrip('/')}/{missing[0]} is missing")
+        place = f"{file.name}/".lstrip("/")
+        raise InputError(
+            f"{path}: {place}{missing[0]} is missing; a two-dimensional set has {', '.join(keys)}"
+        )
     return [file[key] for key in keys]
 
 
@@ -181,6 +190,8 @@ def read_compressible(file: h5py.File, path: Path, reading: Reading) -> RawFlow:
     items = needed(file, path, *COMPRESSIBLE)
     for item in items:
         planar(item, path)
+        if item.shape != items[0].shape:
+            raise InputError(f"{path}: {item.name} has shape {item.shape}, Vx {items[0].shape}")
     count, frames = items[0].shape[:2]
     cut = slice(None, None, reading.thin)
 
@@ -247,6 +258,10 @@ def read_incompressible(file: h5py.File, path: Path, reading: Reading) -> RawFlo
     particles = file.get("particles")
     if velocity.ndim != 5 or velocity.shape[4] != 2:
         raise InputError(f"{path}: velocity has shape {velocity.shape}; needed is (N, T, X, Y, 2)")
+    if particles is not None and particles.shape != (*velocity.shape[:4], 1):
+        raise InputError(
+            f"{path}: particles has shape {particles.shape}; needed is (N, T, X, Y, 1)"
+        )
     times = np.atleast_2d(t[()])
     if not np.allclose(times, times[0]):
         raise InputError(
@@ -289,6 +304,10 @@ class WellField:
             cuts.append(row)
         if item.attrs.get("time_varying", True):
             cuts.append(slice(None, None, reading.every))
+        # an axis along which nothing varies is left out of the data, or has length 1
+        places = item.ndim - len(cuts) - (self.component is not None)
+        if places == len(varying):
+            varying = [True] * places
         cuts += [slice(None, None, reading.thin) for each in varying if each]
         block = item[tuple(cuts) if self.component is None else (*cuts, self.component)]
         if not item.attrs.get("time_varying", True):
@@ -305,7 +324,9 @@ def read_well(file: h5py.File, path: Path, reading: Reading) -> RawFlow:
     Scalars and components of vectors that vary in time are fields; scalars of a trajectory are
     parameters.
     """
-    dimensions = file["dimensions"]
+    dimensions = file.get("dimensions")
+    if not isinstance(dimensions, h5py.Group):
+        raise InputError(f"{path}: the group dimensions (x, y, time) is missing")
     axes = words(dimensions.attrs.get("spatial_dims", ("x", "y")))
     kind = str(file.attrs.get("grid_type", "cartesian"))
     if len(axes) != 2 or kind != "cartesian":
@@ -313,9 +334,14 @@ def read_well(file: h5py.File, path: Path, reading: Reading) -> RawFlow:
             f"{path}: a {kind} grid of {', '.join(axes)}; only two-dimensional cartesian ones are "
             "read"
         )
-    x, y, time = (axis[()] for axis in needed(dimensions, path, *axes, "time"))
-    if time.ndim == 2 and np.allclose(time, time[0]):
-        time = time[0]
+    backwards = axes == ["y", "x"]
+    along = axes[::-1] if backwards else axes
+    x, y, time = (axis[()] for axis in needed(dimensions, path, *along, "time"))
+    if time.ndim == 2 and not np.allclose(time, time[0]):
+        raise InputError(
+            f"{path}: time differs between trajectories; needed are the same times in all"
+        )
+    time = time[0] if time.ndim == 2 else time
     fields, notes = well_fields(file, axes)
     if not fields:
         raise InputError(f"{path}: t0_fields and t1_fields hold no field that varies in time")
@@ -326,7 +352,7 @@ def read_well(file: h5py.File, path: Path, reading: Reading) -> RawFlow:
 
     def read(row: int, number: int) -> np.ndarray:
         block = fields[number].read(row, reading)
-        turned = block.shape == (size[0], size[2], size[1]) != size
+        turned = backwards or block.shape == (size[0], size[2], size[1]) != size
         return np.broadcast_to(np.swapaxes(block, 1, 2) if turned else block, size)
 
     parameters, names, more = well_parameters(file, count)
@@ -348,9 +374,10 @@ def well_fields(file: h5py.File, axes: list[str]) -> tuple[list[WellField], list
     """
     vectors: list[WellField] = []
     for name, item in dict(file.get("t1_fields", {})).items():
-        parts = ("u", "v") if name == "velocity" else [f"{name}_{axis}" for axis in axes]
+        velocity = ("v", "u") if axes == ["y", "x"] else ("u", "v")
+        parts = velocity if name == "velocity" else [f"{name}_{axis}" for axis in axes]
         vectors += [WellField(part, item, number) for number, part in enumerate(parts)]
-    vectors.sort(key=lambda field: field.name not in ("u", "v"))
+    vectors.sort(key=lambda field: "uv".index(field.name) if field.name in ("u", "v") else 2)
     scalars = [
         WellField(name, item, None) for name, item in dict(file.get("t0_fields", {})).items()
     ]

@@ -21,6 +21,8 @@ from scipy.sparse import csr_array
 from common.cli import InputError
 from final_project.raw import RawFlow, readable
 
+CELLS = ("C", "Cx", "Cy", "Cz", "V")  # what writeCellCentres and writeCellVolumes leave
+HEAD = 2000  # bytes that hold the header of a file
 FOLDERS = ("constant", "system")
 PROCESSORS = r"processors?\d+(_\d+-\d+)?"
 TIME = r"\d+(\.\d+)?(e[-+]?\d+)?"  # the name of a time folder
@@ -69,7 +71,11 @@ def read_openfoam(path: Path) -> RawFlow:
             "field_names": np.array(["u", "v", *phases, names[-1]]),
             "triangles": triangles,
         },
-        notes=(f"u, v are the components {components} of U", *not_joined(path, times)),
+        notes=(
+            f"u, v are the components {components} of U",
+            *left_out(path, times[-1], names),
+            *not_joined(path, times),
+        ),
         advice="; ".join(not_joined(path, times)),
     )
 
@@ -88,8 +94,14 @@ def time_folders(path: Path) -> Sequence[FoamCase.TimeDirectory]:
     if not times:
         raise InputError(f"{path} has no time folders (0, 0.1, ...); run the case first")
 
+    for folder in times:
+        if (folder.path / "polyMesh").exists():
+            raise InputError(
+                f"{path}: time {folder.name} has a mesh of its own (polyMesh); only cases whose "
+                "mesh stays as it is are read"
+            )
     steps = np.diff([folder.time for folder in times])
-    if len(steps) and steps.max() > 1.5 * np.median(steps):
+    if len(steps) > 2 and steps.max() > 1.5 * np.median(steps):
         late = int(np.argmax(steps))
         raise InputError(
             f"{path}: no time folder between {times[late].name} and {times[late + 1].name}, "
@@ -133,6 +145,26 @@ def field_names(path: Path, times: Sequence[FoamCase.TimeDirectory]) -> list[str
                 "needed at every time are U, p or p_rgh, and alpha.*"
             )
     return names
+
+
+def left_out(path: Path, folder: FoamCase.TimeDirectory, names: list[str]) -> tuple[str, ...]:
+    """A remark about the other fields of the cells in a time folder."""
+    others = []
+    for item in sorted((path / folder.name).iterdir()):
+        name = item.name.removesuffix(".gz")
+        if item.is_file() and name not in (*names, *CELLS) and holds_cells(item):
+            others.append(name)
+    return (f"fields left out: {', '.join(others)}",) if others else ()
+
+
+def holds_cells(file: Path) -> bool:
+    """Whether the head of a file says that it holds a field of the cells."""
+    opener = gzip.open if file.suffix == ".gz" else open
+    try:
+        with opener(file, "rb") as stream:
+            return re.search(rb"class\s+vol\w+Field", stream.read(HEAD)) is not None
+    except (OSError, EOFError):
+        return False
 
 
 def cell_values(file: FoamFieldFile, cells: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -386,7 +418,8 @@ def check_lists(file: Path) -> None:
     content = file.read_bytes()
     if file.suffix == ".gz":
         content = gzip.decompress(content)
-    if re.search(rb"format\s++binary", content[:2000]):
+    if re.search(rb"format\s++binary", content[:HEAD]):
+        check_binary(file, content[:HEAD])
         return
 
     kind = MESH_LISTS.get(file.name.removesuffix(".gz"))
@@ -402,4 +435,15 @@ def check_lists(file: Path) -> None:
         raise InputError(
             f"{file} is damaged: a list in it is broken off "
             f"or holds something that is no {kind or 'number'}"
+        )
+
+
+def check_binary(file: Path, head: bytes) -> None:
+    """Refuses binary numbers that foamlib would misread. Raises InputError."""
+    arch = re.search(rb'arch\s++"([^"]*)"', head)
+    words = arch[1].decode(errors="replace") if arch else ""
+    if "MSB" in words or "scalar=32" in words:
+        raise InputError(
+            f"{file}: binary numbers of the kind {words} are not read; write the case as ascii "
+            "(foamFormatConvert with writeFormat ascii)"
         )

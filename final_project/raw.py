@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,8 +75,15 @@ def readable(path: Path, advice: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         # (a KeyError says the key alone)
-        text = "" if isinstance(error, KeyError) else " ".join(str(error).split())[:120]
+        text = "" if isinstance(error, KeyError) else printable(str(error))[:120]
         reason = text or f"{type(error).__name__} {error}".strip()
         if path.suffix == ".gz":
             advice = "; is it whole? gunzip shows it"
         raise InputError(f"{path} cannot be read ({reason}){advice}") from None
+
+
+def printable(text: str) -> str:
+    """A text on one line up to where it holds the bytes of a binary file."""
+    line = " ".join(text.split())
+    binary = re.search("[^\\x20-\\x7e]", line)
+    return line if binary is None else line[: binary.start()] + "..."

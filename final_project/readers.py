@@ -50,6 +50,12 @@ def read(path: Path, reading: Reading = WHOLE) -> RawFlow:
             return taken(read_openfoam(path), path, reading)
         if holds_vtk(path):
             return read_vtk(path, reading)
+        below = sorted({item.parent for item in path.glob("*/*") if item.suffix in HDF5})
+        below += sorted({item.parent for item in path.glob("*/*/*") if item.suffix in HDF5})
+        if below:
+            raise InputError(
+                f"{path} holds HDF5 files in {below[0]}; give the folder that holds them"
+            )
     raise InputError(f"{path} is not a flow; allowed are {ALLOWED}")
 
 

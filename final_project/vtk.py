@@ -154,9 +154,10 @@ def read_frame(path: Path) -> Frame:
 
 
 def numbers(data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of numbers among point or cell data."""
+    """The arrays of numbers among point or cell data; whole ones where there are no others."""
     arrays = {name: np.asarray(values) for name, values in data.items()}
-    return {name: values for name, values in arrays.items() if values.dtype.kind == "f"}
+    floats = {name: values for name, values in arrays.items() if values.dtype.kind == "f"}
+    return floats or {name: each for name, each in arrays.items() if each.dtype.kind in "iu"}
 
 
 def thin_axis(points: np.ndarray) -> int | None:

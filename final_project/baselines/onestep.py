@@ -19,7 +19,7 @@ from common.weights import count_parameters
 from final_project.baselines.grid import Grid
 from final_project.baselines.inputs import Flows, checked, checked_start
 from final_project.config import OneStepRecipe
-from final_project.units import Units
+from final_project.units import Units, coarse
 
 
 class Stepper(nn.Module):
@@ -200,7 +200,8 @@ class OneStep:
 
         One trajectory at a time: float64 copies of all would be large.
         """
-        grids = [self.grid.to_grid(self.units_.standardise(part)) for part in fields]
+        parts = (coarse(self.units_.standardise(part)) for part in fields)
+        grids = [self.grid.to_grid(part) for part in parts]
         return torch.stack([torch.tensor(each, dtype=torch.float32) for each in grids])
 
     def _theta(self, theta: np.ndarray) -> Tensor:

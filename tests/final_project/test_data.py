@@ -194,8 +194,8 @@ BAD = {
     "collinear": ({"coordinates": np.outer(np.arange(5.0), [1, 2])}, "all 5 nodes lie on one line"),
     "one place": ({"coordinates": np.ones((5, 2))}, "all 5 nodes lie on one line"),
     "three axes": (
-        {"coordinates": np.zeros((5, 3))},
-        "coordinates has shape (5, 3); needed is (node, 2)",
+        {"coordinates": np.arange(15.0).reshape(5, 3)},
+        "coordinates: the third coordinate varies",
     ),
     "two nodes": (
         {"coordinates": SQUARE[:2], "fields": GOOD["fields"][:, :, :2], "triangles": None},

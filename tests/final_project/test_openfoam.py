@@ -364,3 +364,41 @@ def test_openfoam_refused(tmp_path):
         "1 values that are NaN, inf or too large; "
         "the first at trajectory 0, frame 1, node 4, field p_rgh",
     )
+
+
+def test_a_mesh_that_moves_is_refused(tmp_path):
+    path = openfoam(tmp_path / "case", "ascii", block_mesh(3, 2), flow_fields(6))
+    (path / "0.1" / "polyMesh").mkdir()
+    refused(path, "time 0.1 has a mesh of its own (polyMesh)")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_other_fields_of_the_cells_are_told(tmp_path, packed):
+    fields = flow_fields(6)
+    for values in fields.values():
+        values["T"] = np.array(300.0)
+    path = openfoam(tmp_path / "case", "ascii", block_mesh(3, 2), fields)
+    file = path / "0.2" / "T"
+    if packed:
+        file.with_name("T.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    (path / "0.2" / "notes.txt").write_text("T is steady")
+    assert "fields left out: T" in load_flow(path).provenance["notes"]
+
+
+@pytest.mark.parametrize("arch", ["LSB;label=32;scalar=32", "MSB;label=32;scalar=64"])
+def test_binary_numbers_that_would_be_misread_are_refused(tmp_path, arch):
+    path = openfoam(tmp_path / "case", "binary", block_mesh(3, 2), flow_fields(6))
+    file = path / "0.1" / "U"
+    file.write_bytes(file.read_bytes().replace(b"LSB;label=32;scalar=64", arch.encode()))
+    with pytest.raises(InputError, match=f"binary numbers of the kind {arch} are not read"):
+        load_flow(path)
+
+
+def test_the_reason_holds_no_bytes_of_a_binary_file(tmp_path):
+    path = openfoam(tmp_path / "case", "binary", block_mesh(3, 2), flow_fields(6))
+    file = path / "0.1" / "U"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(InputError, match="cannot be read") as caught:
+        load_flow(path)
+    assert str(caught.value).isprintable()

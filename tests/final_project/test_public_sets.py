@@ -57,6 +57,22 @@ def compressible(path: Path, times: np.ndarray = TIMES) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "message"),
+    [
+        ("Vy", None, "Vy is missing; a two-dimensional set has Vx, Vy, density, pressure"),
+        ("Vy", block(1)[:2], "Vy has shape (2, 4, 5, 6), Vx (3, 4, 5, 6)"),
+        ("t-coordinate", None, "t-coordinate is missing; a two-dimensional set has x-coordinate"),
+    ],
+)
+def test_pdebench_sets_that_are_not_whole(tmp_path, key, values, message):
+    with h5py.File(compressible(tmp_path / "2D_CFD.hdf5"), "a") as file:
+        del file[key]
+        if values is not None:
+            file[key] = values
+    refused(tmp_path / "2D_CFD.hdf5", message)
+
+
 @pytest.mark.parametrize("more", [0, 1])
 def test_pdebench_compressible_flow_with_times_of_frames_or_of_their_edges(tmp_path, more):
     path = compressible(tmp_path / "2D_CFD.hdf5", 0.1 * np.arange(T + more))
@@ -112,6 +128,10 @@ def test_pdebench_incompressible_flow(tmp_path):
         file["force"] = np.zeros((N, X, Y, 2))
         file["t"] = np.tile(TIMES, (N, 1))
     flow = load_flow(path)
+    with h5py.File(tmp_path / "flat.h5", "w") as file:
+        file["velocity"], file["particles"] = np.stack([block(0), block(1)], -1), block(2)
+        file["t"] = TIMES
+    refused(tmp_path / "flat.h5", "particles has shape (3, 4, 5, 6); needed is (N, T, X, Y, 1)")
     assert flow.field_names == ("u", "v", "particles")
     wanted = np.stack([at_nodes(block(number)) for number in range(3)], -1)
     assert (flow.fields == wanted).all()
@@ -177,10 +197,90 @@ def test_a_folder_of_the_well_is_one_set(tmp_path):
 
 
 def test_the_well_refused(tmp_path):
+    with h5py.File(well(tmp_path / "c.hdf5"), "a") as file:
+        times = file["dimensions/time"][()]
+        del file["dimensions/time"]
+        file["dimensions/time"] = times * np.arange(1, N + 1)[:, None]
+    refused(tmp_path / "c.hdf5", "time differs between trajectories")
+    (tmp_path / "set" / "data" / "train").mkdir(parents=True)
+    well(tmp_path / "set" / "data" / "train" / "a.hdf5")
+    refused(tmp_path / "set", "data/train; give the folder that holds them")
     refused(well(tmp_path / "a.hdf5", grid_type="spherical"), "a spherical grid of x, y")
     with h5py.File(well(tmp_path / "b.hdf5"), "a") as file:
         file["dimensions"].attrs["spatial_dims"] = ["x", "y", "z"]
     refused(tmp_path / "b.hdf5", "grid of x, y, z")
+
+
+def swapped(item: h5py.Dataset, last: bool) -> None:
+    """Stores a field with y before x, and with a vector's y component first."""
+    values = np.swapaxes(item[()], 2, 3)
+    attributes, name, group = dict(item.attrs), item.name, item.parent
+    del group[name]
+    group[name] = values[..., ::-1] if last else values
+    group[name].attrs.update(attributes)
+
+
+def test_the_well_with_y_before_x_is_the_same_flow(tmp_path):
+    wanted = load_flow(well(tmp_path / "x.hdf5"))
+    with h5py.File(well(tmp_path / "y.hdf5"), "a") as file:
+        swapped(file["t0_fields/buoyancy"], last=False)
+        swapped(file["t1_fields/velocity"], last=True)
+        file["dimensions"].attrs["spatial_dims"] = ["y", "x"]
+    flow = load_flow(tmp_path / "y.hdf5")
+    assert flow.field_names == wanted.field_names
+    assert (flow.fields == wanted.fields).all()
+    assert (flow.coordinates == wanted.coordinates).all()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_well_with_a_field_that_varies_along_y_alone(tmp_path, kept):
+    with h5py.File(well(tmp_path / "a.hdf5"), "a") as file:
+        stripes = block(5)[:, :, :1] if kept else block(5)[:, :, 0]
+        file["t0_fields/profile"] = stripes
+        attributes = {"sample_varying": True, "time_varying": True, "dim_varying": [False, True]}
+        file["t0_fields/profile"].attrs.update(attributes)
+    flow = load_flow(tmp_path / "a.hdf5")
+    wanted = at_nodes(np.broadcast_to(block(5)[:, :, :1], (N, T, X, Y)))
+    assert (flow.fields[..., flow.field_names.index("profile")] == wanted).all()
+
+
+# --------------------------------------------------------------------------------- MeshGraphNets
+
+
+def mesh_graphs(path: Path, name: str = "{}", tiled: bool = True, move: float = 0.0) -> Path:
+    """Four trajectories of `example` on one mesh, or with `move` on four."""
+    flow = example()
+    with h5py.File(path, "w") as file:
+        for row in (10, 9, 1, 0):
+            group = file.create_group(name.format(row))
+            nodes = flow.coordinates + row * move
+            group["mesh_pos"] = np.tile(nodes, (4, 1, 1)) if tiled else nodes
+            group["cells"] = np.tile(flow.triangles, (4, 1, 1)) if tiled else flow.triangles
+            group["node_type"] = np.zeros((4, 5, 1), np.int32)
+            group["velocity"] = flow.fields[row % 3][..., :2]
+            group["pressure"] = flow.fields[row % 3][..., 2:]
+    return path
+
+
+@pytest.mark.parametrize("name", ["{}", "trajectory_{}"])
+@pytest.mark.parametrize("tiled", [True, False])
+def test_mesh_graph_nets_on_one_mesh(tmp_path, name, tiled):
+    flow = load_flow(mesh_graphs(tmp_path / "train.h5", name, tiled))
+    assert flow.field_names == ("u", "v", "p")
+    assert (flow.fields == example().fields[[0, 1, 0, 1]]).all()  # rows 0, 1, 9, 10
+    assert flow.coordinates.tolist() == SQUARE.tolist()
+    assert len(flow.triangles) == 4
+    assert "the file names no times" in flow.provenance["read"]
+    thin = load_flow(tmp_path / "train.h5", reading=Reading(every=3, trajectories=1))
+    assert (thin.fields == example().fields[:1, ::3]).all()
+    assert thin.time.tolist() == [0, 3]
+
+
+def test_mesh_graph_nets_refused(tmp_path):
+    refused(mesh_graphs(tmp_path / "a.h5", move=0.1), "trajectory /1 has another mesh than /0")
+    with h5py.File(mesh_graphs(tmp_path / "b.h5"), "a") as file:
+        del file["9/pressure"]
+    refused(tmp_path / "b.h5", "pressure of /9 is missing or has another shape than that of /0")
 
 
 # ------------------------------------------------------------------------------- grids, unknown
@@ -271,6 +371,8 @@ def test_a_folder_of_cases_is_a_data_set(tmp_path):
     assert flow.parameters.tolist() == [[0, 0.5], [100, 0.5], [200, 0.5]]
     assert (flow.triangles == alone.triangles).all()
 
+    (folder / "parameters.csv").write_text("Case\tRe\ncase2\t7\ncase0\t8\n")
+    assert load_flow(folder).parameters.tolist() == [[7], [8]]
     (folder / "parameters.csv").write_text("\ufeffcase;Re\ncase2;7\ncase0;8\n")
     flow = load_flow(folder)
     assert flow.parameters.tolist() == [[7], [8]]

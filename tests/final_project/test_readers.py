@@ -10,7 +10,7 @@ import pytest
 
 from common.cli import InputError
 from final_project.data import load_flow
-from tests.final_project.helpers import SQUARE, areas, at, example, refused
+from tests.final_project.helpers import SQUARE, areas, at, example, raw, refused
 
 # ------------------------------------------------------------------------------ grid, official code
 
@@ -182,3 +182,24 @@ def test_public_data_sets_by_their_keys(tmp_path):
     arrays["luis_p_rgh"] = np.zeros((3, 2))
     np.savez(tmp_path / "dam.npz", **arrays)
     refused(tmp_path / "dam.npz", "cannot be read")
+
+
+# ------------------------------------------------------------------------------ own format, relaxed
+
+
+def test_names_as_bytes_and_a_flat_third_coordinate(tmp_path):
+    arrays = raw(example())
+    flat = np.column_stack([SQUARE, np.full(5, 7.0)])
+    names = np.array([b"u", b"v", b"p"])
+    np.savez(tmp_path / "a.npz", **arrays | {"coordinates": flat, "field_names": names})
+    flow = load_flow(tmp_path / "a.npz")
+    assert flow.field_names == ("u", "v", "p")
+    assert flow.coordinates.tolist() == SQUARE.tolist()
+    flat[2, 2] = 7.1
+    np.savez(tmp_path / "a.npz", **arrays | {"coordinates": flat})
+    refused(tmp_path / "a.npz", "the third coordinate varies")
+
+
+def test_a_file_without_any_key_names_each_once(tmp_path):
+    np.savez(tmp_path / "a.npz", image=np.zeros(3))
+    refused(tmp_path / "a.npz", "holds image; needed are fields, coordinates")

@@ -196,6 +196,25 @@ def test_codes_do_not_depend_on_the_units_of_the_fields(factor, offset):
     assert torch.allclose(one, two, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("offset", [300.0, 101_325.0, -101_325.0])
+def test_what_networks_read_is_the_same_to_the_last_bit_with_any_offset(offset):
+    """The digits that an offset takes once changed a whole training: Muon magnifies them."""
+    plain = double()
+    spread = Units.of(plain.fields).std
+    other = dataclasses.replace(plain, fields=plain.fields + offset * spread)
+    one, two = autoencoder_of(plain), autoencoder_of(other)
+    first, second = (torch.from_numpy(flow.fields[0]) for flow in (plain, other))
+    assert torch.equal(one.patches(first), two.patches(second))
+    assert torch.equal(encode(one, plain.fields[:2]), encode(two, other.fields[:2]))
+
+
+def test_raw_fields_are_not_rounded():
+    flow = double()
+    raw = Autoencoder(patch_table(flow.coordinates, 4, 4), GROUPS, latent=4, width=16)
+    fields = 1e-6 * torch.from_numpy(flow.fields[0])
+    assert torch.equal(raw.patches(fields)[:, raw.real], fields.float()[:, raw.index[raw.real]])
+
+
 def small_surrogate(flow: Flow) -> tuple[Config, Surrogate]:
     config = Config.of_preset("smoke")
     torch.manual_seed(0)
