@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Literal
 
 from common.cli import check_ranges
 from common.forecasting.config import ForecastConfig
+
+Start = Literal["har", "ewma"]
 
 WARM_UP = 0.15  # share of the one-cycle schedule before its peak
 CLIP_NORM = 1.0  # of all gradients together
@@ -59,10 +62,12 @@ class Config(ForecastConfig):
     units: int = 32
     """LSTM units of the held-out networks"""
     decays: tuple[float, ...] = (0.5, 0.8, 0.9, 0.99, 0.97)
-    """EWMA decays of the window's volatility features; the last one scales the forecast"""
+    """EWMA decays of the window's volatility features; the last one is that of --start ewma"""
+    start: Start = "har"
+    """what an untrained network forecasts: the log-HAR-t, or an EWMA-scaled random walk"""
     dropout: float = 0.2
     """share of the encoder's inputs dropped in training"""
-    epochs: int = 5
+    epochs: int = 3
     """most epochs of held-out training; the epoch with the best validation CRPS is used"""
     patience: int = 3
     """epochs without a better validation CRPS before held-out training stops"""
@@ -92,7 +97,7 @@ class Config(ForecastConfig):
             "epochs": 2,
             "batch": 64,
         }
-        return {"smoke": smoke, "full": {}}
+        return {"smoke": smoke, "default": {"seeds": 2}, "full": {}}
 
     @property
     def course(self) -> Course:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from assignment2.figures import draw_figures
 from assignment2.model import load_forecasters, seq2seq_group
+from common.forecasting.baselines import LOG_HAR
+from common.forecasting.ensemble import Pair
 from common.forecasting.prices import COINS
 from common.forecasting.saved import SavedForecasters
 from common.forecasting.scripts import evaluate
@@ -25,7 +27,11 @@ def load(folder: Path, device: str) -> SavedForecasters:
     """The forecasters of a run folder."""
     file = folder / "model.seq2seq.safetensors"
     forecasters, series = load_forecasters(file, choose_device(device).name)
-    return SavedForecasters([seq2seq_group(forecasters)], series)
+    group = seq2seq_group(forecasters)
+    if forecasters[0].start != "har":
+        return SavedForecasters([group], series)
+    pairs = [Pair(group.ensemble_key, LOG_HAR)]
+    return SavedForecasters([group], series, pairs=pairs, har=forecasters[0].har)
 
 
 def main(config: EvaluateConfig) -> Results:

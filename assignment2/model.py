@@ -18,11 +18,12 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from assignment2.config import ensemble_label
+from assignment2.config import Start, ensemble_label
 from common.cli import InputError
 from common.files import JsonObject, atomic_path
 from common.forecasting.ensemble import ModelGroup
-from common.forecasting.metrics import LEVELS, at_once
+from common.forecasting.metrics import LEVELS, at_once, kept_shares
+from common.forecasting.volatility import HOURS, LogHar
 from common.forecasting.windows import Windows, calendar, ewma_matrices, known_and_ahead
 
 LSTMState: TypeAlias = tuple[Tensor, Tensor]  # of an LSTM: hidden and cell, (1, B, U) each
@@ -126,8 +127,9 @@ class Forecaster(nn.Module):
 
         quantile = sigma spread (m + exp(d + a sign(z)) sign(z) |z|^exp(k))
 
-    so an untrained network (its head is zero) is no change, with the intervals of an EWMA-scaled
-    random walk.
+    so an untrained network (its head is zero) is no change, with the intervals of the model that
+    `start` names: a log-HAR-t, or a random walk scaled by EWMA volatility. What is trained is paid
+    only for what lies beyond that.
     """
 
     levels: Tensor
@@ -145,6 +147,8 @@ class Forecaster(nn.Module):
         units: int,
         decays: tuple[float, ...],
         dropout: float,
+        start: Start = "ewma",
+        bins: int = HOURS,
     ):
         super().__init__()
         self.settings: JsonObject = {
@@ -154,9 +158,12 @@ class Forecaster(nn.Module):
             "units": units,
             "decays": decays,
             "dropout": dropout,
+            "start": start,
+            "bins": bins,
         }
         self.horizon = horizon
         self.series = series
+        self.start = start
 
         # What is fitted in closed form before training, and `shrink` after it:
         self.register_buffer("levels", torch.tensor(LEVELS, dtype=torch.float32))  # (Q,)
@@ -166,6 +173,10 @@ class Forecaster(nn.Module):
         self.register_buffer("shrink", torch.ones(horizon, series))  # of the location, for a point
         smooth = torch.from_numpy(ewma_matrices(context - 1, decays))  # (D, T, T)
         self.register_buffer("smooth", smooth, persistent=False)
+        if start == "har":
+            blank = LogHar.blank(series, context, horizon, bins)
+            for name, array in blank.arrays.items():
+                self.register_buffer(f"har_{name}", torch.from_numpy(array))
 
         # What is trained:
         inputs = series * (1 + len(decays)) + CALENDAR
@@ -181,8 +192,8 @@ class Forecaster(nn.Module):
     def inputs(self, past: np.ndarray, times: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """What the network reads of prices (B, C, S) and times datetime64 (B, C + H).
 
-        Encoder inputs (B, T, I), the volatility at the origin (B, S) and the calendar of the
-        steps ahead (B, H, 6).
+        Encoder inputs (B, T, I), the scale of the changes ahead (B, H, S), or (B, 1, S) where it
+        is the same for all of them, and the calendar of the steps ahead (B, H, 6).
         """
         device = self.deviation.device
         returns = np.diff(np.log(past), axis=1).astype(np.float32)
@@ -195,15 +206,35 @@ class Forecaster(nn.Module):
         known_hours = torch.from_numpy(calendar(known[:, 1:])).to(device)  # (B, T, 6)
         hours_ahead = torch.from_numpy(calendar(ahead)).to(device)
         columns = [torch.asinh(scaled), volatility.log().flatten(2), known_hours]
-        return torch.cat(columns, -1), volatility[:, -1, -1] * self.deviation, hours_ahead
+        if self.start == "har":
+            scale = self.har.scale(past, np.concatenate([known, ahead], 1))
+            sigma = torch.from_numpy(scale.astype(np.float32)).to(device)
+        else:
+            sigma = volatility[:, -1:, -1] * self.deviation
+        return torch.cat(columns, -1), sigma, hours_ahead
+
+    @property
+    def har(self) -> LogHar:
+        """The log-HAR-t that the network starts from."""
+        names = LogHar.blank(1, 2, 1, 1).arrays
+        return LogHar(**{name: getattr(self, f"har_{name}").cpu().numpy() for name in names})
 
     @torch.no_grad()
-    def fit_scales(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> None:
-        """Sets deviation, shape and spread from training windows and log returns (N, H, S)."""
+    def fit_scales(
+        self, past: np.ndarray, times: np.ndarray, changes: np.ndarray, har: LogHar | None = None
+    ) -> None:
+        """Sets deviation, shape and spread from training windows and log returns (N, H, S).
+
+        `har` is the log-HAR-t to start from, where the network starts from one.
+        """
         last_returns = np.diff(np.log(past[:, -2:]), axis=1)
         deviation = last_returns.std((0, 1))  # (S,)
         deviation = np.where(deviation > 0, deviation, STILL)
         self.deviation.copy_(torch.from_numpy(deviation))
+
+        if har is not None:
+            for name, array in har.arrays.items():
+                getattr(self, f"har_{name}").copy_(torch.from_numpy(array))
 
         # Quantiles of the changes over the volatility at their origin:
         together = min(1024, at_once(self.horizon, self.series))
@@ -211,10 +242,12 @@ class Forecaster(nn.Module):
             self.inputs(past[start : start + together], times[start : start + together])[1]
             for start in range(0, len(past), together)
         ]
-        sigma = torch.cat(volatilities).cpu().numpy()  # (N, S)
+        sigma = torch.cat(volatilities).cpu().numpy()  # (N, 1 or H, S)
         levels = self.levels.cpu().numpy()
-        scaled = np.quantile(changes / sigma[:, None], levels, axis=0)  # (Q, H, S)
+        scaled = np.quantile(changes / sigma, levels, axis=0)  # (Q, H, S)
         shape = torch.from_numpy(scaled).float().permute(1, 2, 0)  # (H, S, Q)
+        if har is not None:  # a trend of the training part is no forecast
+            shape = (shape - shape.flip(-1)) / 2
         spread = (shape[..., LEVEL_90] - shape[..., LEVEL_10]) / 2
         spread[spread == 0] = 1  # a price that rests most of the time
         self.shape.copy_(shape / spread[..., None])
@@ -234,7 +267,7 @@ class Forecaster(nn.Module):
         sampling, Bengio et al. 2015).
         """
         inputs, sigma, hours = self.inputs(past, times)
-        unit = sigma[:, None] * self.spread  # (B, H, S)
+        unit = sigma * self.spread  # (B, H, S)
 
         def feed(output: Tensor, step: int) -> Tensor:
             change = output[:, : self.series]
@@ -243,7 +276,7 @@ class Forecaster(nn.Module):
                 change = torch.where(forced[:, step - 1, None], true_change, change)
             return torch.cat([torch.asinh(change), hours[:, step]], -1)
 
-        first = torch.cat([torch.zeros_like(sigma), hours[:, 0]], -1)
+        first = torch.cat([torch.zeros_like(sigma[:, 0]), hours[:, 0]], -1)
         outputs, attention = self.network.decode(self.dropout(inputs), first, self.horizon, feed)
         location, quantiles = self.distribution(outputs)
         return location * unit, unit[..., None] * quantiles, attention
@@ -262,7 +295,8 @@ class Forecaster(nn.Module):
         """Sets, per step, the share (0 to 1) of the location that a point forecast keeps.
 
         By least squares on windows (N, C, S) with changes (N, H, S): a location is trained by
-        CRPS, and squared errors punish it where it is bold.
+        CRPS, and squared errors punish it where it is bold. No share is kept where no change is
+        not beaten there significantly.
         """
         self.shrink.fill_(1)
         deviation = self.deviation.cpu().numpy()
@@ -273,10 +307,8 @@ class Forecaster(nn.Module):
         ]
         location = np.log(np.concatenate(points) / past[:, -1:]) / deviation  # (N, H, S)
         truth = changes / deviation
-        product = (location * truth).sum((0, 2))  # (H,)
-        energy = (location**2).sum((0, 2))
-        best = torch.from_numpy(product / np.maximum(energy, 1e-12)).clamp(0, 1)
-        self.shrink.copy_(best[:, None].expand_as(self.shrink))
+        kept = torch.from_numpy(kept_shares(location, truth))
+        self.shrink.copy_(kept[:, None].expand_as(self.shrink))
 
     @torch.no_grad()
     def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ import assignment2.evaluate
 from assignment3.config import NORMALISATIONS, PredictConfig
 from assignment3.figures import draw_figures
 from assignment3.model import load_all, transformer_group
+from common.forecasting.baselines import LOG_HAR
 from common.forecasting.ensemble import Pair
 from common.forecasting.prices import COINS
 from common.forecasting.saved import SavedForecasters
@@ -32,8 +33,11 @@ def load(folder: Path, device: str) -> SavedForecasters:
     ]
     seq2seq = assignment2.evaluate.load(folder, device)
     groups = [*transformers, *seq2seq.groups]
-    pairs = [Pair(a.ensemble_key, b.ensemble_key) for a, b in combinations(groups, 2)]
-    return SavedForecasters(groups, seq2seq.series, pairs=pairs)
+    keys = [group.ensemble_key for group in groups]
+    if seq2seq.har is not None:
+        keys.append(LOG_HAR)
+    pairs = [Pair(*two) for two in combinations(keys, 2)]
+    return SavedForecasters(groups, seq2seq.series, pairs=pairs, har=seq2seq.har)
 
 
 def load_chosen(folder: Path, config: PredictConfig) -> SavedForecasters:

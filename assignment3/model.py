@@ -27,7 +27,7 @@ from assignment3.config import (
 from common.cli import InputError
 from common.files import JsonObject, atomic_path
 from common.forecasting.ensemble import ModelGroup
-from common.forecasting.metrics import LEVELS
+from common.forecasting.metrics import LEVELS, kept_shares
 from common.forecasting.windows import MinMax, Windows, calendar, ewma_matrices, known_and_ahead
 
 Tensor: TypeAlias = "tf.Tensor | keras.KerasTensor"
@@ -315,16 +315,15 @@ class Forecaster:
         """Sets, per step, the share (0 to 1) of the location that a point forecast keeps.
 
         By least squares on windows with path changes (N, H, S): a location is trained by CRPS,
-        and squared errors punish it where it is bold.
+        and squared errors punish it where it is bold. No share is kept where no change is not
+        beaten there significantly.
         """
         deviation = np.asarray(self.fitted.fitted_deviation)
         locations = [self.outputs(past[block], times[block])[0] for block in blocks(len(past))]
         location = np.concatenate(locations) / deviation  # (N, H, S)
         truth = changes / deviation
-        product = (location * truth).sum((0, 2))  # (H,)
-        energy = (location**2).sum((0, 2))
-        best = np.clip(product / np.maximum(energy, 1e-12), 0, 1)
-        self.fitted.fitted_shrink.assign(np.broadcast_to(best[:, None], truth.shape[1:]))
+        kept = kept_shares(location, truth)
+        self.fitted.fitted_shrink.assign(np.broadcast_to(kept[:, None], truth.shape[1:]))
 
     # -- forecasts
 

@@ -37,6 +37,7 @@ from assignment3.model import (
 )
 from common.files import write_arrays
 from common.forecasting.assigned import CourseForecast, CourseWindow, assigned_rows, course_arrays
+from common.forecasting.baselines import LOG_HAR, fit_baselines
 from common.forecasting.ensemble import Pair, held_out_rows
 from common.forecasting.figures import fan_arrays
 from common.forecasting.metrics import metrics_info
@@ -262,9 +263,12 @@ def main(config: Config) -> Results:
 
         # Models on many windows, with every choice made on validation; assignment 2's Seq2Seq
         # has the same windows and as many epochs, and its own settings otherwise:
+        fitted = fit_baselines(windows)
         transformers, log_seconds = train_transformers(config, run, windows, "log")
         scaled, scaled_seconds = train_transformers(config, run, windows, "minmax")
-        seq2seqs, seq2seq_seconds = train_forecasters(config.seq2seq, run, windows, device)
+        seq2seqs, seq2seq_seconds = train_forecasters(
+            config.seq2seq, run, windows, device, fitted.har
+        )
         save_forecasters(folder / "model.seq2seq.safetensors", seq2seqs, prices.series)
 
         # Evaluation: the test part is read once
@@ -274,10 +278,10 @@ def main(config: Config) -> Results:
             transformer_group(scaled, "minmax", scaled_seconds),
             seq2seq_group(seq2seqs, seq2seq_seconds),
         ]
-        pairs = [Pair(a.ensemble_key, b.ensemble_key) for a, b in combinations(groups, 2)]
-        ridge = windows.ridge()
-        validation = held_out_rows(windows, groups, parts.validation, "validation", ridge, pairs)
-        test = held_out_rows(windows, groups, parts.test, "test", ridge, pairs)
+        keys = [*(group.ensemble_key for group in groups), LOG_HAR]
+        pairs = [Pair(*two) for two in combinations(keys, 2)]
+        validation = held_out_rows(windows, groups, parts.validation, "validation", fitted, pairs)
+        test = held_out_rows(windows, groups, parts.test, "test", fitted, pairs)
 
         # Record:
         arrays = fan_arrays(windows, test.ensembles.pop(log.key))

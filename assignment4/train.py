@@ -45,6 +45,7 @@ from assignment4.strategies import (
 from common.cli import InputError
 from common.files import JsonObject, sha256, write_arrays
 from common.forecasting.assigned import CourseForecast, CourseWindow, assigned_rows, course_arrays
+from common.forecasting.baselines import fit_baselines
 from common.forecasting.ensemble import held_out_rows
 from common.forecasting.figures import fan_arrays
 from common.forecasting.metrics import metrics_info
@@ -275,14 +276,14 @@ def main(config: Config) -> Results:
         run.note(untrained=untrained)
 
         # Evaluation: the test part is read once
-        ridge = windows.ridge()
+        fitted = fit_baselines(windows)
         on_validation = pairs(whole, [], config.rank)
         validation = held_out_rows(
-            windows, whole, parts.validation, "validation", ridge, on_validation
+            windows, whole, parts.validation, "validation", fitted, on_validation
         )
         every = [*whole, *few, *less]
         on_test = pairs(whole, less, config.rank)
-        test = held_out_rows(windows, every, parts.test, "test", ridge, on_test)
+        test = held_out_rows(windows, every, parts.test, "test", fitted, on_test)
         forgotten = forgetting_rows(transfer.coins.windows, adaptation, list(best.values()))
 
         # Record

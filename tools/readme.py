@@ -33,6 +33,7 @@ TITLES = {
     "coverage_80": "in 80 %",
     "coverage_95": "in 95 %",
     "crps_against": "CRPS ratio",
+    "crps_against_se": "standard error over weeks",
     "p_crps_against": "p (CRPS)",
     "rmse_against": "RMSE ratio",
     "p_rmse_against": "p (RMSE)",

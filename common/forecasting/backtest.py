@@ -29,6 +29,7 @@ from common.results import Row, mean_and_std
 
 # metrics that the test part also has for every series and step
 BY_CELL = ("rmsse", "crps_ratio", "coverage_80", "coverage_95")
+BOOTSTRAPS = 1000  # draws of weeks
 Cells: TypeAlias = dict[str, np.ndarray]  # values (H, S) by metric
 ModelKey: TypeAlias = tuple[str, str]  # model and variant of a row
 
@@ -74,7 +75,8 @@ class Reference:
 
     `past` (N, C, S) and `actual` (N, H, S) are prices; `rolling_quantiles` (N, H, S, Q) are those
     of the random walk with rolling empirical residuals, whose CRPS is crps_ratio's denominator.
-    Changes are log returns, or price differences where `log` is false.
+    Changes are log returns, or price differences where `log` is false. `weeks` (N,) numbers the
+    calendar weeks of the origins, over which standard errors are taken.
     """
 
     def __init__(
@@ -84,11 +86,13 @@ class Reference:
         series: tuple[str, ...],
         rolling_quantiles: np.ndarray,
         log: bool = True,
+        weeks: np.ndarray | None = None,
     ):
         self.last = past[:, -1]  # (N, S)
         self.actual = actual
         self.series = series
         self.log = log
+        self.weeks = weeks
         self.truth = change(actual, self.last, log)  # (N, H, S)
         self.squared_errors = self.truth**2  # (N, H, S): of no change
         walk = Forecast(actual, rolling_quantiles)
@@ -324,6 +328,27 @@ def cell_tests(losses: np.ndarray, others: np.ndarray) -> np.ndarray:
     return p
 
 
+def weekly_standard_error(losses: np.ndarray, others: np.ndarray, weeks: np.ndarray) -> float:
+    """Standard error of the pooled ratio of mean losses (N, H, S) over time.
+
+    By a bootstrap of whole calendar weeks (N,), so that the hours of a wild week stay together: the
+    deviation of the geometric mean of the ratios over BOOTSTRAPS draws. NaN for a single week.
+    """
+    _, week = np.unique(weeks, return_inverse=True)
+    count = int(week.max()) + 1
+    if count < 2:
+        return float("nan")
+    totals = []
+    for loss in (losses, others):
+        of_weeks = np.zeros((count, *loss.shape[1:]))
+        np.add.at(of_weeks, week, loss)
+        totals.append(of_weeks.reshape(count, -1))
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), BOOTSTRAPS)
+    mine, other = (draws @ total for total in totals)  # (BOOTSTRAPS, H S)
+    moving = (mine > 0).all(0) & (other > 0).all(0)
+    return float(np.exp(np.log(mine[:, moving] / other[:, moving]).mean(1)).std(ddof=1))
+
+
 # --------------------------------------------------------------------------------------- rows
 
 
@@ -385,6 +410,7 @@ def score_rows(of: Score, entry: Entry) -> list[Row]:
             values = np.array([pool(metric, seed[metric][cell.index]) for seed in of.seeds])
             if np.isfinite(values).all():
                 rows.append(entry.row(metric, cell, *mean_and_std(values), len(values)))
+    rows += standard_error_rows("crps_ratio_se", of.crps, of.reference.crps, of.reference, entry)
     if not single:
         return rows
     for metric, values in significance(of).items():
@@ -393,6 +419,16 @@ def score_rows(of: Score, entry: Entry) -> list[Row]:
             if np.isfinite(value):
                 rows.append(entry.row(metric, cell, value, n_seeds=len(of.seeds)))
     return rows
+
+
+def standard_error_rows(
+    metric: str, losses: np.ndarray, others: np.ndarray, reference: Reference, entry: Entry
+) -> list[Row]:
+    """The standard error over weeks of the pooled ratio, where the weeks are known and several."""
+    if reference.weeks is None:
+        return []
+    value = weekly_standard_error(losses, others, reference.weeks)
+    return [entry.row(metric, Cell(), value)] if np.isfinite(value) else []
 
 
 def compare(a: Score, b: Score, entry: Entry) -> list[Row]:
@@ -420,6 +456,7 @@ def compare(a: Score, b: Score, entry: Entry) -> list[Row]:
         p = holm(cell_tests(mine, other))  # (H, S)
         rows.append(entry.row(f"p_{metric}", Cell(), pooled_test(mine, other, scale)))
         rows += [entry.row(f"p_{metric}", cell, p[cell.index].item()) for cell in single]
+    rows += standard_error_rows("crps_against_se", a.crps, b.crps, reference, entry)
     return [row for row in rows if np.isfinite(row.value)]
 
 

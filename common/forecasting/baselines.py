@@ -5,6 +5,8 @@ Shape letters: T times, N origins, C context, H horizon, S series, Q quantile le
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from scipy.signal import lfilter
 
@@ -12,6 +14,7 @@ from common.forecasting.backtest import Forecast, ModelKey
 from common.forecasting.config import RISKMETRICS, ROLLING_HOURS
 from common.forecasting.metrics import LEVELS
 from common.forecasting.ridge import RidgeWindow
+from common.forecasting.volatility import LogHar, ScaledShape, fit_log_har
 from common.forecasting.windows import Windows
 
 BLOCK = 512  # origins whose residuals are sorted at a time
@@ -109,14 +112,39 @@ def quantiles_without_gaps(residuals: np.ndarray) -> np.ndarray:
 
 ROLLING_WALK: ModelKey = ("random walk", "rolling residuals")  # crps_ratio is relative to it
 EWMA_WALK: ModelKey = ("random walk", "EWMA-scaled residuals")
+LOG_HAR: ModelKey = ("log-HAR-t", "with the clock")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """The baselines that are fitted on a training part; None leaves one out."""
+
+    ridge: RidgeWindow | None = None
+    har: LogHar | None = None
+
+
+def fit_baselines(windows: Windows) -> Fitted:
+    """NLinear, chosen on the validation part, and log-HAR-t; both see the training part."""
+    train = windows.parts.train
+    validation = windows.parts.validation
+    ridge = RidgeWindow(windows.log).fit(
+        windows.past(train),
+        windows.future(train),
+        windows.past(validation),
+        windows.future(validation),
+    )
+    return Fitted(ridge, fit_log_har(windows))
 
 
 def baselines(
-    windows: Windows, origins: np.ndarray, ridge: RidgeWindow | None
+    windows: Windows,
+    origins: np.ndarray,
+    ridge: RidgeWindow | None = None,
+    har: ScaledShape | None = None,
 ) -> dict[ModelKey, Forecast]:
     """The forecasts that stand in every table; the point of a distribution is no change.
 
-    `ridge` is fitted, or None to leave NLinear out.
+    `ridge` is NLinear and `har` what log-HAR-t forecasts at the origins, or None to leave it out.
     """
     horizon = windows.horizon
     past = windows.past(origins)  # (N, C, S)
@@ -133,6 +161,9 @@ def baselines(
     for key, decay in ((ROLLING_WALK, None), (EWMA_WALK, RISKMETRICS)):
         quantiles = random_walk(windows, origins, decay)
         forecasts[key] = Forecast(last_price, quantiles)
+    if har is not None:
+        quantiles = har.quantiles(windows.prices.values[origins], windows.log)
+        forecasts[LOG_HAR] = Forecast(last_price, quantiles)
     return forecasts
 
 

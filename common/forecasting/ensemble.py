@@ -23,7 +23,7 @@ from common.forecasting.backtest import (
     outcomes_of,
     score_rows,
 )
-from common.forecasting.baselines import ROLLING_WALK, baselines
+from common.forecasting.baselines import ROLLING_WALK, Fitted, baselines
 from common.forecasting.metrics import (
     AT_ONCE_BYTES,
     LEVELS,
@@ -33,7 +33,8 @@ from common.forecasting.metrics import (
     widened,
     width_factors,
 )
-from common.forecasting.ridge import RidgeWindow
+from common.forecasting.sessions import week_of
+from common.forecasting.volatility import LogHar, ScaledShape
 from common.forecasting.windows import Forecaster, Windows
 from common.machine import peak_mb
 from common.results import Row
@@ -131,7 +132,7 @@ def held_out_rows(
     groups: Sequence[ModelGroup],
     origins: np.ndarray,
     split: str,
-    ridge: RidgeWindow | None,
+    fitted: Fitted,
     pairs: Sequence[Pair] = (),
     kept: Sequence[ModelKey] | None = None,
 ) -> HeldOut:
@@ -142,7 +143,7 @@ def held_out_rows(
     """
     if kept is None:
         kept = [group.key for group in groups if split == "test" and not group.brief]
-    baseline = backtest_baselines(windows, origins, split, ridge)
+    baseline = backtest_baselines(windows, origins, split, fitted)
     rows = list(baseline.rows)
     scores = dict(baseline.scores)
     ensembles = {}
@@ -166,21 +167,24 @@ def held_out_rows(
 
 
 def backtest_baselines(
-    windows: Windows, origins: np.ndarray, split: str, ridge: RidgeWindow | None
+    windows: Windows, origins: np.ndarray, split: str, fitted: Fitted
 ) -> BaselineBacktest:
     """The backtest of every baseline, some series at a time: a forecast fills hundreds of MB."""
     references = []
     outcomes: dict[ModelKey, list[Outcomes]] = {}
+    scaled = None if fitted.har is None else scaled_shape(fitted.har, windows, origins)
     for part in series_parts(len(origins) * windows.horizon, len(windows.prices.series)):
         some = of_series(windows, part)
-        of_part = None if ridge is None else ridge.of_series(part)
-        forecasts = baselines(some, origins, of_part)
+        ridge = None if fitted.ridge is None else fitted.ridge.of_series(part)
+        har = None if scaled is None else scaled.of_series(part)
+        forecasts = baselines(some, origins, ridge, har)
         reference = Reference(
             some.past(origins),
             some.future(origins),
             some.prices.series,
             forecasts[ROLLING_WALK].distribution,
             windows.log,
+            week_of(some.prices.times[origins]),
         )
         references.append(reference)
         for key, forecast in forecasts.items():
@@ -195,6 +199,16 @@ def backtest_baselines(
         entry = Entry(model=model, variant=variant, split=split)
         rows += score_rows(scores[model, variant], entry)
     return BaselineBacktest(rows, scores, reference)
+
+
+def scaled_shape(har: LogHar, windows: Windows, origins: np.ndarray) -> ScaledShape:
+    """What a log-HAR-t forecasts at the origins; it reads all series, some origins at a time."""
+    together = at_once(windows.horizon, len(windows.prices.series))
+    scales = [
+        har.scale(*windows.inputs(origins[start : start + together]))
+        for start in range(0, len(origins), together)
+    ]
+    return ScaledShape(np.concatenate(scales), har.shape)
 
 
 def series_parts(cells: int, series: int) -> list[slice]:

@@ -217,11 +217,11 @@ def by_horizon(path: Path, record: JsonObject, rows: pd.DataFrame, scale: str) -
 
     The axes fit the model `scale`.
     """
-    rows = rows[rows.series.isna() & rows.horizon.notna()]
     shown = {
         "rmsse": "RMSE / RMSE of no change",
         "crps_ratio": "CRPS ratio (1: rolling random walk)",
     }
+    rows = rows[rows.series.isna() & rows.horizon.notna() & rows.metric.isin(shown)]
     with figure(path, record, (11, 3.4), 1, 2) as (picture, axes):
         for panel, (metric, label) in zip(axes, shown.items(), strict=True):
             step_curves(panel, rows, metric)

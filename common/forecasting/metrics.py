@@ -19,6 +19,7 @@ LEVELS = np.arange(1, 100) / 100
 SMALLEST_RATIO = 1e-6  # of a forecast to the last price: an additive forecast may be below zero
 BLOCK = 256  # origins at a time: blocks that stay in the processor's cache
 AT_ONCE_BYTES = 16e6  # of the quantiles computed at a time: larger arrays are slow to allocate
+KEPT_LEVEL = 0.05  # of the test that a point forecast must pass to leave no change
 ALIGNED = 512  # origins: blocks are multiples of those that the networks compute at once
 
 NO_PRICE_WRONG = "0: every price right"
@@ -72,6 +73,18 @@ METRICS = {
         "lower",
         "CRPS divided by the CRPS of the random walk with rolling empirical residuals at the same "
         f"origins; 1.0: as good; {POOLED}",
+    ),
+    "crps_ratio_se": Metric(
+        "ratio",
+        "lower",
+        "standard error of the pooled crps_ratio over time, by a bootstrap of calendar weeks; not "
+        "over training seeds; 0: known exactly",
+    ),
+    "crps_against_se": Metric(
+        "ratio",
+        "lower",
+        "standard error of the pooled crps_against over time, by a bootstrap of calendar weeks; "
+        "0: known exactly",
     ),
     "coverage_80": Metric("share", "higher", "share of outcomes in the 80 % interval; ideal: 0.80"),
     "coverage_95": Metric("share", "higher", "share of outcomes in the 95 % interval; ideal: 0.95"),
@@ -217,6 +230,23 @@ def diebold_mariano(loss: np.ndarray, reference: np.ndarray, horizon: int) -> tu
     correction = np.sqrt((count + 1 - 2 * horizon + horizon * (horizon - 1) / count) / count)
     statistic = float(difference.mean() / np.sqrt(variance) * correction)
     return statistic, float(2 * stats.t.sf(abs(statistic), count - 1))
+
+
+def kept_shares(location: np.ndarray, truth: np.ndarray, level: float = KEPT_LEVEL) -> np.ndarray:
+    """Shares (H,), 0 to 1, of locations (N, H, S) that are the best point forecast of (N, H, S).
+
+    By least squares; 0 where a Diebold-Mariano test does not find the squared errors smaller than
+    those of no change.
+    """
+    product = (location * truth).sum((0, 2))  # (H,)
+    energy = (location**2).sum((0, 2))
+    shares = np.clip(product / np.maximum(energy, 1e-12), 0, 1)
+    for h in range(len(shares)):
+        loss = ((shares[h] * location[:, h] - truth[:, h]) ** 2).mean(1)  # (N,)
+        statistic, p = diebold_mariano(loss, (truth[:, h] ** 2).mean(1), h + 1)
+        if statistic >= 0 or p > level:
+            shares[h] = 0
+    return shares
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from common.forecasting.ensemble import ModelGroup, Pair
 from common.forecasting.history import Prices, check_positive, one_line, select, words_of
 from common.forecasting.markets import Market
 from common.forecasting.prices import load_for
+from common.forecasting.volatility import LogHar
 from common.forecasting.windows import Windows, split
 from common.run import SavedRun, announce
 
@@ -37,6 +38,8 @@ class SavedForecasters:
     log: bool = True
     """whether changes are log returns"""
     pairs: Sequence[Pair] = ()
+    har: LogHar | None = None
+    """the linear model that the networks start from, a baseline for new prices"""
 
     @property
     def context(self) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 
 from common.cli import InputError
 from common.files import JsonObject, read_json
+from common.forecasting.baselines import Fitted, fit_baselines
 from common.forecasting.config import LEAST_ORIGINS, EvaluateConfig, Reading, moment_of
 from common.forecasting.ensemble import KEPT_BYTES, ModelGroup, Sweep, held_out_rows
 from common.forecasting.forecasts import write_backtest
@@ -22,7 +23,6 @@ from common.forecasting.history import Prices
 from common.forecasting.markets import Market
 from common.forecasting.metrics import LEVELS, metrics_info
 from common.forecasting.prices import load_prices
-from common.forecasting.ridge import RidgeWindow
 from common.forecasting.saved import (
     Load,
     SavedForecasters,
@@ -49,7 +49,7 @@ class Scored:
     windows: Windows
     origins: np.ndarray
     split: str
-    ridge: RidgeWindow | None
+    fitted: Fitted
     about: JsonObject
 
 
@@ -86,7 +86,7 @@ def evaluate(
         watched(saved, scored),
         scored.origins,
         "test",
-        scored.ridge,
+        scored.fitted,
         saved.pairs,
         shown,
     )
@@ -122,7 +122,7 @@ def own_part(run: SavedRun, saved: SavedForecasters, market: Market) -> Scored:
     """The run's own test part."""
     prices = saved.checked(prices_of(run, market))
     windows = own_windows(run, saved, prices)
-    return Scored(windows, windows.parts.test, "test", windows.ridge(), {})
+    return Scored(windows, windows.parts.test, "test", fit_baselines(windows), {})
 
 
 def given_part(
@@ -163,8 +163,8 @@ def given_part(
         )
     if given.left_out:
         print(given.words, flush=True)
-    # new prices have no training part to fit a ridge on
-    return Scored(windows, given.scored, GIVEN, None, {"left_out": given.facts})
+    # new prices have no training part to fit on; a log-HAR-t is saved with the networks
+    return Scored(windows, given.scored, GIVEN, Fitted(har=saved.har), {"left_out": given.facts})
 
 
 def used_by(

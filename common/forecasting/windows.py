@@ -17,7 +17,6 @@ from common.files import JsonObject
 from common.forecasting.config import ROLLING_DAYS, ROLLING_HOURS
 from common.forecasting.history import Prices
 from common.forecasting.metrics import at_once, change, crps_quantiles, recalibrate
-from common.forecasting.ridge import RidgeWindow
 from common.forecasting.sessions import DAY, HOUR, WEEK
 
 ROLLING_WEEKS = 104  # two years of weeks
@@ -317,14 +316,6 @@ class Windows:
         )  # (N, H, S, Q)
         base = last[:, None, :, None]
         return base * np.exp(changes) if self.log else base + changes
-
-    def ridge(self) -> RidgeWindow:
-        """NLinear, fitted on the training part and chosen on the validation part."""
-        train = self.parts.train
-        validation = self.parts.validation
-        return RidgeWindow(self.log).fit(
-            self.past(train), self.future(train), self.past(validation), self.future(validation)
-        )
 
     def crps(self, forecaster: Forecaster, size: np.ndarray, origins: np.ndarray) -> float:
         """Mean CRPS of a forecaster, in units of the usual size (H, S) of a change.

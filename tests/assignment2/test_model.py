@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from assignment2.config import Config
+from assignment2.config import Config, Start
 from assignment2.model import Forecaster, Seq2Seq, load_forecasters, pinball, save_forecasters
 from assignment2.train import truth_share
 from common.cli import InputError
+from common.forecasting.ensemble import scaled_shape
 from common.forecasting.metrics import LEVELS, crps_quantiles
 from common.forecasting.prices import COINS, Prices
 from common.forecasting.simulate import simulate
-from common.forecasting.windows import Windows, calendar, future, steps_ahead
+from common.forecasting.volatility import LogHar, fit_log_har
+from common.forecasting.windows import Parts, Windows, calendar, future, steps_ahead
 from tests.assignment2.helpers import CONTEXT, inputs
 from tests.forecasting.helpers import leaks
 
@@ -35,11 +37,19 @@ def changes(prices: Prices, origins: np.ndarray) -> np.ndarray:
     return np.log(future(prices.values, origins, HORIZON) / prices.values[origins, None])
 
 
-def forecaster(prices: Prices, random_head: bool = True, seed: int = 0) -> Forecaster:
+def log_har(prices: Prices, origins: np.ndarray) -> LogHar:
+    parts = Parts(origins, origins, origins, int(origins[-1]) + HORIZON + 1)
+    return fit_log_har(Windows(prices, parts, CONTEXT, HORIZON))
+
+
+def forecaster(
+    prices: Prices, random_head: bool = True, seed: int = 0, start: Start = "har"
+) -> Forecaster:
     torch.manual_seed(seed)
-    model = Forecaster(7, CONTEXT, HORIZON, 8, DECAYS, 0.0)
+    model = Forecaster(7, CONTEXT, HORIZON, 8, DECAYS, 0.0, start)
     origins = np.arange(60, 300)
-    model.fit_scales(*inputs(prices, origins), changes(prices, origins))
+    har = log_har(prices, origins) if start == "har" else None
+    model.fit_scales(*inputs(prices, origins), changes(prices, origins), har)
     if random_head:
         torch.nn.init.normal_(model.network.head.weight, std=0.3)
     return model.eval()
@@ -149,15 +159,26 @@ def test_the_steps_ahead_go_on_by_the_hour_or_by_the_day():
     assert [str(day) for day in ahead] == ["2024-01-13", "2024-01-14"]
 
 
-def test_an_untrained_forecaster_is_no_change_with_scaled_intervals(prices):
-    model = forecaster(prices, random_head=False)
+@pytest.mark.parametrize("start", ["har", "ewma"])
+def test_an_untrained_forecaster_is_no_change_with_scaled_intervals(prices, start):
+    model = forecaster(prices, random_head=False, start=start)
     origins = np.arange(350, 400)
     point, quantiles = model.predict(*inputs(prices, origins))
     last = prices.values[origins][:, None]
     np.testing.assert_array_equal(point, np.repeat(last, HORIZON, 1))
     _, sigma, _ = model.inputs(*inputs(prices, origins))
     base = (model.shape * model.spread[..., None]).numpy()
-    expected = last[..., None] * np.exp(base * sigma.numpy()[:, None, :, None])
+    expected = last[..., None] * np.exp(base * sigma.numpy()[..., None])
+    np.testing.assert_allclose(quantiles, expected, rtol=1e-4)
+
+
+def test_an_untrained_forecaster_is_the_log_har_that_it_starts_from(prices):
+    train = np.arange(60, 300)
+    har = log_har(prices, train)
+    origins = np.arange(350, 400)
+    _, quantiles = forecaster(prices, random_head=False).predict(*inputs(prices, origins))
+    windows = Windows(prices, None, CONTEXT, HORIZON)
+    expected = scaled_shape(har, windows, origins).quantiles(prices.values[origins], log=True)
     np.testing.assert_allclose(quantiles, expected, rtol=1e-4)
 
 

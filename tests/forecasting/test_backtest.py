@@ -13,6 +13,7 @@ from common.forecasting.backtest import (
     measure,
     score,
     score_rows,
+    weekly_standard_error,
 )
 from common.forecasting.baselines import drift, no_change, rolling_quantiles
 from common.forecasting.metrics import diebold_mariano, holm
@@ -158,3 +159,21 @@ def test_negative_prices_are_scored_as_differences():
     scored = score(reference_of(values, origins, log=False), [still(values, origins)])
     ratios = [row.value for row in score_rows(scored, ENTRY) if row.metric == "rmsse"]
     np.testing.assert_allclose(ratios, 1)
+
+
+def test_the_standard_error_over_weeks_is_that_of_weeks_drawn_again():
+    rng = np.random.default_rng(0)
+    weeks = np.repeat(np.arange(60), 168)
+    level = rng.gamma(4, 0.25, 60)[weeks, None, None]  # a wild week is wild for every model
+    others = level * rng.gamma(9, 1 / 9, (len(weeks), 2, 3))
+    assert weekly_standard_error(others, others, weeks) == 0
+    assert weekly_standard_error(0.9 * others, others, weeks) == pytest.approx(0, abs=1e-12)
+
+    # losses that differ by a factor of each week: the ratio's error is that of a weighted mean
+    factor = rng.normal(0.97, 0.05, 60)
+    found = weekly_standard_error(factor[weeks, None, None] * others, others, weeks)
+    weight = np.bincount(weeks, others.mean((1, 2)))
+    ratio = (factor * weight).sum() / weight.sum()
+    expected = np.sqrt(((weight * (factor - ratio)) ** 2).sum()) / weight.sum()
+    assert found == pytest.approx(expected, rel=0.1)
+    assert np.isnan(weekly_standard_error(others, others, np.zeros(len(weeks))))

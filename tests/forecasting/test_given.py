@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from common.cli import InputError
+from common.forecasting.baselines import Fitted
 from common.forecasting.ensemble import held_out_rows
 from common.forecasting.given import GivenOrigins, GivenWindows, Used
 from common.forecasting.history import Prices
@@ -100,7 +101,7 @@ def test_a_scored_origin_has_the_same_forecast_whichever_others_are_scored(monke
 
     def quantiles(origins: np.ndarray) -> np.ndarray:
         groups = load(Path()).groups
-        found = held_out_rows(given, groups, origins, "test", None, kept=[groups[0].key])
+        found = held_out_rows(given, groups, origins, "test", Fitted(), kept=[groups[0].key])
         return found.ensembles[groups[0].key].distribution
 
     np.testing.assert_array_equal(quantiles(every[chosen]), quantiles(every)[chosen])

@@ -148,7 +148,9 @@ def test_origins_from_scores_a_part_with_its_own_history(run, tmp_path):
     part = scored(run, "--data", tmp_path / "p.csv", "--origins-from", test_start)
     assert part["run"]["origins"] == own["run"]["origins"] == 59
     assert part["run"]["first"] == test_start
-    assert values(part) == values(own)
+    # a log-HAR-t needs a training part, or networks that it was saved with:
+    again = {key: value for key, value in values(own).items() if key[0] != "log-HAR-t"}
+    assert values(part) == again
 
 
 def test_series_that_the_run_does_not_have_are_left_out_and_named(run, tmp_path, capsys):
