@@ -59,13 +59,13 @@ class Config(ForecastConfig):
     """steps of history in each forecast's input"""
     horizon: int = 5
     """steps forecast ahead"""
-    units: int = 32
+    units: int = 48
     """LSTM units of the held-out networks"""
     decays: tuple[float, ...] = (0.5, 0.8, 0.9, 0.99, 0.97)
     """EWMA decays of the window's volatility features; the last one is that of --start ewma"""
     start: Start = "har"
     """what an untrained network forecasts: the log-HAR-t, or an EWMA-scaled random walk"""
-    dropout: float = 0.2
+    dropout: float = 0.3
     """share of the encoder's inputs dropped in training"""
     epochs: int = 3
     """most epochs of held-out training; the epoch with the best validation CRPS is used"""
@@ -73,7 +73,7 @@ class Config(ForecastConfig):
     """epochs without a better validation CRPS before held-out training stops"""
     batch: int = 256
     """windows per batch of held-out training"""
-    lr: float = 1e-3
+    lr: float = 5e-4
     """peak learning rate of held-out training (AdamW, one cycle)"""
     weight_decay: float = 0.05
     """AdamW's weight decay in held-out training"""

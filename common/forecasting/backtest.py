@@ -410,7 +410,7 @@ def score_rows(of: Score, entry: Entry) -> list[Row]:
             values = np.array([pool(metric, seed[metric][cell.index]) for seed in of.seeds])
             if np.isfinite(values).all():
                 rows.append(entry.row(metric, cell, *mean_and_std(values), len(values)))
-    rows += standard_error_rows("crps_ratio_se", of.crps, of.reference.crps, of.reference, entry)
+    rows += standard_error_rows("crps_ratio_se", of, of.reference.crps, entry)
     if not single:
         return rows
     for metric, values in significance(of).items():
@@ -421,14 +421,13 @@ def score_rows(of: Score, entry: Entry) -> list[Row]:
     return rows
 
 
-def standard_error_rows(
-    metric: str, losses: np.ndarray, others: np.ndarray, reference: Reference, entry: Entry
-) -> list[Row]:
+def standard_error_rows(metric: str, one: Score, others: np.ndarray, entry: Entry) -> list[Row]:
     """The standard error over weeks of the pooled ratio, where the weeks are known and several."""
-    if reference.weeks is None:
+    if one.reference.weeks is None:
         return []
-    value = weekly_standard_error(losses, others, reference.weeks)
-    return [entry.row(metric, Cell(), value)] if np.isfinite(value) else []
+    value = weekly_standard_error(one.crps, others, one.reference.weeks)
+    row = entry.row(metric, Cell(), value, n_seeds=len(one.seeds))
+    return [row] if np.isfinite(value) else []
 
 
 def compare(a: Score, b: Score, entry: Entry) -> list[Row]:
@@ -456,7 +455,7 @@ def compare(a: Score, b: Score, entry: Entry) -> list[Row]:
         p = holm(cell_tests(mine, other))  # (H, S)
         rows.append(entry.row(f"p_{metric}", Cell(), pooled_test(mine, other, scale)))
         rows += [entry.row(f"p_{metric}", cell, p[cell.index].item()) for cell in single]
-    rows += standard_error_rows("crps_against_se", a.crps, b.crps, reference, entry)
+    rows += standard_error_rows("crps_against_se", a, b.crps, entry)
     return [row for row in rows if np.isfinite(row.value)]
 
 

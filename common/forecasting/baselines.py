@@ -6,13 +6,16 @@ Shape letters: T times, N origins, C context, H horizon, S series, Q quantile le
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from scipy.signal import lfilter
 
 from common.forecasting.backtest import Forecast, ModelKey
 from common.forecasting.config import RISKMETRICS, ROLLING_HOURS
-from common.forecasting.metrics import LEVELS
+from common.forecasting.garch import Garch, fit_garch
+from common.forecasting.metrics import LEVELS, at_once
 from common.forecasting.ridge import RidgeWindow
 from common.forecasting.volatility import LogHar, ScaledShape, fit_log_har
 from common.forecasting.windows import Windows
@@ -112,6 +115,7 @@ def quantiles_without_gaps(residuals: np.ndarray) -> np.ndarray:
 
 ROLLING_WALK: ModelKey = ("random walk", "rolling residuals")  # crps_ratio is relative to it
 EWMA_WALK: ModelKey = ("random walk", "EWMA-scaled residuals")
+GARCH: ModelKey = ("GARCH-t", "filtered historical simulation")
 LOG_HAR: ModelKey = ("log-HAR-t", "with the clock")
 
 
@@ -120,11 +124,31 @@ class Fitted:
     """The baselines that are fitted on a training part; None leaves one out."""
 
     ridge: RidgeWindow | None = None
+    garch: Garch | None = None
     har: LogHar | None = None
+
+    def distributions(self, windows: Windows, origins: np.ndarray) -> dict[ModelKey, ScaledShape]:
+        """What the models of volatility forecast at the origins, all series together."""
+        found = {}
+        if self.garch is not None:
+            found[GARCH] = self.garch.at(windows, origins)
+        if self.har is not None:
+            found[LOG_HAR] = scaled_shape(self.har, windows, origins)
+        return found
+
+
+def scaled_shape(har: LogHar, windows: Windows, origins: np.ndarray) -> ScaledShape:
+    """What a log-HAR-t forecasts at the origins; it reads all series, some origins at a time."""
+    together = at_once(windows.horizon, len(windows.prices.series))
+    scales = [
+        har.scale(*windows.inputs(origins[start : start + together]))
+        for start in range(0, len(origins), together)
+    ]
+    return ScaledShape(np.concatenate(scales), har.shape)
 
 
 def fit_baselines(windows: Windows) -> Fitted:
-    """NLinear, chosen on the validation part, and log-HAR-t; both see the training part."""
+    """NLinear, chosen on validation, GARCH-t and log-HAR-t, all fitted on the training part."""
     train = windows.parts.train
     validation = windows.parts.validation
     ridge = RidgeWindow(windows.log).fit(
@@ -133,18 +157,19 @@ def fit_baselines(windows: Windows) -> Fitted:
         windows.past(validation),
         windows.future(validation),
     )
-    return Fitted(ridge, fit_log_har(windows))
+    return Fitted(ridge, fit_garch(windows), fit_log_har(windows))
 
 
 def baselines(
     windows: Windows,
     origins: np.ndarray,
     ridge: RidgeWindow | None = None,
-    har: ScaledShape | None = None,
+    distributions: Mapping[ModelKey, ScaledShape] = MappingProxyType({}),
 ) -> dict[ModelKey, Forecast]:
     """The forecasts that stand in every table; the point of a distribution is no change.
 
-    `ridge` is NLinear and `har` what log-HAR-t forecasts at the origins, or None to leave it out.
+    `ridge` is NLinear, or None to leave it out, and `distributions` what the models of volatility
+    forecast at the origins.
     """
     horizon = windows.horizon
     past = windows.past(origins)  # (N, C, S)
@@ -161,9 +186,9 @@ def baselines(
     for key, decay in ((ROLLING_WALK, None), (EWMA_WALK, RISKMETRICS)):
         quantiles = random_walk(windows, origins, decay)
         forecasts[key] = Forecast(last_price, quantiles)
-    if har is not None:
-        quantiles = har.quantiles(windows.prices.values[origins], windows.log)
-        forecasts[LOG_HAR] = Forecast(last_price, quantiles)
+    for key, scaled in distributions.items():
+        quantiles = scaled.quantiles(windows.prices.values[origins], windows.log)
+        forecasts[key] = Forecast(last_price, quantiles)
     return forecasts
 
 

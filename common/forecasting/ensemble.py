@@ -34,7 +34,6 @@ from common.forecasting.metrics import (
     width_factors,
 )
 from common.forecasting.sessions import week_of
-from common.forecasting.volatility import LogHar, ScaledShape
 from common.forecasting.windows import Forecaster, Windows
 from common.machine import peak_mb
 from common.results import Row
@@ -172,12 +171,12 @@ def backtest_baselines(
     """The backtest of every baseline, some series at a time: a forecast fills hundreds of MB."""
     references = []
     outcomes: dict[ModelKey, list[Outcomes]] = {}
-    scaled = None if fitted.har is None else scaled_shape(fitted.har, windows, origins)
+    distributions = fitted.distributions(windows, origins)
     for part in series_parts(len(origins) * windows.horizon, len(windows.prices.series)):
         some = of_series(windows, part)
         ridge = None if fitted.ridge is None else fitted.ridge.of_series(part)
-        har = None if scaled is None else scaled.of_series(part)
-        forecasts = baselines(some, origins, ridge, har)
+        of_part = {key: scaled.of_series(part) for key, scaled in distributions.items()}
+        forecasts = baselines(some, origins, ridge, of_part)
         reference = Reference(
             some.past(origins),
             some.future(origins),
@@ -199,16 +198,6 @@ def backtest_baselines(
         entry = Entry(model=model, variant=variant, split=split)
         rows += score_rows(scores[model, variant], entry)
     return BaselineBacktest(rows, scores, reference)
-
-
-def scaled_shape(har: LogHar, windows: Windows, origins: np.ndarray) -> ScaledShape:
-    """What a log-HAR-t forecasts at the origins; it reads all series, some origins at a time."""
-    together = at_once(windows.horizon, len(windows.prices.series))
-    scales = [
-        har.scale(*windows.inputs(origins[start : start + together]))
-        for start in range(0, len(origins), together)
-    ]
-    return ScaledShape(np.concatenate(scales), har.shape)
 
 
 def series_parts(cells: int, series: int) -> list[slice]:

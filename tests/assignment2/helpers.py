@@ -79,7 +79,7 @@ def check_evaluate(main: Callable[[EvaluateConfig], Results], run: Path, folder:
     run_main(main, EvaluateConfig, "--run", run, "--out", folder / "scores.json")
     evaluated = json.loads((folder / "scores.json").read_text())["rows"]
     trained = json.loads((run / "metrics.json").read_text())["rows"]
-    assert pooled_test_scores(evaluated) == pytest.approx(pooled_test_scores(trained))
+    assert pooled_test_scores(evaluated) == pytest.approx(pooled_test_scores(trained), rel=1e-6)
 
     table(simulate(COINS, 400, 7)).to_csv(folder / "new.csv.gz", index=False)
     out = folder / "new.json"

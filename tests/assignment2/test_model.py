@@ -15,7 +15,7 @@ from assignment2.config import Config, Start
 from assignment2.model import Forecaster, Seq2Seq, load_forecasters, pinball, save_forecasters
 from assignment2.train import truth_share
 from common.cli import InputError
-from common.forecasting.ensemble import scaled_shape
+from common.forecasting.baselines import scaled_shape
 from common.forecasting.metrics import LEVELS, crps_quantiles
 from common.forecasting.prices import COINS, Prices
 from common.forecasting.simulate import simulate

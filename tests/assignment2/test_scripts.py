@@ -68,7 +68,15 @@ def test_the_rows_of_a_run(smoke2):
     assert len(rows[rows.protocol == "as-assigned"]) == 5
     test = rows[(rows.protocol == "held-out") & (rows.split == "test")]
     pooled = test[test.series.isna() & test.horizon.isna()]
-    baselines = {"no change", "drift", "seasonal naive", "NLinear", "random walk", "log-HAR-t"}
+    baselines = {
+        "no change",
+        "drift",
+        "seasonal naive",
+        "NLinear",
+        "random walk",
+        "GARCH-t",
+        "log-HAR-t",
+    }
     assert set(pooled.model) == baselines | {"Seq2Seq"}
     assert (pooled[(pooled.model == "no change") & (pooled.metric == "rmsse")].value == 1).all()
     tested = test[(test.metric == "p_crps") & (test.model == "Seq2Seq")]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 
 from common.forecasting.history import Prices
 from common.forecasting.sessions import HOUR
-from common.forecasting.windows import Windows
+from common.forecasting.windows import Windows, split
 
 Forecast = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of values (T, S) and origins (N,)
 
@@ -27,6 +28,15 @@ def windows_of(
     times = np.datetime64("2024-01-01T00", "ns") + hours
     series = tuple("ABCDEFG"[: values.shape[1]])
     return Windows(Prices(times, values, series, HOUR, "csv", {}), None, context, horizon, log)
+
+
+def with_parts(windows: Windows) -> Windows:
+    """The windows with a quarter for testing and one for validation."""
+    rows = len(windows.prices.times)
+    parts = split(
+        windows.prices.contiguous(), windows.context, windows.horizon, rows // 4, rows // 4
+    )
+    return dataclasses.replace(windows, known=parts)
 
 
 def leaks(forecast: Forecast, values: np.ndarray, origins: np.ndarray) -> bool:

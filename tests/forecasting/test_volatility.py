@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from common.forecasting.backtest import Forecast, Reference, measure
-from common.forecasting.baselines import LOG_HAR, Fitted, baselines, fit_baselines, random_walk
+from common.forecasting.baselines import (
+    LOG_HAR,
+    Fitted,
+    baselines,
+    fit_baselines,
+    random_walk,
+    scaled_shape,
+)
 from common.forecasting.config import RISKMETRICS
-from common.forecasting.ensemble import scaled_shape
 from common.forecasting.metrics import LEVELS
 from common.forecasting.volatility import (
     HALF_LIVES,
@@ -25,17 +29,7 @@ from common.forecasting.volatility import (
     student_t_scale,
     symmetric,
 )
-from common.forecasting.windows import Windows, split
-from tests.forecasting.helpers import leaks, walk, windows_of
-
-
-def with_parts(windows: Windows) -> Windows:
-    """The windows with a quarter for testing and one for validation."""
-    rows = len(windows.prices.times)
-    parts = split(
-        windows.prices.contiguous(), windows.context, windows.horizon, rows // 4, rows // 4
-    )
-    return dataclasses.replace(windows, known=parts)
+from tests.forecasting.helpers import leaks, walk, windows_of, with_parts
 
 
 def clustered(steps: int, series: int = 2, seed: int = 0) -> np.ndarray:
@@ -111,7 +105,7 @@ def test_it_learns_the_hour_and_beats_ewma_on_prices_that_were_not_seen():
         windows.past(test), windows.future(test), windows.prices.series, rolling, windows.log
     )
     scaled = scaled_shape(har, windows, test)
-    ours = baselines(windows, test, har=scaled)[LOG_HAR]
+    ours = baselines(windows, test, distributions={LOG_HAR: scaled})[LOG_HAR]
     ewma = Forecast(ours.point, random_walk(windows, test, RISKMETRICS))
     ratio = measure(reference, ours).metrics["crps_ratio"].mean()
     assert ratio < measure(reference, ewma).metrics["crps_ratio"].mean() < 1
@@ -147,7 +141,7 @@ def test_what_comes_after_an_origin_or_the_training_part_changes_nothing():
     def forecast(spoilt: np.ndarray, origins: np.ndarray) -> np.ndarray:
         of_spoilt = windows_of(spoilt)
         scaled = scaled_shape(har, of_spoilt, origins)
-        return baselines(of_spoilt, origins, har=scaled)[LOG_HAR].distribution
+        return baselines(of_spoilt, origins, distributions={LOG_HAR: scaled})[LOG_HAR].distribution
 
     assert not leaks(forecast, values, np.array([320, 1400]))
     spoilt = values.copy()
