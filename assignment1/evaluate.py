@@ -36,7 +36,7 @@ from assignment1.views import code_views
 from common.cli import InputError
 from common.files import JsonObject
 from common.machine import choose_device
-from common.results import Results, Row, print_table, write_evaluation
+from common.results import Results, Row, print_table, write_results
 from common.run import SavedRun, announce, as_json, progress
 
 HERE = Path(__file__).resolve().parent
@@ -177,7 +177,7 @@ def main(config: EvaluateConfig) -> Results:
         "left_out": sample.left_out,
     }
     out = config.out or evaluation_file(saved.folder, config.data, sample.faces.provenance)
-    results = write_evaluation(out, about, METRICS_INFO, scored_rows(sample, predictions))
+    results = write_results(out, about, METRICS_INFO, scored_rows(sample, predictions))
     columns = {**SHOWN, "accuracy_low": "from", "accuracy_high": "to"}
     title = "Saved models, with the 95 % interval of accuracy"
     print_table(results["rows"], columns, digits=3, title=title)

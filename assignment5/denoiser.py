@@ -12,12 +12,12 @@ from torch import nn
 from assignment5.config import RANGES, DenoiserConfig, Job
 from assignment5.diffusion import Diffusion, Schedule
 from assignment5.dit import DiT
-from assignment5.memory import to_device
+from assignment5.memory import matching_shapes, to_device
 from assignment5.unet import UNet
 from common.cli import InputError, check_ranges
 from common.files import JsonObject, StateDict, tensors
 from common.machine import Device
-from common.weights import count_parameters, matching_shapes, read_model, save_model
+from common.weights import count_parameters, read_model, save_model
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from common.figures import source_line
 from common.files import JsonObject, read_json
 from common.machine import Device, choose_device
 from common.report import compile_report
-from common.results import Results, Row, write_evaluation
+from common.results import Results, Row, write_results
 from common.run import SavedRun, announce, progress
 
 HERE = Path(__file__).resolve().parent
@@ -234,7 +234,7 @@ def main(config: EvaluateConfig) -> Results:
     about = {"folder": folder.name, "data": real.provenance, "images": len(real.pixels)}
     if real.left_out is not None:
         about["left_out"] = real.left_out
-    results = write_evaluation(out, about, METRICS_INFO, rows)
+    results = write_results(out, about, METRICS_INFO, rows)
     record = {**saved.record, "source": real.source, "data": real.provenance}
     table = pd.DataFrame(results["rows"])
     draw_evaluations(out.with_suffix(".png"), record, table, denoisers[0].recipe, config.power)

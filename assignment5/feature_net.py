@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from assignment5.config import FEATURES, Config
 from assignment5.data import Images, Split
-from assignment5.memory import to_device
+from assignment5.memory import matching_shapes, to_device
 from common.cli import InputError
 from common.files import JsonObject, StateDict, tensors
 from common.machine import Device
 from common.run import Run, progress
-from common.weights import matching_shapes, read_model, save_model
+from common.weights import read_model, save_model
 
 LARGEST = 2**16  # of a saved network's classes, width and side
 Describe: TypeAlias = Callable[[np.ndarray], np.ndarray]  # uint8 (N, S, S, 3) -> float64 (N, F)

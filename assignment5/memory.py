@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -72,3 +74,13 @@ def too_large(batch: int, size: int, parts: int, fits: int) -> InputError:
     return InputError(
         f"--batch {batch}: the device has not enough memory for {size} images at once; {advice}"
     )
+
+
+@contextlib.contextmanager
+def matching_shapes(path: Path) -> Iterator[None]:
+    """Turns torch's refusal of weights of another shape into one line that names the file."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{path} holds weights of another shape than it says ({reason})") from None

@@ -63,7 +63,7 @@ def read_json(path: Path) -> JsonObject:
     """Reads a JSON object. Raises InputError where the file is missing, damaged or no object."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise InputError(f"{path} holds no readable JSON object; name another folder or remove it")
@@ -139,12 +139,6 @@ def load_state(path: Path) -> State:
 
 def tensors(state: State) -> State:
     """The nested state with torch tensors in place of numpy arrays."""
-    if isinstance(state, dict):
-        return {key: tensors(item) for key, item in state.items()}
-    if isinstance(state, list):
-        return [tensors(item) for item in state]
-    if isinstance(state, np.ndarray):
-        import torch
+    from torch.utils.data import default_convert
 
-        return torch.from_numpy(state)
-    return state
+    return default_convert(state)

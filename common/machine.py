@@ -14,8 +14,8 @@ from pathlib import Path
 from common.cli import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
-FRAMEWORKS = ("torch", "tensorflow-cpu", "tensorflow", "keras")
-LIBRARIES = ("numpy", "scipy", "pandas", "scikit-learn", "yfinance", *FRAMEWORKS)
+# that can change a result:
+LIBRARIES = "numpy scipy pandas scikit-learn arch yfinance torch tensorflow-cpu tensorflow keras"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def git_state() -> dict[str, str | bool | None]:
 def versions() -> dict[str, str]:
     """Python's version and those of the installed libraries that can change a result."""
     installed = {"python": platform.python_version()}
-    for name in LIBRARIES:
+    for name in LIBRARIES.split():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             installed[name] = importlib.metadata.version(name)
     return installed

@@ -25,7 +25,6 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
     Raises InputError when the folder holds no finished run, and RuntimeError for a document that
     Typst refuses.
     """
-    folder, source = Path(folder), Path(source)
     if not (folder / "metrics.json").exists():
         raise InputError(f"{folder} holds no metrics.json; finish the run first")
     results = source.parent / "results"
@@ -51,7 +50,7 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
             if file.parent.resolve() != folder.resolve():
                 names.append(file.parent.relative_to(results).as_posix())
         inputs = {"run": folder.resolve().name, "others": " ".join(names)}
-        with atomic_path(Path(out)) as pdf:
+        with atomic_path(out) as pdf:
             document = str(stage / "report.typ")
             typst.compile(document, output=str(pdf), root=str(stage), sys_inputs=inputs)
 

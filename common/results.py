@@ -39,11 +39,6 @@ class Row:
     peak_mb: float | None = None
     command: str | None = None
 
-    @property
-    def pooled(self) -> bool:
-        """Whether the score is over all series and steps."""
-        return self.series is None and self.horizon is None
-
 
 class Metric(NamedTuple):
     """What a metric means: its unit, which direction is better, and what 1.0 or 0 stands for."""
@@ -67,10 +62,14 @@ def mean_and_std(values: Sequence[float] | np.ndarray) -> tuple[float, float | N
     return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None
 
 
-def as_results(
-    run: JsonObject, metrics_info: Mapping[str, Metric], rows: Iterable[Row], command: str | None
+def write_results(
+    path: Path,
+    run: JsonObject,
+    metrics_info: Mapping[str, Metric],
+    rows: Iterable[Row],
+    command: str | None = None,
 ) -> Results:
-    """What metrics.json holds; rows without a command get the given one.
+    """Writes a metrics.json and returns its content; rows without a command get the given one.
 
     Raises ValueError for a metric that metrics_info does not explain.
     """
@@ -80,14 +79,7 @@ def as_results(
             raise ValueError(f"metric {row.metric} is not explained in metrics_info")
         table.append({**vars(row), "command": row.command or command})
     explained = {name: metric._asdict() for name, metric in metrics_info.items()}
-    return {"run": run, "metrics_info": explained, "rows": table}
-
-
-def write_evaluation(
-    path: Path, run: JsonObject, metrics_info: Mapping[str, Metric], rows: Iterable[Row]
-) -> Results:
-    """Writes what evaluate.py found, in the shape of metrics.json."""
-    results = as_results(run, metrics_info, rows, None)
+    results: Results = {"run": run, "metrics_info": explained, "rows": table}
     write_json(path, results)
     return results
 

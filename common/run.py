@@ -26,7 +26,7 @@ from tqdm import tqdm
 from common.cli import BaseConfig, InputError, Interrupted, option_of
 from common.files import JsonObject, State, load_state, read_json, save_state, write_json
 from common.machine import git_state, peak_mb, versions
-from common.results import Metric, Results, Row, as_results
+from common.results import Metric, Results, Row, write_results
 from common.world import ALONE, World
 
 if TYPE_CHECKING:
@@ -287,9 +287,8 @@ class Run:
         Raises ValueError for a metric that metrics_info does not explain.
         """
         identity = {**self.identity, "versions": self.record["versions"]}
-        results = as_results(identity, metrics_info, rows, self.command)
-        write_json(self.folder / "metrics.json", results)
-        return results
+        path = self.folder / "metrics.json"
+        return write_results(path, identity, metrics_info, rows, self.command)
 
     def finish(
         self,
@@ -317,10 +316,10 @@ class Run:
         """Records how the run ended and releases the folder."""
         if not self.writes:
             return
-        stopped = kind is not None and issubclass(kind, Interrupted | KeyboardInterrupt)
-        failed = "interrupted" if stopped else "failed"
+        status = "finished" if kind is None else "failed"
+        if kind is not None and issubclass(kind, Interrupted | KeyboardInterrupt):
+            status = "interrupted"
         seconds = round(time.perf_counter() - self.started, 1)
-        status = failed if kind else "finished"
         self.record.update(status=status, seconds=seconds, peak_mb=peak_mb())
         write_json(self.folder / "run.json", self.record)
         if self._tensorboard is not None:
@@ -400,11 +399,11 @@ class SavedRun:
     ) -> SavedRun:
         """The run in `folder`, or the newest finished one below `results`.
 
-        Raises InputError where there is none, or where run.json or a file of `needs` is missing.
+        Raises InputError where there is none, where run.json or a file of `needs` is missing, and
+        for a device or a pipe, which would never end.
         """
         if folder is None:
-            runs = finished_runs(results)
-            if not runs:
+            if not (runs := finished_runs(results)):
                 advice = "make one with train.py, or name one with --run"
                 raise InputError(f"no finished run in {results}; {advice}")
             folder = runs[-1].folder
@@ -412,6 +411,9 @@ class SavedRun:
             if not (folder / name).is_file():
                 advice = f"give the folder of a finished run of {Path(results).parent.name}"
                 raise InputError(f"--run {folder} holds no {name}; {advice}")
+        for item in folder.iterdir():
+            if item.exists() and not item.is_file() and not item.is_dir():
+                raise InputError(f"{item} is a device or a pipe; a run folder holds files alone")
         return cls(folder, read_record(folder))
 
     @property

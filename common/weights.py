@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,16 +47,6 @@ def read_model(path: Path) -> tuple[StateDict, JsonObject]:
     except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
         advice = "train again or copy it again"
         raise InputError(f"{path} is not a whole model file ({error}); {advice}") from None
-
-
-@contextlib.contextmanager
-def matching_shapes(path: Path) -> Iterator[None]:
-    """Turns torch's refusal of weights of another shape into one line that names the file."""
-    try:
-        yield
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"{path} holds weights of another shape than it says ({reason})") from None
 
 
 def count_parameters(model: torch.nn.Module) -> int:

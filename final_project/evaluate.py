@@ -19,6 +19,7 @@ if __name__ == "__main__":  # before the heavy imports: --help and a refusal ans
     OPTIONS = read_options(EvaluateConfig)
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from common.cli import InputError, check_writable, data_folder
 from common.files import JsonObject
 from common.machine import choose_device
 from common.report import compile_report
-from common.results import Results, write_evaluation
+from common.results import Results, write_results
 from common.run import SavedRun, announce, progress
 from final_project.baselines.simple import Persistence
 from final_project.checkpoint import About, load_networks, read_about
@@ -46,9 +47,12 @@ from final_project.evaluation import (
 from final_project.figures import draw_figures
 from final_project.raw import Reading, readable
 from final_project.seen import seen_rows
+from final_project.units import Units
 
 HERE = Path(__file__).resolve().parent
 NEEDED = ("metrics.json", "model.safetensors", "mesh.npz")
+FAR = 10.0  # deviations from the training's mean, beyond which fields are of another kind
+NARROW = 0.01  # of the training's deviation: so small a variation is remarked on
 SAME_STEP = 0.01  # time steps are the same, or multiples, within this share
 
 
@@ -139,6 +143,28 @@ def with_parameters(flow: Flow, given: tuple[float, ...], about: About) -> Flow:
     return dataclasses.replace(flow, parameters=parameters, parameter_names=about.parameters)
 
 
+def check_units(fields: np.ndarray, names: tuple[str, ...], units: Units, path: Path) -> None:
+    """Refuses fields (..., P, F) far from those of the training, and remarks on much smaller ones.
+
+    They are in another unit, or of another flow. Raises InputError.
+    """
+    normal = units.centred(fields).reshape(-1, *fields.shape[-2:])  # (B, P, F)
+    away = np.sqrt((normal**2).mean((0, 1)))
+    spread = normal.std(1).max(0)
+    for name, distance, width in zip(names, away, spread, strict=True):
+        if distance > FAR:
+            raise InputError(
+                f"{path}: {name} lies {distance:.2g} standard deviations from the mean of the "
+                f"fields that the run was trained on (allowed are {FAR:g}); is it in another unit?"
+            )
+        if 0 < width < NARROW:
+            print(
+                f"notice: {path}: {name} varies by {width:.2g} of what it did in the training; "
+                "is it in another unit?",
+                file=sys.stderr,
+            )
+
+
 def rows_to_score(
     config: EvaluateConfig, run: SavedRun, seed: int, flow: Flow, path: Path
 ) -> tuple[np.ndarray, JsonObject]:
@@ -225,6 +251,7 @@ def main(config: EvaluateConfig) -> Results:
 
     # Rollouts of the model and of persistence:
     first = flow.fields[rows, start]  # (N, P, F)
+    check_units(first, flow.field_names, saved.surrogate.autoencoder.units, path)
     truth = flow.fields[rows, start + 1 : start + steps + 1]  # (N, S, P, F)
     theta = flow.parameters[rows]  # (N, K)
     judge = Judge(flow, recorded.grid, steps + 1, saved.surrogate.autoencoder.units)
@@ -247,7 +274,7 @@ def main(config: EvaluateConfig) -> Results:
         "steps": steps,
     }
     table = [row for each in scored for row in judge.rows(each)]
-    results = write_evaluation(out, facts, METRICS_INFO, table)
+    results = write_results(out, facts, METRICS_INFO, table)
     if config.data is None and config.out is None:
         with readable(run.folder, "; its figures cannot be drawn again"):
             draw_figures(run.folder)

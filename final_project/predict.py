@@ -24,7 +24,7 @@ from common.machine import choose_device
 from common.run import SavedRun, announce
 from final_project.checkpoint import About, load_networks, read_about
 from final_project.data import Flow, load_flow, write_flow
-from final_project.evaluate import NEEDED, SAME_STEP, Recorded, with_parameters
+from final_project.evaluate import NEEDED, SAME_STEP, Recorded, check_units, with_parameters
 from final_project.export import write_vtk
 from final_project.figures import draw_rollout
 from final_project.mesh import triangulate
@@ -67,8 +67,10 @@ def main(config: PredictConfig) -> Flow:
 
     # Rollout:
     first = state.fields[:, config.frame]  # (1, P, F)
+    units = saved.surrogate.autoencoder.units
+    check_units(first, state.field_names, units, config.data)
     rollout = saved.surrogate.predict(first, state.parameters, config.steps)  # (1, S, P, F)
-    bounded = saved.surrogate.autoencoder.units.bounded(rollout)
+    bounded = units.bounded(rollout)
     fields = np.concatenate([first[:, None], bounded], axis=1)  # (1, S + 1, P, F)
     source = f"{saved.name} of {run.folder.name}, from frame {config.frame} of {config.data.name}"
     flow = dataclasses.replace(

@@ -19,7 +19,7 @@ import numpy as np
 
 from common.cli import InputError
 from common.report import compile_report
-from common.results import Results, write_evaluation
+from common.results import Results, write_results
 from common.run import SavedRun, announce
 from template.data import Table, digests, load, read, split
 from template.figures import draw_figures
@@ -81,7 +81,7 @@ def main(config: EvaluateConfig) -> Results:
     about = {"folder": run.folder.name, "data": table.provenance, "rows": len(table.target)}
     name = config.data.stem if config.data else "test"
     out = config.out or run.folder / f"evaluation-{name}.json"
-    results = write_evaluation(out, about, METRICS_INFO, rows)
+    results = write_results(out, about, METRICS_INFO, rows)
     if config.data is None:
         draw_figures(run.folder)
         compile_report(run.folder, HERE / "report.typ", run.folder / "report.pdf")

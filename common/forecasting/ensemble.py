@@ -357,4 +357,4 @@ def swept(
 
 def pooled(rows: Sequence[Row]) -> list[Row]:
     """The rows over all series and steps."""
-    return [row for row in rows if row.pooled]
+    return [row for row in rows if row.series is None and row.horizon is None]

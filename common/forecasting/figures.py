@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from dateutil import rrule
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -22,7 +23,6 @@ from common.figures import (
     Option,
     colours,
     figure,
-    heat_map,
 )
 from common.files import JsonObject
 from common.forecasting.assigned import Window
@@ -318,18 +318,22 @@ def cell_map(panel: Axes, rows: pd.DataFrame, series: Sequence[str], metric: str
     steps = [str(step + 1) for step in range(values.shape[1])]
     distances = np.abs(values - 1)
     spread = max(float(distances[np.isfinite(distances)].max(initial=0)), 1e-3)
-    heat_map(
-        panel,
+    stars = np.where(significant, "*", "")
+    texts = np.char.add(np.char.mod("%.4f", values), stars)
+    sns.heatmap(
         values,
-        list(series),
-        steps,
-        form="{:.4f}",
-        map_name="PuOr_r",
-        limits=(1 - spread, 1 + spread),
-        marks=significant,
+        ax=panel,
+        cmap="PuOr_r",
+        vmin=1 - spread,
+        vmax=1 + spread,
+        cbar=False,
+        annot=texts,
+        fmt="",
+        annot_kws={"fontsize": 7},
+        xticklabels=steps,
+        yticklabels=list(series),
     )
-    names = [label.get_text() for label in panel.get_xticklabels()]
-    panel.set_xticks(panel.get_xticks(), names, rotation=0, ha="center")
+    panel.tick_params(rotation=0)
 
 
 def matrix_of(rows: pd.DataFrame, metric: str, series: Sequence[str]) -> np.ndarray:

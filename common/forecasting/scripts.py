@@ -34,7 +34,7 @@ from common.forecasting.saved import (
     prices_of,
 )
 from common.forecasting.windows import Forecaster, Windows
-from common.results import Results, print_table, write_evaluation
+from common.results import Results, print_table, write_results
 from common.run import SavedRun, progress
 
 __all__ = ["evaluate", "prices_of", "print_results"]
@@ -103,7 +103,7 @@ def evaluate(
     if config.forecasts is not None:
         forecast = held_out.ensembles[saved.groups[0].key]
         written = write_backtest(config.forecasts, scored.windows, scored.origins, forecast)
-    evaluation = write_evaluation(out, about, metrics_info(saved.log), rows)
+    evaluation = write_results(out, about, metrics_info(saved.log), rows)
     if redraws:
         with damaged(f"the files that the figures of {run.folder} are drawn from"):
             draw(run.folder)

@@ -10,7 +10,7 @@ import pytest
 from common.forecasting import ensemble
 from common.forecasting.backtest import Forecast
 from common.forecasting.baselines import Fitted, fit_baselines
-from common.forecasting.ensemble import ModelGroup, Pair, held_out_rows, with_mean
+from common.forecasting.ensemble import ModelGroup, Pair, held_out_rows, pooled, with_mean
 from common.forecasting.metrics import LEVELS
 from common.forecasting.windows import Windows, split
 from tests.forecasting.helpers import walk, windows_of
@@ -52,7 +52,7 @@ def test_the_mean_stands_behind_the_seeds():
 def test_a_group_has_rows_of_its_seeds_of_their_mean_and_of_it_before_recalibration():
     a = group("A", -0.5, 0.5)
     result = held_out_rows(windows_of(walk(700)), [a], ORIGINS, "test", Fitted())
-    rows = [row for row in result.rows if row.model == "A" and row.metric == "crps" and row.pooled]
+    rows = [row for row in pooled(result.rows) if row.model == "A" and row.metric == "crps"]
     assert [row.variant for row in rows] == ["spread", "mean of 2, not recalibrated", "mean of 2"]
     assert [row.n_seeds for row in rows] == [2, 1, 1]
     assert [row.params for row in rows] == [10, 20, 20]
@@ -67,9 +67,9 @@ def test_the_mean_of_opposite_shifts_is_no_change():
     mean = result.ensembles["A", "spread"]
     last = np.repeat(windows.past(ORIGINS)[:, -1:], 3, axis=1)
     np.testing.assert_allclose(mean.point, last)
-    pooled = {row.variant: row.value for row in result.rows if row.metric == "rmsse" and row.pooled}
-    assert pooled["mean of 2"] == pytest.approx(1)
-    assert pooled["spread"] > 1
+    of_variant = {row.variant: row.value for row in pooled(result.rows) if row.metric == "rmsse"}
+    assert of_variant["mean of 2"] == pytest.approx(1)
+    assert of_variant["spread"] > 1
 
 
 def test_brief_groups_and_their_pairs_have_pooled_rows_alone():
@@ -77,7 +77,8 @@ def test_brief_groups_and_their_pairs_have_pooled_rows_alone():
     pairs = [Pair(groups[0].ensemble_key, other.ensemble_key) for other in groups[1:]]
     result = held_out_rows(windows_of(walk(700)), groups, ORIGINS, "test", Fitted(), pairs)
     assert list(result.ensembles) == [("A", "spread"), ("C", "spread")]
-    assert all(row.pooled for row in result.rows if row.model == "B")
+    brief = [row for row in result.rows if row.model == "B"]
+    assert pooled(brief) == brief
     assert not any("not recalibrated" in row.variant for row in result.rows if row.model == "B")
     assert pairs[0].variant == "mean of 1 against B, mean of 2"
     brief = [row for row in result.rows if row.variant == pairs[0].variant]
