@@ -35,6 +35,7 @@ Arrays: TypeAlias = Mapping[str, np.ndarray]  # predictions.npz
 FAN_STEPS = 48  # known prices in a fan
 COURSE_STEPS = 12  # of the course's window are drawn before the steps ahead
 GREY = "#888888"
+OFF_SCALE = ("drift", "seasonal naive")
 # of a fan's time axis, by the unit that its ticks count; with fewer AutoDateLocator finds no
 # distance for some spans, and warns
 MOST_TICKS = {
@@ -215,20 +216,21 @@ def fans_of(path: Path, record: JsonObject, arrays: Arrays) -> None:
 def by_horizon(path: Path, record: JsonObject, rows: pd.DataFrame, scale: str) -> None:
     """RMSE over no change's and CRPS ratio by step ahead of every model and variant among `rows`.
 
-    The axes fit the model `scale`.
+    The axes fit the model `scale`; baselines that lie far above them are left out.
     """
     shown = {
         "rmsse": "RMSE / RMSE of no change",
         "crps_ratio": "CRPS ratio (1: rolling random walk)",
     }
     rows = rows[rows.series.isna() & rows.horizon.notna() & rows.metric.isin(shown)]
+    rows = rows[~rows.model.isin(OFF_SCALE)]
     with figure(path, record, (11, 3.4), 1, 2) as (picture, axes):
         for panel, (metric, label) in zip(axes, shown.items(), strict=True):
             step_curves(panel, rows, metric)
             fit_scale(panel, rows[(rows.metric == metric) & (rows.model == scale)].value)
             panel.set(xlabel="step ahead", ylabel=label, xticks=sorted(rows.horizon.unique()))
             panel.axhline(1, color=GREY, lw=0.8)
-        # ten lines leave no room inside
+        # eight lines leave no room inside
         handles, labels = axes[1].get_legend_handles_labels()
         picture.legend(handles, labels, fontsize=7, loc="outside right center")
         picture.suptitle(
