@@ -51,7 +51,7 @@ from final_project.units import Units
 
 HERE = Path(__file__).resolve().parent
 NEEDED = ("metrics.json", "model.safetensors", "mesh.npz")
-FAR = 10.0  # deviations from the training's mean, beyond which fields are of another kind
+FAR = 30.0  # deviations from the training's mean, beyond which fields are of another kind
 NARROW = 0.01  # of the training's deviation: so small a variation is remarked on
 SAME_STEP = 0.01  # time steps are the same, or multiples, within this share
 
