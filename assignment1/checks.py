@@ -20,6 +20,7 @@ from assignment1.words import (
     LEFT_OUT,
     OTHERS,
     PART_WORDS,
+    counts_from_one,
     digit_of,
     label_of,
     letters,
@@ -75,6 +76,11 @@ def labels_of(values: np.ndarray, path: Path, rows: int) -> Labels:
         numbers = whole_numbers(values, path, largest, "label").astype(np.int64)
     except InputError as error:
         raise InputError(f"{error} ({IN_ORDER}); or write the words") from None
+    if counts_from_one(numbers.tolist()):
+        raise InputError(
+            f"{path}: labels 1..6 without a 0: are they in FER-2013's order ({IN_ORDER})? write "
+            "the words"
+        )
     return with_contempt(numbers)
 
 

@@ -111,6 +111,8 @@ def read_image(item: Item) -> np.ndarray:
             return np.array(grey)
     except DAMAGE as error:
         words = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # (its words are an address in memory)
+            words = "of no known format"
         raise InputError(f"{item.name}: not a readable image ({words})") from None
 
 

@@ -19,6 +19,7 @@ from assignment1.words import (
     IN_ORDER,
     LEFT_OUT,
     OTHERS,
+    counts_from_one,
     digit_of,
     label_of,
     letters,
@@ -110,6 +111,11 @@ def place(images: Sequence[Item], where: str) -> tuple[list[Placed], list[str]]:
         else:
             placed.append(Placed(item, label, part_in(item, where)))
 
+    if not worded and counts_from_one(image.label for image in placed):
+        raise InputError(
+            f"{where}: folders 1..6 without a 0: are they in FER-2013's order ({IN_ORDER})? name "
+            "them by words"
+        )
     # beside or above folders of classes lie pictures of no class; other folders are a mistake
     above = {()} | {
         tuple(image.item.folders[:depth])

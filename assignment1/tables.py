@@ -107,6 +107,7 @@ def pixels_of(column: pd.Series, path: Path) -> np.ndarray:
 
 def numbers_of(text: str, path: Path) -> np.ndarray:
     """The numbers (P,) in a string. Raises InputError for anything else in it."""
+    text = text.strip("[] \t").replace(",", " ")  # lists that pandas wrote as text
     if not text.strip():
         return np.empty(0)
     try:

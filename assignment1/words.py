@@ -7,6 +7,7 @@ always wins over a number, because other data sets number the same seven in othe
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # the order of FER-2013's labels 0..6
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -48,6 +49,11 @@ PARTS = {
     "private": "private",
 }
 PART_WORDS = "Training, PublicTest, PrivateTest, train, val, valid, validation, test, private"
+
+
+def counts_from_one(labels: Iterable[int]) -> bool:
+    """Whether numbers 1..6 without a 0 look like another order of classes than FER-2013's."""
+    return set(labels) - {LEFT_OUT} == set(range(1, len(CLASSES)))
 
 
 def letters(text: str) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -24,6 +25,11 @@ PARTS = {
     "test": "test",
     "testing": "test",
 }
+# words beside a part's in the name of a folder: training_set, seg_test, val_images
+PLAIN = {
+    *("set", "data", "dataset", "split", "part", "seg", "files"),
+    *("image", "images", "img", "imgs", "picture", "pictures", "photo", "photos"),
+}
 UNLABELLED = -1  # the label of an image of the test part that lies in no class
 
 
@@ -37,6 +43,23 @@ def without_shared(folders: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return [each[shared:] for each in folders]
 
 
+def part_word(folder: str) -> str | None:
+    """The part that a folder's name means, as train, Training_Set or seg_test; else None."""
+    words = re.split(r"[\s_.-]+", folder.lower())
+    parts = [PARTS[word] for word in words if word in PARTS]
+    known = all(word in PARTS or word in PLAIN for word in words)
+    return parts[0] if known and len(parts) == 1 else None
+
+
+def kind_in(folders: tuple[str, ...], place: int) -> str:
+    """The class of an image by its folders, of which that at `place` is the part.
+
+    The part's folder may stand inside one of the same name, as archives are often unpacked.
+    """
+    part = folders[place]
+    return "/".join(word for word in folders if word != part)
+
+
 def layout_of(path: Path, names: Sequence[PurePosixPath]) -> tuple[list[str], list[str] | None]:
     """(class, part) of each image, by the folders it lies in; part is None where they name none.
 
@@ -46,9 +69,9 @@ def layout_of(path: Path, names: Sequence[PurePosixPath]) -> tuple[list[str], li
     if not any(folders):
         return [""] * len(names), None
     for place in (0, -1):  # train/rose or rose/train
-        words = [PARTS.get(each[place].lower()) if each else None for each in folders]
+        words = [part_word(each[place]) if each else None for each in folders]
         if None not in words:
-            kinds = ["/".join(each[1:] if place == 0 else each[:-1]) for each in folders]
+            kinds = [kind_in(each, place) for each in folders]
             return kinds, [word or "" for word in words]
         if {"train", "test"} <= set(words) or {"train", "validation"} <= set(words):
             beside = names[words.index(None)]

@@ -606,3 +606,34 @@ def test_names_that_are_no_utf_8_can_be_printed(tmp_path):
     faces = load_images(tmp_path, labelled=False)
     assert faces.names == ("caf\ufffd.png",)
     assert faces.provenance["read"].encode()
+
+
+# ------------------------------------------------------------------- numbers and lists of others
+
+
+def test_numbers_from_one_to_six_are_no_order_of_ours(tmp_path):
+    """Six classes counted from 1 would be learnt under wrong names, without a word."""
+    tree(tmp_path / "a", lambda row, label: f"train/{1 + label % 6}")
+    with pytest.raises(InputError, match=r"folders 1\.\.6 without a 0"):
+        load_images(tmp_path / "a", labelled=True)
+    np.savez(tmp_path / "a.npz", images=FACES, labels=1 + LABELS % 6)
+    with pytest.raises(InputError, match=r"labels 1\.\.6 without a 0"):
+        load_images(tmp_path / "a.npz", labelled=True)
+    np.savez(tmp_path / "a.npz", images=FACES, labels=3 + LABELS % 2)  # happy and sad alone
+    assert set(load_images(tmp_path / "a.npz", labelled=True).truth.tolist()) == {3, 4}
+
+
+def test_pixels_as_lists(tmp_path):
+    rows = zip(FACES, LABELS, strict=True)
+    lines = [f'{label},"{face.ravel().tolist()}"' for face, label in rows]
+    (tmp_path / "a.csv").write_text("\n".join(["emotion,pixels", *lines]))
+    faces = load_images(tmp_path / "a.csv", labelled=True)
+    assert (faces.given == FACES).all()
+    assert faces.truth.tolist() == LABELS.tolist()
+
+
+def test_a_file_that_is_no_image_is_told_without_an_address(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"abc")
+    with pytest.raises(InputError) as caught:
+        load_images(tmp_path, labelled=False)
+    assert str(caught.value).endswith("a.png: not a readable image (of no known format)")

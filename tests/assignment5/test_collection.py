@@ -14,6 +14,7 @@ import pytest
 
 from assignment5 import data
 from assignment5.config import Config, EvaluateConfig
+from assignment5.layout import part_word
 from common.cli import InputError, parse
 from tests.assignment5.helpers import encoded, noise, png, write_tree
 
@@ -189,6 +190,27 @@ def test_a_part_that_is_missing_is_drawn_from_the_training_part(tmp_path):
     assert images.labels[split.test].tolist() == [-1] * 10
     assert set(images.labels[split.train].tolist()) == {0, 1}
     assert "validation drawn from train" in told(images)
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("training_set", "test_set"),
+        ("Train Images", "Test Images"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("set/train/train", "set/test/test"),
+    ],
+)
+def test_folders_of_parts_with_more_words_are_no_classes(tmp_path, folders):
+    names = [f"{folder}/c{number % 2}/{number}.png" for folder in folders for number in range(8)]
+    images = data.read(write_tree(tmp_path / "set", *names), 8)
+    assert images.parts.tolist() == ["test"] * 8 + ["train"] * 8
+    assert images.labels.tolist() == [0] * 4 + [1] * 4 + [0] * 4 + [1] * 4
+
+
+@pytest.mark.parametrize("word", ["test_tube", "train station", "set", "trained", "images"])
+def test_words_that_are_no_part(word):
+    assert part_word(word) is None
 
 
 def test_words_of_parts_that_are_classes_stay_classes(tmp_path):

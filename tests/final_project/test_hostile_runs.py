@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,16 @@ def test_the_run_as_it_is_can_be_used(run, tmp_path):
     words = ["--run", run, "--data", tmp_path / "flow.h5", "--steps", 2]
     assert run_main(evaluate.main, EvaluateConfig, *words)["run"]["seen"] is None
     run_main(predict.main, PredictConfig, *words)
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "pictures.npz", "anything"])
+def test_a_pipe_or_a_device_in_a_run_folder_is_one_line(run, tmp_path, name):
+    """(A reader of a pipe waits for ever, and /dev/zero fills the memory.)"""
+    os.mkfifo(run / name)
+    words = ["--run", run, "--data", tmp_path / "flow.h5", "--steps", 2]
+    for script, config in ((evaluate, EvaluateConfig), (predict, PredictConfig)):
+        with pytest.raises(InputError, match=f"{name} is a device or a pipe"):
+            run_main(script.main, config, *words)
 
 
 def changed(run: Path, change: Callable[[dict], object]) -> None:

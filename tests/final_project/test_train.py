@@ -199,6 +199,23 @@ def test_parameters_fill_what_a_single_case_lacks(wave_run, tmp_path):
     assert results["run"]["trajectories"] == 1
 
 
+@pytest.mark.parametrize(("factor", "offset"), [(1e5, 0), (1, 101_325)])
+def test_fields_in_another_unit_are_refused(wave_run, tmp_path, factor, offset):
+    fields = factor * waves().fields.astype(np.float64) + offset
+    write_flow(tmp_path / "pascal.h5", dataclasses.replace(waves(), fields=fields))
+    words = ["--run", wave_run, "--data", "pascal.h5", "--steps", 2]
+    for script, config in ((predict, PredictConfig), (evaluate, EvaluateConfig)):
+        assert_refused(script.main, config, words, "is it in another unit?", tmp_path)
+
+
+def test_much_smaller_fields_are_remarked_on(wave_run, tmp_path, capsys):
+    small = dataclasses.replace(waves(), fields=waves().fields * np.float32(1e-3))
+    write_flow(tmp_path / "small.h5", small)
+    words = ["--run", wave_run, "--data", tmp_path / "small.h5", "--steps", 2]
+    run_main(predict.main, PredictConfig, *words)
+    assert "is it in another unit?" in capsys.readouterr().err
+
+
 def test_predict_continues_from_a_single_frame(wave_run, tmp_path):
     flow = waves()
     state = dataclasses.replace(
