@@ -23,6 +23,13 @@ SEPARATORS = "\t;|,"
 SAMPLE_LINES = 60
 SAMPLE_CHARACTERS = 200_000
 LONGEST_PREAMBLE = 20  # lines above the header
+GZIP = b"\x1f\x8b"
+# the first bytes of files that are no text, whatever their names say
+BINARY = {
+    b"PK\x03\x04": "a .zip or a spreadsheet: name it .zip, or save the sheet as CSV UTF-8",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet: save the sheet as CSV UTF-8",
+    b"PAR1": "a parquet file: name it .parquet",
+}
 LARGEST_MEMBER = 8 * 2**30  # bytes of a file inside a .zip, against archives made to fill the disk
 
 
@@ -99,7 +106,8 @@ def text_cells(name: str, raw: bytes, notes: list[str]) -> tuple[pd.DataFrame, s
     A preamble above the header is left out, which is noted. Raises ValueError and the errors of
     gzip and pandas for what is no table.
     """
-    text = text_of(gzip.decompress(raw) if name.lower().endswith(".gz") else raw, notes)
+    zipped = name.lower().endswith(".gz") or raw.startswith(GZIP)
+    text = text_of(gzip.decompress(raw) if zipped else raw, notes)
     text = text.lstrip("\r\n")
     lines = sample_of(text)
     separator, usual = separator_of(lines)
@@ -142,6 +150,9 @@ def text_of(raw: bytes, notes: list[str]) -> str:
 
     Raises ValueError for what is no text.
     """
+    for start, kind in BINARY.items():
+        if raw.startswith(start):
+            raise ValueError(f"it is {kind}")
     head = raw[:2000]
     encoding = "utf-8-sig"
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):

@@ -21,13 +21,14 @@ YEAR_FIRST = r"\d{4}[-/.]\d{1,2}(?:[-/.]\d{1,2})?(?:\D.*)?"
 YEAR_LAST = r"\d{1,2}[-/.]\d{1,2}[-/.]\d{4}(?:\D.*)?"
 TWO_DIGITS = r"\d{1,2}[-/.]\d{1,2}[-/.]\d{2}(?:\D.*)?"
 COMPACT = r"(?:19|20)\d{2}[01]\d[0-3]\d(?:[ T]?\d{4}(?:\d{2})?)?"
-# the beginnings of the months' names in English, German, French, Spanish, Portuguese and Italian
+# the beginnings of the months' names in English, German, French, Spanish, Portuguese, Italian,
+# Dutch and Swedish
 MONTHS = (
     "jan|ene|gen",
     "feb|fev|fév",
-    "mar|mär|mrz",
+    "mar|mär|mrz|maa|mrt",
     "apr|abr|avr",
-    "may|mai|mag",
+    "may|mai|mag|mei|maj",
     "jun|juin|giu",
     "jul|juil|lug",
     "aug|ago|aoû",
@@ -39,7 +40,8 @@ MONTHS = (
 GAP = "[-/., ]+"
 # how dates with a month's name, here M01 to M12, become ISO 8601
 WITH_MONTH = (
-    (rf"^(\d{{1,2}}){GAP}M(\d\d){GAP}(\d{{4}})", r"\3-\2-\1"),
+    (rf"^M(\d\d){GAP}(\d{{1,2}}) (\d\d:\d\d:\d\d) (\d{{4}})$", r"\4-\1-\2 \3"),
+    (rf"^(\d{{1,2}})(?:{GAP})?M(\d\d)(?:{GAP})?(\d{{4}})", r"\3-\2-\1"),
     (rf"^(\d{{1,2}}){GAP}M(\d\d){GAP}([0-6]\d)(\D|$)", r"20\3-\2-\1\4"),
     (rf"^(\d{{1,2}}){GAP}M(\d\d){GAP}([7-9]\d)(\D|$)", r"19\3-\2-\1\4"),
     (rf"^M(\d\d){GAP}(\d{{1,2}}){GAP}(\d{{4}})", r"\3-\1-\2"),
@@ -50,7 +52,15 @@ MONTH = rf"(?:{'|'.join(MONTHS)}){LETTER}*\.?"
 WEEKDAY = r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*[,.]?\s+"
 WORDED = (
     rf"(?i)(?:{WEEKDAY})?"
-    rf"(?:\d{{1,4}}{GAP}{MONTH}{GAP}\d{{1,4}}|{MONTH}{GAP}\d{{1,4}})(?:\D.*)?"
+    rf"(?:\d{{1,4}}{GAP}{MONTH}{GAP}\d{{1,4}}|\d{{1,2}}{MONTH}\d{{4}}|{MONTH}{GAP}\d{{1,4}})"
+    r"(?:\D.*)?"
+)
+# other forms of dates with the year first, as year-month-day
+YEAR_FORMS = (
+    (r"^(\d{4})年\s*(\d{1,2})月\s*(\d{1,2})日", r"\1-\2-\3"),
+    (r"^(\d{4})[-/.] +(\d{1,2})[-/.] +(\d{1,2})", r"\1-\2-\3"),
+    (r"^(\d{4})(\d\d)(\d\d)[ T]+(\d{1,2}:.*)$", r"\1-\2-\3 \4"),
+    (r"^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)(Z|[+-]\d\d:?\d\d)$", r"\1-\2-\3T\4:\5:\6\7"),
 )
 CENTURIES = ((r"^%([0-6]\d)", r"20\1"), (r"^%(\d)", r"19\1"))
 OFFSET = r"(?:Z|[+-]\d{2}(?::?\d{2})?)$"
@@ -65,7 +75,10 @@ Readings = dict[str, pd.Series]  # ISO 8601 text by the order that is read, as "
 def is_date(cell: str) -> bool:
     """Whether a cell begins with a date."""
     forms = (YEAR_FIRST, YEAR_LAST, TWO_DIGITS, COMPACT, WORDED)
-    return any(re.fullmatch(form, cell.strip()) for form in forms)
+    cell = re.sub(r"(?i)\s+del?\s+", " ", cell.strip())
+    for pattern, instead in YEAR_FORMS:
+        cell = re.sub(pattern, instead, cell)
+    return any(re.fullmatch(form, cell) for form in forms)
 
 
 def date_times(text: pd.Series, order: str, place: str, notes: list[str]) -> pd.DatetimeIndex:
@@ -117,9 +130,13 @@ def other_form(shown: pd.Series, text: pd.Series, place: str) -> InputError:
 
 def without_words(text: pd.Series) -> pd.Series:
     """The cells with months' names, UTC, GMT+0100 and the like as numbers, and no weekdays."""
+    for pattern, instead in YEAR_FORMS:
+        text = rewritten(text, pattern, instead)
     if not text.str.contains(r"[A-SU-Ya-zÀ-ÿ]").any():
         return text
     for pattern, instead in (
+        (r"(?i)\s+del?\s+", " "),
+        (r"([+-]\d\d:?\d\d|Z)\[\w+(?:/\w+)*\]$", r"\1"),
         (r"\s*\([^)]*\)$", ""),
         (rf"(?i)^{WEEKDAY}", ""),
         (r"\s*(?:UTC|GMT)\s*([+-]\d{2}):?(\d{2})$", r"\1:\2"),
@@ -186,6 +203,7 @@ def read_iso(
 ) -> tuple[pd.DatetimeIndex | None, str]:
     """The times of cells, rewritten as ISO 8601 and as `shown` in the file, or None and why."""
     text = rewritten(text, r"^(\d+-\d+-\d+)(?:,\s*|\s\s+)", r"\1 ")
+    text = rewritten(text, r"(:\d\d),(\d{1,9})", r"\1.\2")
     half_days = text.str.contains(r"(?i) [ap]m$")
     if half_days.any():
         colons = ":%M:%S"[: 3 * text.iloc[0].count(":")]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from common.cli import InputError
-from common.forecasting.names import TICKER_FIELDS, Label, label_of, plain
+from common.forecasting.names import TICKER_FIELDS, Label, label_of, plain, time_rank, with_letters
 from common.forecasting.numerals import MISSING
 from common.forecasting.times import CLOCK_NUMBER, TIME_OF_DAY, is_number, looks_like_time
 
 LONGEST_HEADER = 3  # lines
+LONGEST_PREAMBLE = 30  # lines of as many fields as the table has, above its header
+LONGEST_FOOTER = 5  # lines of one field below a table
 CHECKED_ROWS = 1000  # of a table without a header
 OHLC = ("open", "high", "low", "close")
 # the columns that Binance's files have, with a header and without
@@ -36,21 +39,93 @@ def sheet_of(cells: pd.DataFrame, separator: str, where: object, notes: list[str
 
     Raises InputError for a table without a header whose columns are not known by their cells.
     """
+    cells = without_footer(cells, notes)
     if is_data(cells, 0):
         labels = labels_of_data(cells, separator, where)
         named = ", ".join(label.name for label in labels if label.name)
         notes.append(f"no header line; taken as {named}")
         return named_sheet(cells, labels, separator, where)
     count = 1
-    while count < min(LONGEST_HEADER + 1, len(cells)) and not is_data(cells, count):
+    while count < min(LONGEST_PREAMBLE, len(cells)) and not is_data(cells, count):
         count += 1
     lines = [[str(cell).strip() for cell in cells.iloc[row].fillna("")] for row in range(count)]
-    several = labels_of_lines(lines) if 1 < count < len(cells) else None
-    if several is None:
-        several, count = tuple(label_of(name) for name in lines[0]), 1
-    else:
+    above = 1 < count < min(LONGEST_PREAMBLE, len(cells))  # several lines above the first row
+    several = labels_of_lines(lines) if above and count <= LONGEST_HEADER else None
+    if several is not None:
         notes.append(f"{count} header lines, as yfinance writes them")
-    return named_sheet(cells.iloc[count:].reset_index(drop=True), several, separator, where)
+    else:
+        place = header_among(lines) if above else None
+        if place is None:
+            place, lines, count = 0, lines[:1], 1
+        left_out = [separator.join(line)[:60] for line in (*lines[:place], *lines[place + 1 :])]
+        if count > 1:
+            told = ", ".join(map(repr, left_out))
+            notes.append(f"left out beside the header: {told}")
+        several = tuple(label_of(name) for name in lines[place])
+    table = cells.iloc[count:].reset_index(drop=True)
+    return named_sheet(without_headers(table, lines, notes), several, separator, where)
+
+
+def header_among(lines: Sequence[Sequence[str]]) -> int | None:
+    """Which of several lines above the first row is the header; None where that is not clear.
+
+    It is the last one that begins with a usual name of times, else the first one if it begins
+    with an empty field, else the last one if all of its fields are different words.
+    """
+    named = [
+        place
+        for place, line in enumerate(lines)
+        if time_rank(line[0]) >= 0 and not is_date_in(line)
+    ]
+    words = [all(cell and not is_number(cell) for cell in line) for line in lines]
+    if named:
+        place = named[-1]
+    elif not lines[0][0]:
+        place = 0
+    elif words[-1] and len(set(lines[-1])) == len(lines[-1]) and not is_date_in(lines[-1]):
+        place = len(lines) - 1
+    else:
+        return None
+    below = [cell for line in lines[place + 1 :] for cell in line]
+    return None if any(is_number(cell) for cell in below) else place
+
+
+def is_date_in(line: Sequence[str]) -> bool:
+    """Whether a line has a date, so that it is no header."""
+    return any(looks_like_time(cell) for cell in line)
+
+
+def without_footer(cells: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """The cells without the last lines that hold one field which is no time, as a source."""
+    if cells.shape[1] < 2:
+        return cells
+    end = len(cells)
+    while end > max(len(cells) - LONGEST_FOOTER, 2):
+        first, *others = (str(cell).strip() for cell in cells.iloc[end - 1].fillna(""))
+        if any(others) or not first or looks_like_time(first):
+            break
+        end -= 1
+    for first in cells.iloc[end:, 0]:
+        notes.append(f"left out below the table: {str(first).strip()[:60]!r}")
+    return cells.iloc[:end]
+
+
+def without_headers(
+    table: pd.DataFrame, lines: Sequence[Sequence[str]], notes: list[str]
+) -> pd.DataFrame:
+    """The table without rows that repeat a line of its header, as joined files have them."""
+    repeated = pd.Series(False, table.index)
+    for line in lines:
+        if line[0]:
+            repeated |= table.iloc[:, 0].astype("str").str.strip() == line[0]
+    for row in np.flatnonzero(repeated):
+        cells = [str(cell).strip() for cell in table.iloc[row].fillna("")]
+        repeated.iloc[row] = cells in [list(line) for line in lines]
+    count = int(repeated.sum())
+    if not count:
+        return table
+    notes.append(f"the header is repeated {count} time{'s' if count > 1 else ''} and left out")
+    return table[~repeated].reset_index(drop=True)
 
 
 def sheet_of_frame(frame: pd.DataFrame, where: object) -> Sheet:
@@ -92,7 +167,7 @@ def named_sheet(
     for name in lower:
         if lower.count(name) > 1:
             raise InputError(f"{where}: two columns named {name}; each needs its own")
-    chosen = [dataclasses.replace(labels[place], name=names[place]) for place in kept]
+    chosen = with_letters([dataclasses.replace(labels[place], name=names[place]) for place in kept])
     table = table.iloc[:, kept].set_axis([label.name for label in chosen], axis=1)
     return Sheet(table, tuple(chosen), separator)
 

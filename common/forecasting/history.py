@@ -163,7 +163,7 @@ def regular_times(
     for row in np.flatnonzero(np.diff(times) < least)[:1]:
         raise InputError(
             f"{where}: {index[row]} and {index[row + 1]} stand too close; "
-            f"steps of {pd.Timedelta(least)} or more are needed"
+            f"steps of {words_of(least)} or more are needed"
         )
     return times, step
 
@@ -176,7 +176,7 @@ def step_of(usual: np.timedelta64, where: object) -> np.timedelta64:
     if usual == WEEK or divides:
         return np.timedelta64(usual, "ns")
     raise InputError(
-        f"{where}: most steps are {pd.Timedelta(usual)}; allowed are minutes that divide an hour, "
+        f"{where}: most steps are {words_of(usual)}; allowed are minutes that divide an hour, "
         "hours that divide a day, days and weeks"
     )
 
@@ -186,10 +186,13 @@ def dates_of(times: pd.DatetimeIndex) -> pd.DatetimeIndex:
 
     A day that begins at midnight in Frankfurt is stamped 22:00 or 23:00 of the day before in UTC.
     Such stamps are of the next day where that leaves fewer Saturdays and Sundays, or, in a market
-    without weekends, from 22:00 on.
+    without weekends, from 22:00 on; those of London are at 00:00 in winter and 23:00 in summer.
     """
     days = times.normalize()
     hours = (times - days) / pd.Timedelta(hours=1)
+    early, late = hours <= 2, (hours >= 22) & (hours % 0.25 == 0)
+    if early.any() and late.any() and (early | late).all():
+        return (times + pd.Timedelta(hours=12)).normalize()
     if not len(days) or hours.min() < 12 or (hours % 0.25).any():  # 23:59:59 ends a day
         return days
     later = days + pd.Timedelta(days=1)

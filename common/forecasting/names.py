@@ -7,31 +7,46 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 CLOSE = "close"
 PRICE_FIELDS = ("open", "high", "low", CLOSE, "adj close")
 
 # the words that exporters use, English first, then those of Investing.com's other languages
 FIELDS = {
-    "open": "open, opening price, open price, abertura, apertura, eröffn, eröffnung, ouv",
-    "high": "high, high price, max, máxima, máximo, massimo, hoch, plus haut",
-    "low": "low, low price, min, mínima, mínimo, minimo, tief, plus bas",
+    "open": (
+        "open, opening price, open price, price open, px open, abertura, apertura, eröffn, "
+        "eröffnung, erster, ouv, otwarcie, откр, открытие, açılış, 开盘, 开盘价, 始値, 시가, 오픈"
+    ),
+    "high": (
+        "high, high price, price high, px high, max, máxima, máximo, massimo, hoch, tageshoch, "
+        "plus haut, hoog, najwyzszy, najwyższy, макс, максимум, yüksek, 最高, 最高价, 高値, 고가"
+    ),
+    "low": (
+        "low, low price, price low, px low, min, mínima, mínimo, minimo, tief, tagestief, "
+        "plus bas, laag, najnizszy, najniższy, мин, минимум, düşük, 最低, 最低价, 安値, 저가"
+    ),
     "adj close": "adj close, adjclose, adjusted close, close adj, adjusted",
     CLOSE: (
         "close, closing price, close price, close/last, close last, last, last price, price, "
         "settle, último, ultimo, zuletzt, dernier, cierre, chiusura, fechamento, schluss, "
-        "schlusskurs, kurs, preis, preço, precio, prix, prezzo, value, y"
+        "schlusskurs, kurs, preis, preço, precio, prix, prezzo, price close, px last, px close, "
+        "prc, ostatnio, zamkniecie, zamknięcie, цена, закрытие, laatste, şimdi, 收盘, 收盘价, "
+        "終値, 종가, valor, obs value, value, y"
     ),
     "volume": (
         "volume, vol, qty, quantity, amount, tickvol, tick volume, real volume, volumes, "
-        "volumen, turnover, total volume, "
+        "volumen, turnover, total volume, px volume, volume traded, number of shares, "
+        "wolumen, wol, объём, объем, hac, umsatz, stücke, stuecke, 成交量, 成交额, 出来高, 거래량, "
         "quote asset volume, quote volume, base volume, taker buy base asset volume, "
         "taker buy quote asset volume, taker buy volume, taker buy quote volume, volume ccy, "
-        "vol ccy, vol quote, volumeto, volumefrom, market cap, marketcap, mktcap, "
+        "vol ccy, vol quote, vol ccy quote, volumeto, volumefrom, market cap, marketcap, mktcap, "
         "circulatingsupply, circulating supply"
     ),
     "other": (
-        "change, change %, % change, chg, chg %, var, var %, var%, % var, variation %, +/- %, "
+        "return, returns, log return, log returns, logret, pct change, pct chg, pre close, "
+        "涨跌幅, 涨跌额, 振幅, 换手率, change, change %, % change, chg, chg %, "
+        "var, var %, var%, % var, variation %, +/- %, "
         "changepercent, change percent, vwap, weighted price, average, "
         "count, trades, tradecount, trade count, trades count, number of trades, no of trades, "
         "num trades, transactions, ignore, confirm, spread, dividends, dividend, dividend amount, "
@@ -61,7 +76,19 @@ TICKER_FIELDS = {
     "vol": "volume",
     "market cap": "volume",
     "marketcap": "volume",
+    "return": "other",
+    "returns": "other",
+    "log return": "other",
+    "logret": "other",
+    "pct change": "other",
 }
+# the short names of bars at Polygon, Finnhub and OKX, in a table that has the first four of them
+LETTERS = {"o": "open", "h": "high", "l": "low", "c": CLOSE, "v": "volume", "vw": "other"}
+LETTERS |= {"n": "other", "s": "other", "t": "clock"}
+MIDDLE = ("mid", "price")  # words before a field that are no ticker
+WRITTEN_TOGETHER = "open|high|low|close|volume"
+# a price's currency in brackets names no ticker, as in "close (USD)"
+IN_CURRENCY = r"(open|high|low|close|volume|market ?cap)\s*\((?:USD[TC]?|EUR|GBP|JPY|CNY|INR|CHF)\)"
 
 # the first that a table has is its time, where its cells are dates
 TIME_NAMES = (
@@ -75,9 +102,15 @@ TIME_NAMES = (
     "open time",
     "opentime",
     "timeopen",
+    "time period start",
     "time open",
     "window start",
+    "start time",
     "timestamp",
+    "ts",
+    "mts",
+    "ts event",
+    "dates",
     "snapped at",
     "observation date",
     "gmt time",
@@ -92,6 +125,14 @@ TIME_NAMES = (
     "data",
     "datum",
     "fecha",
+    "дата",
+    "tarih",
+    "日期",
+    "交易日期",
+    "日付け",
+    "日付",
+    "날짜",
+    "time period",
     "price date",
     "trade date",
     "dateandtime",
@@ -112,7 +153,14 @@ TICKER_NAMES = (
     "ric",
     "security",
     "code",
+    "ts code",
+    "代码",
+    "股票代码",
+    "product id",
+    "item id",
     "series id",
+    "permno",
+    "gvkey",
     "name",
 )
 
@@ -131,7 +179,7 @@ def plain(name: str) -> str:
     text = re.sub(r"^\d+[a-z]?\. ", "", name.strip().lower())
     text = text.strip("<>\"'").strip()
     text = re.sub(r"\((.*?)\)", r" \1", text)
-    return re.sub(r"[\s_]+", " ", text).strip(" .")
+    return re.sub(r"[\s_]+", " ", text).strip(" .*")
 
 
 def label_of(name: str) -> Label:
@@ -146,9 +194,14 @@ def label_of(name: str) -> Label:
         return Label(name, "", FIELD_OF.get(text) or RUN_TOGETHER[together])
     if text in TIME_NAMES:
         return Label(name, "", "clock")
+    in_currency = re.fullmatch(
+        IN_CURRENCY, re.sub(r"^\d+[ab]?\. ", "", name.strip()), re.IGNORECASE
+    )
+    if in_currency:
+        return Label(name, "", FIELD_OF[in_currency[1].lower()])
     pair = re.fullmatch(r"\(['\"](.*)['\"], ['\"](.*)['\"]\)", name.strip())
     words = list(pair.groups()) if pair else re.split(r"[\s_|:]+", name.strip().strip("()"))
-    for count in (1, 2):
+    for count in (2, 1):
         for field_words, rest in (
             (words[:count], words[count:]),
             (words[-count:], words[:-count]),
@@ -156,8 +209,34 @@ def label_of(name: str) -> Label:
             field = TICKER_FIELDS.get(plain(" ".join(field_words)), "")
             if field and rest:
                 return Label(name, "_".join(rest).strip("()"), field)
+    for pattern in (
+        rf"(?i)(?P<ticker>.+)[.-](?P<field>{WRITTEN_TOGETHER})",  # BTC-USD.Close
+        rf"(?i)(?P<field>{WRITTEN_TOGETHER})[.-](?P<ticker>.+)",
+        rf"(?P<ticker>.*[a-z0-9])(?P<field>{WRITTEN_TOGETHER.title()})",  # btcClose
+    ):
+        match = re.fullmatch(pattern, name.strip())
+        if match:
+            ticker = "" if match["ticker"].lower() in MIDDLE else match["ticker"]
+            return Label(name, ticker, TICKER_FIELDS[match["field"].lower()])
     is_volume = "volume" in together or "marketcap" in together
     return Label(name, "", "volume" if is_volume else "")
+
+
+def with_letters(labels: Sequence[Label]) -> list[Label]:
+    """The labels with the fields that o, h, l and c stand for, alone or as mid.o, where all are."""
+    parts = [re.fullmatch(r"(?:(.+)[._ ])?([a-z]{1,2})", label.name.strip()) for label in labels]
+    found: dict[str, set[str]] = {}
+    for match in parts:
+        if match:
+            found.setdefault(match[1] or "", set()).add(match[2])
+    result = []
+    for label, match in zip(labels, parts, strict=True):
+        prefix = (match[1] or "") if match else ""
+        if match and match[2] in LETTERS and found[prefix] >= {"o", "h", "l", "c"}:
+            ticker = "" if prefix in MIDDLE else prefix
+            label = Label(label.name, ticker, LETTERS[match[2]])
+        result.append(label)
+    return result
 
 
 def is_ticker_name(name: str) -> bool:

@@ -20,7 +20,12 @@ MISSING = (
     *("", "nan", "na", "n/a", "#n/a", "null", "none", "<na>", "nat", "nd", "n.a.", "n.d."),
     *(".", "..", "-", "--", "\N{EN DASH}", "\N{EM DASH}"),
 )
-CURRENCY = "R\\$|[$€£¥₿₹]|USD|EUR|BRL|GBP"
+CODES = (
+    "USD[TC]?|EUR|GBP|BRL|CHF|JPY|CNY|CNH|INR|CAD|AUD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|TRY|RUB|ZAR|MXN|"
+    "KRW|HKD|SGD|zł|kr\\.?|Kč|Ft|Rs\\.?"
+)
+# codes stand apart from the number: EUR1 is a word
+CURRENCY = f"(?:R|C|A|HK|US)?[$€£¥₿₹₽₩₺฿]|^(?:{CODES})[ \u00a0]|[ \u00a0](?:{CODES})$"
 # thousand marks that are no decimal mark anywhere: blanks of several widths, apostrophes
 BLANK = "[ \u00a0\u202f\u2009'\N{RIGHT SINGLE QUOTATION MARK}]"
 GROUPS = 4  # of three digits at most
@@ -147,6 +152,7 @@ def one_way(mark: str) -> str:
         f"{SIGN}(?:"
         f"\\d{{1,3}}(?:{group}\\d{{3}})+{point}\\d*"  # 1,234.5
         f"|\\d{{1,3}}(?:{group}\\d{{3}}){{2,}}"  # 1,234,567
+        f"|\\d{{1,2}}(?:{group}\\d\\d)+{group}\\d{{3}}(?:{point}\\d*)?"  # 1,23,456.7 in India
         f"|\\d*{point}(?:\\d{{0,2}}|\\d{{4,}}){EXPONENT}"  # 1.5, 1.0712
         f"|\\d*{point}\\d+[eE][+-]?\\d+"  # 1.234e-05
         f"|(?:0\\d*|\\d{{4,}}|){point}\\d{{3}}"  # 0.123, 1234.567, .123
@@ -205,7 +211,8 @@ def plain_numbers(text: pd.Series, mark: Mark) -> pd.Series:
     """Cells with thousand marks and another decimal mark as plain numbers; others as ""."""
     group = "," if mark == "." else "."
     text = without_signs(text)
-    grouped = f"{SIGN}\\d{{1,3}}(?:\\{group}\\d{{3}})+(?:\\{mark}\\d*)?"
+    start = f"(?:\\d{{1,3}}|\\d{{1,2}}(?:\\{group}\\d\\d)+)"  # 1,23,456.7 in India
+    grouped = f"{SIGN}{start}(?:\\{group}\\d{{3}})+(?:\\{mark}\\d*)?"
     simple = f"{SIGN}(?:\\d+\\{mark}?\\d*|\\{mark}\\d+){EXPONENT}|{SIGN}(?i:inf|infinity)"
     known = text.str.fullmatch(grouped) | text.str.fullmatch(simple)
     text = text.where(known, "")

@@ -11,11 +11,21 @@ import numpy as np
 import pandas as pd
 
 from common.cli import InputError
-from common.forecasting.history import check_order
+from common.forecasting.history import check_order, words_of
 from common.forecasting.names import TICKER_NAMES, Label, is_ticker_name, plain
 from common.forecasting.numerals import cells_of, is_text
 
-CODES = ("unique id", "ticker", "symbol", "code")  # columns of tickers that may be numbers
+LONGEST_HOLE = 10  # usual steps
+MINUTES = (5, 10, 15, 20, 30, 60, 120, 180, 240, 360, 480, 720, 1440)
+GRID = tuple(60 * 10**9 * minutes for minutes in MINUTES)  # nanoseconds
+CODES = (
+    "unique id",
+    "ticker",
+    "symbol",
+    "code",
+    "permno",
+    "gvkey",
+)  # columns of tickers that may be numbers
 
 
 def ticker_column(table: pd.DataFrame, labels: Sequence[Label], times: pd.DatetimeIndex) -> str:
@@ -54,6 +64,10 @@ def long_frame(
     if any(map(len, steps)) and all((step < 0).all() for step in steps):
         notes.append("newest first, turned round")
         rows = [row[::-1] for row in rows]
+    orders = [in_order(times.asi8[row]) for row in rows]
+    rows = [row if order is None else row[order] for row, order in zip(rows, orders, strict=True)]
+    if any(order is not None for order in orders):
+        notes.append("rows are sorted by time")
     for name, row in zip(names, rows, strict=True):
         check_order(times[row], f"{where}, series {name}")
     stamps, places = np.unique(times.asi8, return_inverse=True)
@@ -66,7 +80,7 @@ def long_frame(
 
 
 def oldest_first(frame: pd.DataFrame, where: object, notes: list[str]) -> pd.DataFrame:
-    """The frame, turned round where its times only ever go back.
+    """The frame in the order of time, and without a last row that was written while a step ran.
 
     Raises InputError for a time that stands twice.
     """
@@ -80,5 +94,67 @@ def oldest_first(frame: pd.DataFrame, where: object, notes: list[str]) -> pd.Dat
     steps = np.diff(frame.index.asi8)
     if len(steps) and (steps < 0).all():
         notes.append("newest first, turned round")
-        return frame.iloc[::-1]
-    return frame
+        frame = frame.iloc[::-1]
+    order = in_order(frame.index.asi8)
+    if order is not None:
+        notes.append("rows are sorted by time")
+        frame = frame.iloc[order]
+    return without_unfinished(frame, notes)
+
+
+def in_order(stamps: np.ndarray) -> np.ndarray | None:
+    """What sorts times that are not in order, where that leaves no long hole; else None.
+
+    A hole is what a mistaken date leaves, which is to be refused.
+    """
+    if not (np.diff(stamps) < 0).any():
+        return None
+    order = np.argsort(stamps, kind="stable")
+    steps = np.diff(stamps[order])
+    usual = np.sort(steps)[(len(steps) - 1) // 2]  # the lower median
+    harmless = steps.min() > 0 and steps.max() <= LONGEST_HOLE * usual
+    return order if harmless else None
+
+
+def without_unfinished(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """The frame without a last row between two steps: a price of the moment of the download."""
+    stamps = frame.index.asi8
+    if len(stamps) < 4:
+        return frame
+    usual = int(np.median(np.diff(stamps[:-1])))
+    if usual <= 0 or stamps[-1] - stamps[-2] >= usual:
+        return frame
+    if (stamps[:-1] % usual != stamps[-2] % usual).any():
+        return frame  # (no regular steps before it either)
+    notes.append(f"the last row, {frame.index[-1]}, is no whole step and left out")
+    return frame.iloc[:-1]
+
+
+def without_repeats(
+    table: pd.DataFrame, times: pd.DatetimeIndex, notes: list[str]
+) -> tuple[pd.DataFrame, pd.DatetimeIndex]:
+    """The table and its times without rows that repeat another one in every cell."""
+    if not times.has_duplicates:
+        return table, times
+    repeated = table.duplicated().to_numpy()
+    count = int(repeated.sum())
+    if count:
+        notes.append(f"{count:,} row{'s' if count > 1 else ''} repeated in every cell left out")
+    return table[~repeated].reset_index(drop=True), times[~repeated]
+
+
+def on_the_grid(times: pd.DatetimeIndex, notes: list[str]) -> pd.DatetimeIndex:
+    """Times that scatter by seconds about whole steps, as those of requests do, on these steps."""
+    stamps = times.asi8
+    if len(stamps) < 4:
+        return times
+    usual = float(np.median(np.abs(np.diff(stamps))))
+    step = min(GRID, key=lambda length: abs(length - usual))
+    rounded = (stamps + step // 2) // step * step
+    scattered = len(np.unique(stamps % step)) > max(2, len(stamps) // 4)
+    near = abs(usual - step) <= 0.02 * step and (abs(stamps - rounded) <= 0.1 * step).all()
+    if not scattered or not near or len(np.unique(rounded)) < len(stamps):
+        return times
+    notes.append(f"times are rounded to whole steps of {words_of(np.timedelta64(step, 'ns'))}")
+    on_grid = pd.DatetimeIndex(rounded.view("M8[ns]"))
+    return on_grid if times.tz is None else on_grid.tz_localize("UTC")

@@ -9,9 +9,11 @@ Shape letters: T times, S series.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from common.cli import InputError
@@ -21,6 +23,7 @@ from common.forecasting.names import (
     CLOSE,
     FIELD_OF,
     FIELDS,
+    TICKER_FIELDS,
     Label,
     plain,
 )
@@ -31,10 +34,19 @@ from common.forecasting.numerals import (
     is_text,
     numbers_of,
 )
-from common.forecasting.rows import long_frame, oldest_first, ticker_column
+from common.forecasting.rows import (
+    long_frame,
+    oldest_first,
+    on_the_grid,
+    ticker_column,
+    without_repeats,
+)
 from common.forecasting.times import counts_time, is_times, table_times, time_columns
 
 LISTED = 12  # names in a message
+CANDLES_CHECKED = 1000  # rows
+LEAST_CANDLES = 10  # rows that tell a table of bars
+NEAR = 1.5  # times the low, at most, for a high
 CLOSE_WORDS = [word.strip() for word in FIELDS[CLOSE].split(",")]
 ROW_NAMES = ("", "index", "id", "no", "nr", "num", "number", "row", "#")
 # the names that Binance gives its files of one month or day
@@ -84,9 +96,12 @@ def part_of(
     labels = [label for label in sheet.labels if label.name not in clocks]
     if not labels:
         raise InputError(
-            f"{where}: {len(table)} rows and 0 price columns beside the time; 2 and 1 are the least"
+            f"{where}: {len(table)} rows and 0 price columns beside the time, "
+            f"{sheet.labels[0].name[:60]!r}; 2 and 1 are the least, separated by a comma, "
+            "semicolon, tab or |"
         )
     times = table_times(table, clocks, reading.date_format, where, notes)
+    table, times = without_repeats(table, times, notes)
     ticker = ticker_column(table, labels, times)
     labels = [
         dataclasses.replace(label, field="row") if counts_time(table[label.name], times) else label
@@ -95,6 +110,8 @@ def part_of(
     ]
     tickers = cells_of(table[ticker]) if ticker else None
     is_long = tickers is not None and tickers.nunique() > 1
+    if tickers is not None and not wanted.names:
+        check_tickers(tickers, f"{where}: column {ticker}")
     if is_long:
         notes.append(f"series are named by {ticker}")
 
@@ -116,14 +133,64 @@ def part_of(
     if is_long and tickers is not None:
         frame = long_frame(times, tickers, next(iter(values.values())), where, notes)
         return Part(frame, False, taken)
+    if not taken:
+        check_candles(values, columns.prices, where)
+    times = on_the_grid(times, notes)
     frame = oldest_first(pd.DataFrame(values).set_axis(times), where, notes)
     return Part(frame, by_file, taken)
+
+
+def check_tickers(tickers: pd.Series, place: str) -> None:
+    """Raises InputError where the names of series are fields of one ticker, or one is missing."""
+    for row in np.flatnonzero(tickers == "")[:1]:
+        raise InputError(f"{place} is empty in row {row + 1}; every row needs its ticker")
+    names = tickers.unique()
+    if len(names) > 1 and all(plain(name) in TICKER_FIELDS for name in names):
+        raise InputError(
+            f"{place} holds {listed(list(names))}, the fields of one ticker; "
+            "--columns close takes its close"
+        )
 
 
 def series_name(stem: str) -> str:
     """The series that a file's name stands for."""
     match = re.fullmatch(BINANCE_FILE, stem)
     return match[1] if match else stem
+
+
+def check_candles(
+    values: Mapping[str, np.ndarray], columns: Mapping[str, str], where: object
+) -> None:
+    """Raises InputError for four columns that are open, high, low and close under other names.
+
+    One of them is always the largest, another always the least and near it, and the two between
+    lie now this way and now that, as no four markets or yields do.
+    """
+    names = list(values)
+    prices = np.array([values[name][:CANDLES_CHECKED] for name in names])  # (S, T)
+    prices = prices[:, np.isfinite(prices).all(0)]
+    if len(names) < 4 or len(names) > LISTED or prices.shape[1] < LEAST_CANDLES:
+        return
+    for high, low in itertools.permutations(range(len(names)), 2):
+        top, bottom = prices[high], prices[low]
+        near = (top >= bottom) & (top <= NEAR * bottom)
+        if not near.all() or (top > bottom).mean() < 0.5:
+            continue
+        inside = [
+            column
+            for column in range(len(names))
+            if column not in (high, low)
+            and ((bottom <= prices[column]) & (prices[column] <= top)).all()
+        ]
+        for one, other in itertools.combinations(inside, 2):
+            up = (prices[one] < prices[other]).mean()
+            down = (prices[one] > prices[other]).mean()
+            if min(up, down) > 0.1:
+                four = [columns[names[place]] for place in sorted((high, low, one, other))]
+                raise InputError(
+                    f"{where}: {', '.join(four)} look like open, high, low and close of one "
+                    "ticker; name the close, or all of them, with --columns"
+                )
 
 
 # ------------------------------------------------------------------------------------ columns
@@ -214,16 +281,30 @@ def default_columns(
     with_close = {label.ticker for label in prices if label.field == CLOSE}
     found: dict[str, str] = {}
     for label in prices:
-        if label.field == CLOSE and label.ticker and label.ticker not in found:
+        is_close = label.field == CLOSE
+        if label.field == "adj close" and label.ticker not in with_close:
+            is_close = bool(label.ticker)
+        if is_close and label.ticker and label.ticker not in found:
             found[label.ticker] = label.name
         elif not label.ticker or label.ticker not in with_close:
             found[label.name] = label.name
     if not found or not (others or closes):
-        raise InputError(
-            f"{where}: no column of closes among {listed([label.name for label in labels])}; "
-            "--columns names one"
-        )
+        raise no_closes(table, labels, where)
     return Columns(found)
+
+
+def no_closes(table: pd.DataFrame, labels: Sequence[Label], where: object) -> InputError:
+    """The refusal of a table in which no column can be a price; it quotes one that has digits."""
+    names = listed([label.name for label in labels])
+    for label in labels:
+        cells = cells_of(table[label.name])
+        if label.field in ("", CLOSE) and cells.str.contains(r"\d").any():
+            cell = cells[cells.str.contains(r"\d")].iloc[0]
+            return InputError(
+                f"{where}: no column of closes among {names}: {label.name} holds {cell!r}, which "
+                "is no number; write plain ones, or name another column with --columns"
+            )
+    return InputError(f"{where}: no column of closes among {names}; --columns names one")
 
 
 def close_rank(name: str) -> int:

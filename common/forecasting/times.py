@@ -45,6 +45,7 @@ def time_columns(table: pd.DataFrame, wanted: str, where: object) -> list[str]:
         found.sort(key=lambda name: -table[name].nunique())
     if not found:
         found = [name for name in names if is_times(table[name]) and not is_numeric(table[name])]
+        found = found or [name for name in names if is_clock(table[name])]
     time = (found or known or names)[0]
     return [time, *clock_beside(table, time)]
 
@@ -93,6 +94,16 @@ def counts_time(column: pd.Series, times: pd.DatetimeIndex) -> bool:
         return False
     steps = np.diff(numbers) * UNITS[unit_of(float(numbers[0]))]
     return bool(np.allclose(steps, np.diff(times.asi8[:CHECKED_ROWS]), rtol=1e-6, atol=1e3))
+
+
+def is_clock(column: pd.Series) -> bool:
+    """Whether numbers are counts since 1970 that only grow, or only fall, whatever their name."""
+    if not is_times(column) or not is_numeric(column):
+        return False
+    counts = pd.to_numeric(column).to_numpy(np.float64)
+    steps = np.diff(counts)
+    known = bool(unit_of(float(counts.min()))) and bool(unit_of(float(counts.max())))
+    return known and len(steps) > 1 and bool((steps > 0).all() or (steps < 0).all())
 
 
 def is_numeric(column: pd.Series) -> bool:
@@ -190,6 +201,9 @@ def number_times(
 
     The unit of a count is told by its size: no number lies in 1990 to 2100 in two of them.
     """
+    text = text.str.replace(
+        r"^(\d{8})\.0*$", r"\1", regex=True
+    )  # 20240131.0 of a column with holes
     needed = f"times such as {EXAMPLE}, or numbers since 1970 (--date-format s, ms, us or ns),"
     for row in np.flatnonzero(~numbers)[:1]:
         raise InputError(f"{place} holds {text.iloc[row]!r} in row {row + 1}; {needed} are needed")
@@ -212,6 +226,11 @@ def number_times(
         advice = "; Excel's day numbers? save the column as dates" if serial else ""
         raise InputError(
             f"{place} holds {text.iloc[row]!r} in row {row + 1}; {needed} are needed{advice}"
+        )
+    if text.str.contains("[eE]").any() and counts.duplicated().any():
+        raise InputError(
+            f"{place} holds {text.iloc[0]!r} in row 1: a spreadsheet has cut digits off, and times "
+            "stand twice; write numbers without an exponent"
         )
     whole = counts.dtype.kind in "iu"
     stamps = counts.to_numpy().astype("int64") * factors if whole else np.rint(sizes * factors)

@@ -255,24 +255,28 @@ BAD = {
         "2024-01-01 00:00:00\\+00:00 stands twice",
     ),
     "unsorted": (
-        ["time,x", HOURS[1] + ",1", HOURS[0] + ",2", HOURS[2] + ",2"],
-        "00:00:00\\+00:00 comes after 2024-01-01 01:00",
+        ["time,x", HOURS[0] + ",1", "2042-01-01T01:00:00Z,1", HOURS[1] + ",2", HOURS[2] + ",2"],
+        "01:00:00\\+00:00 comes after 2042-01-01 01:00",
     ),
     "minutes": (
         ["time,x", "2024-01-01T00:00,1", "2024-01-01T00:07,2", "2024-01-01T00:14,2"],
-        "most steps are 0 days 00:07:00; allowed are minutes that divide an hour",
+        "most steps are 7 minutes; allowed are minutes that divide an hour",
     ),
     "ten days": (
         ["time,x", "2024-01-01,1", "2024-01-11,2", "2024-01-21,2"],
         "most steps are 10 days",
     ),
     "half an hour": (
-        [*hourly(["1", "2", "3"]), "2024-01-01T02:30:00Z,4"],
-        "stand too close; steps of 0 days 01:00:00",
+        [
+            *hourly(["1", "2", "3"]),
+            "2024-01-01T02:30:00Z,4",
+            *(f"2024-01-01T0{hour}:00:00Z,4" for hour in (3, 4, 5)),
+        ],
+        "stand too close; steps of 1 hour or more",
     ),
     "two a day": (
         ["time,x", "2024-01-01,1", "2024-01-02T09:00,2", "2024-01-02T23:00,3", "2024-01-04,4"],
-        "stand too close; steps of 1 days",
+        "stand too close; steps of 1 day or more",
     ),
     "two names": (hourly(["1,2", "1,2", "1,2"], "time,x,x"), "two columns named x"),
     "no name": (hourly(["1,", "1,2", "1,"], "time,x,"), "a column without a name, the 3rd"),
@@ -288,7 +292,8 @@ BAD = {
     "long unsorted": (
         [
             "unique_id,ds,y",
-            *(f"{name},{HOURS[int(row)]},1" for name, row in zip("abbaa", "10102", strict=True)),
+            *(f"a,{hour},1" for hour in (HOURS[0], "2042-01-01T01:00:00Z", *HOURS[1:])),
+            *(f"b,{hour},1" for hour in HOURS),
         ],
         "series a: .* comes after",
     ),
