@@ -71,6 +71,8 @@ def labels_of(values: np.ndarray, path: Path, rows: int) -> Labels:
         values = np.char.decode(values, "utf-8", "replace")
     if values.dtype.kind in "OUT":
         return worded(values, path)
+    if values.dtype.kind not in "biuf":
+        raise InputError(f"{path}: labels of type {values.dtype}; allowed are words and numbers")
     largest = CONTEMPT if np.isin((0, CONTEMPT), values).all() else len(CLASSES) - 1
     try:
         numbers = whole_numbers(values, path, largest, "label").astype(np.int64)

@@ -119,7 +119,7 @@ def training_step(
     tokens_like = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)  # (B, T, I)
     truth_like = tf.TensorSpec((None, *model.output_shape[0][1:]), tf.float32)  # (B, H, S)
 
-    @tf.function(input_signature=[tokens_like, truth_like, truth_like])
+    @tf.function(input_signature=[tokens_like, truth_like, truth_like], autograph=False)
     def step(tokens: tf.Tensor, truth: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             _, quantiles = model(tokens, training=True)

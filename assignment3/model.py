@@ -212,7 +212,10 @@ class Forecaster:
         self.normalisation: Normalisation = self.settings["normalisation"]
         self.smooth = ewma_matrices(self.context - 1, self.settings["decays"])  # (D, T, T)
 
-        @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)])
+        tokens_like = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)  # (N, T, I)
+
+        # no Python branch depends on a tensor: without autograph tracing takes less
+        @tf.function(input_signature=[tokens_like], autograph=False)
         def network(tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return model(tokens, training=False)
 

@@ -72,6 +72,13 @@ def test_strange_arrays_in_an_image_npz(tmp_path, images, labels, usage, labelle
     refused_or(lambda: faces.load_images(tmp_path / "faces.npz", labelled), tmp_path, valid_faces)
 
 
+def test_labels_that_are_neither_words_nor_numbers(tmp_path):
+    images = np.arange(2 * 48 * 48, dtype=np.uint8).reshape(2, 48, 48)
+    np.savez(tmp_path / "faces.npz", images=images, labels=np.array([b"a", b"b"], "V4"))
+    with pytest.raises(InputError, match=r"labels of type \|V4; allowed are words and numbers"):
+        faces.load_images(tmp_path / "faces.npz", True)
+
+
 @few(200)
 @given(
     maps=strange(usual("codemaps")),
