@@ -16,7 +16,8 @@ from final_project.data import Flow, Split, split
 from final_project.raw import readable
 
 SEEN = "seen.npz"
-LEAST_SHARE = 0.5  # of a trajectory's frames: several trajectories may begin in the same state
+LEAST_SHARE = 0.5  # of a trajectory's steps: several trajectories may begin in the same state
+MIXER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no two digests become one
 
 
 def digests(fields: np.ndarray) -> np.ndarray:
@@ -28,6 +29,14 @@ def digests(fields: np.ndarray) -> np.ndarray:
     single = (np.ascontiguousarray(frame, np.float32) for path in fields for frame in path)
     whole = b"".join(hashlib.blake2b(frame.tobytes(), digest_size=8).digest() for frame in single)
     return np.frombuffer(whole, np.uint64).reshape(count, frames)
+
+
+def steps_of(frames: np.ndarray) -> np.ndarray:
+    """A number uint64 (N, T - 1) for each two successive frames of digests (N, T).
+
+    Single frames are shared by waves of several speeds; a step of one belongs to it alone.
+    """
+    return frames[:, :-1] * MIXER + frames[:, 1:]  # (wraps around)
 
 
 def save_seen(folder: Path, flow: Flow, parts: Split) -> None:
@@ -48,7 +57,7 @@ def seen_rows(folder: Path, data: JsonObject, seed: int, flow: Flow) -> np.ndarr
             known = file["frames"]
         if known.dtype != np.uint64:
             raise InputError(f"{path} is damaged: frames are {known.dtype}")
-        return np.isin(digests(flow.fields), known).mean(1) >= LEAST_SHARE
+        return np.isin(steps_of(digests(flow.fields)), steps_of(known)).mean(1) >= LEAST_SHARE
     if data.get("sha256") != flow.provenance["sha256"]:
         return None
     parts = split(flow.parameters, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -190,8 +191,8 @@ def test_trajectories_are_known_again_by_their_frames(tmp_path):
     known = np.isin(np.arange(16), np.concatenate([parts.train, parts.validation]))
     assert (seen_rows(tmp_path, {}, 0, flow) == known).all()
 
-    # from a later frame on, in float64, and with half of the frames
-    later = Flow(**{**vars(flow), "fields": flow.fields[:, 7::2].astype(np.float64)})
+    # from a later frame on and in float64; frames at another step are refused before
+    later = Flow(**{**vars(flow), "fields": flow.fields[:, 7:].astype(np.float64)})
     assert (seen_rows(tmp_path, {}, 0, later) == known).all()
 
     # a run of before is told by its file alone
@@ -199,3 +200,18 @@ def test_trajectories_are_known_again_by_their_frames(tmp_path):
     named = Flow(**{**vars(flow), "provenance": {"sha256": "a"}})
     assert seen_rows(tmp_path, {"sha256": "b"}, 0, named) is None
     assert (seen_rows(tmp_path, {"sha256": "a"}, 0, named) == known).all()
+
+
+def test_waves_that_share_single_frames_are_not_seen(flow, tmp_path):
+    """A wave of twice the speed is at every step where the other is at every second."""
+    many = np.concatenate([flow.fields[:1], flow.fields[:1] + 1], 1)  # (1, 2 T, P, F)
+    half = many.shape[1] // 2
+    fast = np.concatenate([many[:, ::2], many[:, ::2] + 2], 1)
+    fields = np.concatenate([many, fast, flow.fields[1:4].repeat(2, 1)])
+    time = 0.05 * np.arange(2 * half)
+    rows = flow.parameters[:5]
+    both = dataclasses.replace(flow, fields=fields, time=time, parameters=rows)
+    others = np.array([2, 3, 4])
+    parts = dataclasses.replace(split(rows, 0), train=np.array([0]), validation=others)
+    save_seen(tmp_path, both, parts)
+    assert seen_rows(tmp_path, {}, 0, both).tolist() == [True, False, True, True, True]
