@@ -460,9 +460,10 @@ def split(parameters: np.ndarray, seed: int) -> Split:
     """
     count = len(parameters)
     if count < 4:
+        number = "1 trajectory is" if count == 1 else f"{count} trajectories are"
         raise InputError(
-            f"{count} trajectories are too few to be split; at least 4 are needed "
-            "(2 to train, 1 to choose by, 1 to score)"
+            f"{number} too few to be split; at least 4 are needed (2 to train, 1 to choose by, 1 "
+            "to score): give a folder of OpenFOAM cases with a parameters.csv, or one file of all"
         )
 
     # ranks by the first parameter, ties broken by the others:
