@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from common.cli import InputError
+from common.forecasting.history import words_of
 
 LEAST_SHARE = 0.9  # of a table's times, for a series that stays
 LARGEST_LOSS = 0.1  # of the times, for series that stay
@@ -60,22 +61,15 @@ def check_steps(frame: pd.DataFrame, where: object) -> None:
     for name in frame:
         times = frame.index[frame[name].notna()].asi8
         if len(times) > 2:
-            known[str(name)] = float(np.median(np.diff(times)))
+            known[str(name)] = np.timedelta64(int(np.median(np.diff(times))), "ns")
     if not known:
         return
     short, long = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
-    if known[long] >= 2 * known[short] > 0:
+    if known[long] >= 2 * known[short] and known[short] > np.timedelta64(0):
         raise InputError(
             f"{where}: the steps of {short} are {words_of(known[short])}, those of {long} "
             f"{words_of(known[long])}; series of one step are needed: choose them with --columns"
         )
-
-
-def words_of(nanoseconds: float) -> str:
-    """A step in words."""
-    return (
-        str(pd.Timedelta(int(nanoseconds), "ns")).removesuffix(" 00:00:00").removeprefix("0 days ")
-    )
 
 
 def without_short(frame: pd.DataFrame, where: object, notes: list[str]) -> pd.DataFrame:
@@ -136,7 +130,14 @@ def shared(frame: pd.DataFrame, asked: bool, where: object, notes: list[str]) ->
     return frame[whole]
 
 
-# -------------------------------------------------------------------------------------- jumps
+# ----------------------------------------------------------------------------- odd prices
+
+
+def constants_of(values: np.ndarray, names: Sequence[str]) -> str:
+    """The series whose price never moves in words, or ""."""
+    still = [name for name, span in zip(names, np.ptp(values, axis=0), strict=True) if span == 0]
+    verb = "moves" if len(still) == 1 else "move"
+    return f"{', '.join(still[:NAMED])} never {verb}" if still else ""
 
 
 def jumps_of(values: np.ndarray, names: Sequence[str], times: pd.DatetimeIndex) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -38,12 +39,14 @@ MONTHS = (
     "dec|dez|déc|dic",
 )
 GAP = "[-/., ]+"
+# years of two digits that are of this century: prices of later years do not exist yet
+PAST = "|".join(f"{year:02d}" for year in range(datetime.now(UTC).year % 100 + 2))
 # how dates with a month's name, here M01 to M12, become ISO 8601
 WITH_MONTH = (
     (rf"^M(\d\d){GAP}(\d{{1,2}}) (\d\d:\d\d:\d\d) (\d{{4}})$", r"\4-\1-\2 \3"),
     (rf"^(\d{{1,2}})(?:{GAP})?M(\d\d)(?:{GAP})?(\d{{4}})", r"\3-\2-\1"),
-    (rf"^(\d{{1,2}}){GAP}M(\d\d){GAP}([0-6]\d)(\D|$)", r"20\3-\2-\1\4"),
-    (rf"^(\d{{1,2}}){GAP}M(\d\d){GAP}([7-9]\d)(\D|$)", r"19\3-\2-\1\4"),
+    (rf"^(\d{{1,2}}){GAP}M(\d\d){GAP}({PAST})(\D|$)", r"20\3-\2-\1\4"),
+    (rf"^(\d{{1,2}}){GAP}M(\d\d){GAP}(\d\d)(\D|$)", r"19\3-\2-\1\4"),
     (rf"^M(\d\d){GAP}(\d{{1,2}}){GAP}(\d{{4}})", r"\3-\1-\2"),
     (rf"^(\d{{4}}){GAP}M(\d\d){GAP}(\d{{1,2}})", r"\1-\2-\3"),
     (rf"^M(\d\d){GAP}(\d{{4}})", r"\2-\1-01"),
@@ -62,7 +65,7 @@ YEAR_FORMS = (
     (r"^(\d{4})(\d\d)(\d\d)[ T]+(\d{1,2}:.*)$", r"\1-\2-\3 \4"),
     (r"^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)(Z|[+-]\d\d:?\d\d)$", r"\1-\2-\3T\4:\5:\6\7"),
 )
-CENTURIES = ((r"^%([0-6]\d)", r"20\1"), (r"^%(\d)", r"19\1"))
+CENTURIES = ((rf"^%({PAST})", r"20\1"), (r"^%(\d)", r"19\1"))
 OFFSET = r"(?:Z|[+-]\d{2}(?::?\d{2})?)$"
 AFTER_TIME = r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}[ T].*\d"
 # a reading of the dates is not regular with a hole of more usual steps, or with longer steps

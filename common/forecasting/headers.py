@@ -39,7 +39,7 @@ def sheet_of(cells: pd.DataFrame, separator: str, where: object, notes: list[str
 
     Raises InputError for a table without a header whose columns are not known by their cells.
     """
-    cells = without_footer(cells, notes)
+    cells = without_footer(cells, where, notes)
     if is_data(cells, 0):
         labels = labels_of_data(cells, separator, where)
         named = ", ".join(label.name for label in labels if label.name)
@@ -95,10 +95,15 @@ def is_date_in(line: Sequence[str]) -> bool:
     return any(looks_like_time(cell) for cell in line)
 
 
-def without_footer(cells: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """The cells without the last lines that hold one field which is no time, as a source."""
+def without_footer(cells: pd.DataFrame, where: object, notes: list[str]) -> pd.DataFrame:
+    """The cells without empty lines, and without the last ones of one field, as a source."""
     if cells.shape[1] < 2:
         return cells
+    blank = cells.index[cells.iloc[:, 0].fillna("").str.strip() == ""]
+    texts = cells.loc[blank].fillna("").apply(lambda column: column.str.strip())
+    cells = cells.drop(index=blank[(texts == "").all(axis=1)])
+    if not len(cells):
+        raise InputError(f"{where}: every line is empty; a table of prices is needed")
     end = len(cells)
     while end > max(len(cells) - LONGEST_FOOTER, 2):
         first, *others = (str(cell).strip() for cell in cells.iloc[end - 1].fillna(""))

@@ -18,6 +18,7 @@ from common.files import JsonObject
 from common.forecasting.sessions import DAY, HOUR, WEEK, Sessions
 
 LONGEST_WEEKEND = 5 * DAY  # a step over a weekend with holidays is no gap in daily prices
+LEAST_ROWS = 8  # of days that tell their usual step
 MINUTE = np.timedelta64(1, "m")
 LISTED_GAPS = 10  # in the provenance
 
@@ -97,7 +98,8 @@ def check_positive(prices: Prices, why: str) -> None:
     for row, column in np.argwhere(prices.values <= 0)[:1]:
         price = prices.values[row, column]
         raise InputError(
-            f"{prices.place}: {prices.series[column]} is {price:g} at {prices.moment(row)}; {why}"
+            f"{prices.place}: {prices.series[column]} is {price:g} at {prices.moment(row)}; {why} "
+            "(--columns takes other series)"
         )
 
 
@@ -157,7 +159,7 @@ def regular_times(
     """
     utc = index.tz_convert(None) if index.tz else index
     usual = np.sort(np.diff(utc))[(len(utc) - 2) // 2]  # the lower median
-    step = step_of(usual, where)
+    step = step_of(usual, len(utc), where)
     times = utc if step < DAY else dates_of(index.tz_localize(None))
     least = min(step, DAY)
     for row in np.flatnonzero(np.diff(times) < least)[:1]:
@@ -168,9 +170,12 @@ def regular_times(
     return times, step
 
 
-def step_of(usual: np.timedelta64, where: object) -> np.timedelta64:
-    """The step that a usual distance of two times stands for. Raises InputError for another one."""
-    if DAY <= usual <= LONGEST_WEEKEND:
+def step_of(usual: np.timedelta64, rows: int, where: object) -> np.timedelta64:
+    """The step that the usual distance of so many times stands for; few days may hold weekends.
+
+    Raises InputError for a step of another kind.
+    """
+    if DAY <= usual < 2 * DAY or (rows < LEAST_ROWS and DAY <= usual <= LONGEST_WEEKEND):
         return DAY
     divides = usual >= MINUTE and (HOUR % usual == 0 or (usual >= HOUR and DAY % usual == 0))
     if usual == WEEK or divides:

@@ -18,6 +18,7 @@ from common.cli import InputError
 Mark = Literal[".", ","]
 MISSING = (
     *("", "nan", "na", "n/a", "#n/a", "null", "none", "<na>", "nat", "nd", "n.a.", "n.d."),
+    *("#n/a n/a", "#value!", "#ref!", "#div/0!", "#num!", "#name?"),
     *(".", "..", "-", "--", "\N{EN DASH}", "\N{EM DASH}"),
 )
 CODES = (

@@ -17,7 +17,7 @@ import pandas as pd
 
 from common.cli import InputError
 from common.files import JsonObject
-from common.forecasting.alike import alike, jumps_of
+from common.forecasting.alike import alike, constants_of, jumps_of
 from common.forecasting.cells import (
     check_name,
     index_as_column,
@@ -96,7 +96,8 @@ def prices_of(
         facts["times_not_in_every_series"] = ragged
     prices = checked_prices(frame, "csv", where, facts)
     jump = jumps_of(prices.values, prices.series, pd.DatetimeIndex(prices.times))
-    return with_read(prices, [*notes, *([jump] if jump else [])])
+    still = constants_of(prices.values, prices.series)
+    return with_read(prices, [*notes, *filter(None, (jump, still))])
 
 
 def chosen_series(

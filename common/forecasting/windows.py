@@ -14,12 +14,11 @@ import numpy as np
 
 from common.cli import InputError
 from common.files import JsonObject
-from common.forecasting.config import ROLLING_DAYS, ROLLING_HOURS
+from common.forecasting.config import LEAST_OUTCOMES, ROLLING_DAYS, ROLLING_HOURS
 from common.forecasting.history import Prices
 from common.forecasting.metrics import at_once, change, crps_quantiles, recalibrate
 from common.forecasting.sessions import DAY, HOUR, WEEK
 
-ROLLING_WEEKS = 104  # two years of weeks
 MOST_RESIDUALS = 6000  # of prices by the minute
 
 
@@ -246,10 +245,11 @@ class Windows:
 
     @property
     def rolling(self) -> int:
-        """Steps that residuals and recalibration look back."""
-        if self.prices.step >= DAY:
-            return ROLLING_DAYS if self.prices.step == DAY else ROLLING_WEEKS
-        return min(int(ROLLING_HOURS * HOUR // self.prices.step), MOST_RESIDUALS)
+        """Steps that residuals and recalibration look back, enough for a recalibration."""
+        if self.prices.step == DAY:
+            return ROLLING_DAYS
+        steps = int(ROLLING_HOURS * HOUR // self.prices.step)
+        return min(max(steps, LEAST_OUTCOMES), MOST_RESIDUALS)
 
     def sizes(self) -> str:
         """The windows of each part in words, and the share of rows that none starts from."""

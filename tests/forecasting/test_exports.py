@@ -159,6 +159,19 @@ def test_a_source_below_and_headers_in_the_table_are_left_out(tmp_path):
     assert "the header is repeated 1 time and left out" in told
 
 
+def test_empty_lines_and_words_of_errors_are_no_prices(tmp_path):
+    rows = [*closes(DAYS)[:2], ",", *closes(DAYS)[2:], ",", " , "]
+    close_of(tmp_path, "Date,Close", *rows)
+    words = ["2024-02-01,#N/A N/A", "2024-02-02,#VALUE!"]
+    assert "2 rows without any price" in close_of(tmp_path, "Date,Close", *closes(DAYS), *words)
+
+
+def test_a_price_that_never_moves_is_told(tmp_path):
+    rows = [f"{day},1,{close}" for day, close in zip(DAYS, CLOSES, strict=True)]
+    read = read_table(table(tmp_path / "a.csv", "Date,USDT,BTC", *rows))
+    assert read.provenance["read"].endswith("; USDT never moves")
+
+
 def test_repeated_rows_are_left_out_and_others_of_the_same_time_refused(tmp_path):
     rows = closes(DAYS)
     told = close_of(tmp_path, "Date,Close", *rows, *rows[1:])
@@ -249,6 +262,22 @@ def test_dates_in_an_exponent_have_lost_their_digits(tmp_path):
     rows = [f"1.70649E+12,{row}" for row in range(3)]
     with pytest.raises(InputError, match="has cut digits off"):
         read_table(table(tmp_path / "a.csv", "time,BTC", *rows))
+
+
+@pytest.mark.parametrize("pattern", ["%m/%d/%y", "%d-%b-%y"])
+def test_years_of_two_digits_are_not_in_the_future(tmp_path, pattern):
+    days = pd.bdate_range("1965-12-20", periods=20)
+    rows = [f"{day.strftime(pattern)},{row}" for row, day in enumerate(days, 1)]
+    read = read_table(table(tmp_path / "a.csv", "Date,GE", *rows))
+    np.testing.assert_array_equal(read.times, days.to_numpy())
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_candles_of_several_days_are_no_days(tmp_path, count):
+    days = pd.date_range("2024-01-01", periods=20, freq=f"{count}D")
+    rows = [f"{day:%Y-%m-%d},{row}" for row, day in enumerate(days, 1)]
+    with pytest.raises(InputError, match=f"most steps are {count} days; allowed are"):
+        read_table(table(tmp_path / "a.csv", "Date,BTC", *rows))
 
 
 def test_days_of_london_are_its_own_in_winter_and_summer(tmp_path):

@@ -289,7 +289,7 @@ def test_holes_are_counted_filled_or_refused(tmp_path):
 
 def test_series_of_different_steps_are_refused(tmp_path):
     rows = long_rows(BTC=list(range(300)), SPX=list(range(0, 300, 24)))
-    with pytest.raises(InputError, match="the steps of BTC are 01:00:00, those of SPX 1 days"):
+    with pytest.raises(InputError, match="the steps of BTC are 1 hour, those of SPX 1 day"):
         read_table(table(tmp_path / "a.csv", *rows))
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from common.cli import InputError
+from common.forecasting.config import LEAST_OUTCOMES
 from common.forecasting.history import Prices, checked_prices
 from common.forecasting.sessions import DAY, HOUR, Sessions
 from common.forecasting.tables import read_table
@@ -118,6 +119,7 @@ def test_a_forecast_after_a_holiday_or_a_change_of_the_hours_lands_in_open_hours
     [
         ("15min", "15 minutes", "2024-01-01T00:15"),
         ("4h", "4 hours", "2024-01-01T04:00"),
+        ("12h", "12 hours", "2024-01-01T12:00"),
         ("W-FRI", "1 week", "2024-01-12T00:00"),
     ],
 )
@@ -128,6 +130,7 @@ def test_steps_of_every_length(freq, words, ahead):
     assert prices.provenance["step"] == words
     assert prices.contiguous().all()
     windows = Windows(prices, None, 24, 5)
+    assert windows.rolling >= LEAST_OUTCOMES  # else nothing could be recalibrated
     _, scheduled = windows.inputs(np.array([399]))
     assert str(scheduled[0, 24])[:16] == ahead
     assert (np.diff(scheduled[0]) == prices.step).all()
