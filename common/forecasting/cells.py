@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
+import re
 import statistics
 import zipfile
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ import pandas as pd
 
 from common.cli import InputError
 from common.forecasting.history import one_line
+from common.forecasting.names import label_of, time_rank
 
 TEXT_ENDINGS = (".csv", ".txt", ".tsv")
 EXCEL_ENDINGS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods")
@@ -23,6 +26,17 @@ SEPARATORS = "\t;|,"
 SAMPLE_LINES = 60
 SAMPLE_CHARACTERS = 200_000
 LONGEST_PREAMBLE = 20  # lines above the header
+HEADER_LINES = 3  # that tell an encoding
+ENCODINGS = {
+    "cp1252": "Windows-1252",
+    "latin-1": "latin-1",
+    "cp1250": "Windows-1250",
+    "cp1251": "Windows-1251",
+    "cp1254": "Windows-1254",
+    "gb18030": "GB 18030",
+    "shift_jis": "Shift JIS",
+    "euc_kr": "EUC-KR",
+}
 GZIP = b"\x1f\x8b"
 # the first bytes of files that are no text, whatever their names say
 BINARY = {
@@ -146,7 +160,7 @@ def text_cells(name: str, raw: bytes, notes: list[str]) -> tuple[pd.DataFrame, s
 
 
 def text_of(raw: bytes, notes: list[str]) -> str:
-    """A file's text: UTF-8, UTF-16, else Windows-1252 or latin-1, which is noted.
+    """A file's text: UTF-8, UTF-16, else that of an older encoding, which is noted.
 
     Raises ValueError for what is no text.
     """
@@ -164,7 +178,7 @@ def text_of(raw: bytes, notes: list[str]) -> str:
     except UnicodeDecodeError:
         if encoding != "utf-8-sig":
             raise ValueError("neither UTF-8 nor UTF-16") from None
-        text, encoding = western_text(raw)
+        text, encoding = other_text(raw)
     if "\0" in text:
         raise ValueError("not a text: it holds zero bytes")
     if encoding != "utf-8-sig":
@@ -172,12 +186,23 @@ def text_of(raw: bytes, notes: list[str]) -> str:
     return text
 
 
-def western_text(raw: bytes) -> tuple[str, str]:
-    """The text of one byte a character, and its encoding."""
-    try:
-        return raw.decode("cp1252"), "Windows-1252"
-    except UnicodeDecodeError:
-        return raw.decode("latin-1"), "latin-1"
+def other_text(raw: bytes) -> tuple[str, str]:
+    """The text of another encoding, and its name: the first one that shows the most known names."""
+    head = b"\n".join(raw.split(b"\n", HEADER_LINES)[:HEADER_LINES])
+    known = {}
+    for encoding in ENCODINGS:
+        with contextlib.suppress(UnicodeDecodeError):
+            known[encoding] = known_names(head.decode(encoding))
+    for encoding in sorted(known, key=known.__getitem__, reverse=True):
+        with contextlib.suppress(UnicodeDecodeError):
+            return raw.decode(encoding), ENCODINGS[encoding]
+    raise ValueError("in no known encoding; save it as CSV UTF-8")
+
+
+def known_names(text: str) -> int:
+    """How many fields of some lines are usual names of columns."""
+    words = [word.strip(" \"'\r") for word in re.split(r"[,;\t|\n]", text)]
+    return sum(time_rank(word) >= 0 or label_of(word).field != "" for word in words)
 
 
 def sample_of(text: str) -> list[str]:

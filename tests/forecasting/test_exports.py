@@ -228,6 +228,26 @@ def test_other_kinds_of_files_are_named(tmp_path, raw, message):
         read_table(tmp_path / "a.csv")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "name", "header"),
+    [
+        ("cp1252", "Windows-1252", "Data,Abertura,Máxima,Mínima,Último"),
+        ("cp1250", "Windows-1250", "Data,Otwarcie,Najwyższy,Najniższy,Zamknięcie"),
+        ("cp1251", "Windows-1251", "Дата,Откр.,Макс.,Мин.,Цена"),
+        ("cp1254", "Windows-1254", "Tarih,Açılış,Yüksek,Düşük,Şimdi"),
+        ("gb18030", "GB 18030", "日期,开盘,最高,最低,收盘"),
+        ("shift_jis", "Shift JIS", "日付,始値,高値,安値,終値"),
+        ("euc_kr", "EUC-KR", "날짜,시가,고가,저가,종가"),
+    ],
+)
+def test_older_encodings_are_told_by_their_header(tmp_path, encoding, name, header):
+    rows = [header, *bars(DAYS, "{},{},{},{},{}")]
+    (tmp_path / "a.csv").write_bytes("\n".join(rows).encode(encoding))
+    read = read_table(tmp_path / "a.csv")
+    assert read.values[:, 0].tolist() == CLOSES
+    assert f"read as {name}; the price is {header.split(',')[-1]}" in read.provenance["read"]
+
+
 def test_a_packed_file_without_its_ending(tmp_path):
     text = "\n".join(["Date,BTC", *closes(DAYS)])
     (tmp_path / "a.csv").write_bytes(gzip.compress(text.encode()))
