@@ -69,6 +69,21 @@ def split(
     before it, each at most a quarter of the history, with a gap of one context between the
     targets of two parts. Raises InputError when a part would have no window.
     """
+    parts = parts_of(contiguous, context, horizon, test_steps, validation_steps)
+    for name, part in parts.named().items():
+        if not len(part):
+            advice = advice_on(contiguous, context, horizon, test_steps, validation_steps)
+            raise InputError(
+                f"{len(contiguous) + 1} rows give no {name} window of {context} + {horizon} rows "
+                f"without a gap{advice}"
+            )
+    return parts
+
+
+def parts_of(
+    contiguous: np.ndarray, context: int, horizon: int, test_steps: int, validation_steps: int
+) -> Parts:
+    """The parts that `split` checks; some may be empty."""
     steps = len(contiguous) + 1
     test_start = steps - min(test_steps, steps // 4)
     validation_start = test_start - context - min(validation_steps, steps // 4)
@@ -78,31 +93,38 @@ def split(
     first_target = every + 1
     last_target = every + horizon
     in_validation = (first_target >= validation_start) & (last_target < test_start - context)
-    parts = Parts(
+    return Parts(
         train=every[last_target < train_end],
         validation=every[in_validation],
         test=every[first_target >= test_start],
         train_end=train_end,
     )
-    for name, part in parts.named().items():
-        if not len(part):
-            raise InputError(
-                f"{steps} rows give no {name} window of {context} + {horizon} rows without a gap"
-                f"{advice_on(contiguous, context, horizon)}"
-            )
-    return parts
 
 
-def advice_on(contiguous: np.ndarray, context: int, horizon: int) -> str:
-    """What to do about windows that do not fit, by the longest stretch of rows without a gap."""
+def advice_on(
+    contiguous: np.ndarray, context: int, horizon: int, test_steps: int, validation_steps: int
+) -> str:
+    """What to do about windows that do not fit: the longest context that does, if there is one."""
     edges = np.flatnonzero(np.concatenate([[True], ~contiguous, [True]]))
     longest = int(np.diff(edges).max())  # rows
-    if longest >= context + horizon:
-        return "; give a longer history or a shorter --context"
-    stretch = f"; the longest stretch between two gaps has {longest} rows"
-    if longest - horizon < 2:
-        return f"{stretch}, too few for {horizon} steps ahead: give prices without such gaps"
-    return f"{stretch}: --context {longest - horizon} fits into it"
+    stretch = ""
+    if longest < context + horizon and not contiguous.all():
+        stretch = f"; the longest stretch between two gaps has {longest} rows"
+        if longest - horizon < 2:
+            return f"{stretch}, too few for {horizon} steps ahead: give prices without such gaps"
+
+    # Longer contexts never fit where a shorter one does not:
+    fits, does_not = 1, context
+    while does_not - fits > 1:
+        middle = (fits + does_not) // 2
+        parts = parts_of(contiguous, middle, horizon, test_steps, validation_steps)
+        if all(len(part) for part in parts.named().values()):
+            fits = middle
+        else:
+            does_not = middle
+    if fits < 2:
+        return f"{stretch}; give a longer history"
+    return f"{stretch}; --context {fits} is the longest that fits, or give a longer history"
 
 
 # ---------------------------------------------------------------------------- arrays of windows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -148,8 +149,17 @@ def test_days_stamped_at_local_midnight_are_the_days_that_began_then():
 def test_a_refusal_names_the_longest_stretch_and_a_context_that_fits():
     contiguous = np.ones(700, bool)
     contiguous[6::7] = False  # seven rows, then a gap
-    with pytest.raises(InputError, match=r"has 7 rows: --context 2 fits into it"):
+    with pytest.raises(InputError, match=r"has 7 rows; --context 2 is the longest that fits"):
         split(contiguous, 48, 5, 100, 100)
+    for rows in (90, 250, 400):
+        with pytest.raises(InputError, match=r"--context \d+ is the longest that fits") as caught:
+            split(np.ones(rows - 1, bool), 200, 5, 8760, 4380)
+        longest = int(re.findall(r"--context (\d+)", str(caught.value))[0])
+        assert len(split(np.ones(rows - 1, bool), longest, 5, 8760, 4380).train)
+        with pytest.raises(InputError, match="no train window"):
+            split(np.ones(rows - 1, bool), longest + 1, 5, 8760, 4380)
+    with pytest.raises(InputError, match="without a gap; give a longer history"):
+        split(np.ones(11, bool), 24, 5, 8760, 4380)
     assert prices_at(pd.date_range("2024-01-01", periods=9)).step == DAY
 
 
