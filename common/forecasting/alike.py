@@ -61,7 +61,8 @@ def check_steps(frame: pd.DataFrame, where: object) -> None:
     for name in frame:
         times = frame.index[frame[name].notna()].asi8
         if len(times) > 2:
-            known[str(name)] = np.timedelta64(int(np.median(np.diff(times))), "ns")
+            steps = np.sort(np.diff(times))  # (a third: where holes and weekends are many)
+            known[str(name)] = np.timedelta64(int(steps[len(steps) // 3]), "ns")
     if not known:
         return
     short, long = min(known, key=known.__getitem__), max(known, key=known.__getitem__)

@@ -342,8 +342,13 @@ class Windows:
     def crps(self, forecaster: Forecaster, size: np.ndarray, origins: np.ndarray) -> float:
         """Mean CRPS of a forecaster, in units of the usual size (H, S) of a change.
 
-        Training is stopped by this score.
+        Training is stopped by this score. Series that never moved have no usual size and do not
+        count; where none has one, the CRPS has the unit of a change.
         """
+        moving = np.isfinite(size) & (size > 0)
+        if not moving.any():
+            moving = np.ones_like(moving)
+        size = np.where(moving, np.where(size > 0, size, 1.0), 1.0).astype(size.dtype)
         scores = []
         together = at_once(self.horizon, len(self.prices.series))
         for start in range(0, len(origins), together):
@@ -351,4 +356,4 @@ class Windows:
             _, quantiles = forecaster.predict(*self.inputs(rows))
             changes = change(quantiles, self.prices.values[rows], self.log)
             scores.append(crps_quantiles(changes, self.changes(rows)) / size)
-        return float(np.concatenate(scores).mean())
+        return float(np.concatenate(scores)[:, moving].mean())

@@ -287,6 +287,16 @@ def test_holes_are_counted_filled_or_refused(tmp_path):
         read_table(many)
 
 
+def test_a_series_with_many_holes_has_the_step_of_the_others(tmp_path):
+    days = pd.bdate_range("2024-01-01", periods=60)
+    rows = [f"{day:%Y-%m-%d},{row},{'' if row % 3 == 0 else row}" for row, day in enumerate(days)]
+    path = table(tmp_path / "a.csv", "Date,A,B", *rows)
+    filled = read_table(path, Reading(fill="forward"))
+    assert filled.series == ("A", "B")
+    assert filled.values[1:5, 1].tolist() == [2, 2, 4, 5]
+    assert read_table(path).series == ("A",)
+
+
 def test_series_of_different_steps_are_refused(tmp_path):
     rows = long_rows(BTC=list(range(300)), SPX=list(range(0, 300, 24)))
     with pytest.raises(InputError, match="the steps of BTC are 1 hour, those of SPX 1 day"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.cli import InputError
+from common.forecasting.metrics import LEVELS
 from common.forecasting.windows import (
     MinMax,
     ewma_matrices,
@@ -98,6 +101,31 @@ def test_origins_come_with_those_whose_outcomes_correct_them():
     assert before[-2:].tolist() == [1800, 1801]
     assert before[0] == 1800 - windows.rolling - windows.horizon
     assert (np.diff(before) == 1).all()
+
+
+class Still:
+    """Forecasts that the last price stays, with the same width for every series."""
+
+    settings: ClassVar[dict[str, object]] = {}
+    params = 0
+
+    def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        last = np.repeat(past[:, -1:], 3, axis=1)  # (N, H, S)
+        widths = np.exp(np.linspace(-0.01, 0.01, len(LEVELS)))
+        return last, last[..., None] * widths
+
+
+def test_a_price_that_never_moves_does_not_count_where_training_stops():
+    moving = walk(200, series=1)
+    origins = np.arange(50, 150)
+    alone = windows_of(moving, context=30, horizon=3)
+    both = windows_of(np.hstack([moving, np.ones_like(moving)]), context=30, horizon=3)
+    size = np.full((3, 1), 0.02)
+    expected = alone.crps(Still(), size, origins)
+    sizes = np.hstack([size, np.zeros_like(size)])
+    assert both.crps(Still(), sizes, origins) == pytest.approx(expected, rel=1e-6)
+    still = windows_of(np.ones_like(moving), context=30, horizon=3)
+    assert np.isfinite(still.crps(Still(), np.zeros_like(size), origins))
 
 
 def test_the_leak_test_finds_a_leak():
