@@ -381,7 +381,13 @@ def single_cells(reference: Reference) -> list[Cell]:
 
 
 def pool(metric: str, values: np.ndarray) -> float:
-    """A metric's values (...) as one: geometric mean of ratios, root mean square of RMSE."""
+    """A metric's values (...) as one: geometric mean of ratios, root mean square of RMSE.
+
+    Values that are not finite do not count: those of a price that never moves, which has no scale.
+    """
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return float("nan")
     if metric in ("rmse", "rmse_usd"):
         return float(np.sqrt(np.mean(values**2)))
     if metric in ("rmsse", "crps_ratio"):
@@ -392,8 +398,9 @@ def pool(metric: str, values: np.ndarray) -> float:
 
 
 def geometric_mean(values: np.ndarray) -> float:
-    """The geometric mean of values (...)."""
-    return float(np.exp(np.mean(np.log(values))))
+    """The geometric mean of the finite ones of values (...)."""
+    values = values[np.isfinite(values)]
+    return float(np.exp(np.mean(np.log(values)))) if values.size else float("nan")
 
 
 def score_rows(of: Score, entry: Entry) -> list[Row]:

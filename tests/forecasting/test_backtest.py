@@ -141,15 +141,16 @@ def test_a_comparison_by_hand():
     assert opposite["p_crps_against", None, None] == rows["p_crps_against", None, None]
 
 
-def test_a_constant_series_has_no_rmsse():
+def test_a_constant_series_has_no_rmsse_and_the_others_are_pooled():
     values = walk(300)
     values[:, 1] = 7.0
     origins = np.arange(150, 290)
     scored = score(reference_of(values, origins), [drifting(values, origins)])
     rows = score_rows(scored, ENTRY)
-    series = {row.series for row in rows if row.metric == "rmsse"}
-    assert "A" in series
-    assert not {"B", None} & series
+    found = {(row.series, row.horizon): row.value for row in rows if row.metric == "rmsse"}
+    assert not any(series == "B" for series, _ in found)
+    assert found[None, None] == found["A", None]
+    assert found[None, 2] == found["A", 2]
 
 
 def test_negative_prices_are_scored_as_differences():
