@@ -23,7 +23,7 @@ from common.cli import InputError
 from common.files import JsonObject, atomic_path
 from common.forecasting.ensemble import ModelGroup
 from common.forecasting.metrics import LEVELS, at_once, kept_shares
-from common.forecasting.volatility import HOURS, LogHar
+from common.forecasting.volatility import FITTED, HOURS, LogHar
 from common.forecasting.windows import Windows, calendar, ewma_matrices, known_and_ahead
 
 LSTMState: TypeAlias = tuple[Tensor, Tensor]  # of an LSTM: hidden and cell, (1, B, U) each
@@ -216,8 +216,7 @@ class Forecaster(nn.Module):
     @property
     def har(self) -> LogHar:
         """The log-HAR-t that the network starts from."""
-        names = LogHar.blank(1, 2, 1, 1).arrays
-        return LogHar(**{name: getattr(self, f"har_{name}").cpu().numpy() for name in names})
+        return LogHar(**{name: getattr(self, f"har_{name}").cpu().numpy() for name in FITTED})
 
     @torch.no_grad()
     def fit_scales(
@@ -232,26 +231,27 @@ class Forecaster(nn.Module):
         deviation = np.where(deviation > 0, deviation, STILL)
         self.deviation.copy_(torch.from_numpy(deviation))
 
-        if har is not None:
+        if har is None:
+            shape = self.shape_of(past, times, changes)
+        else:
             for name, array in har.arrays.items():
                 getattr(self, f"har_{name}").copy_(torch.from_numpy(array))
+            shape = torch.from_numpy(har.shape).float()
+        spread = (shape[..., LEVEL_90] - shape[..., LEVEL_10]) / 2
+        spread[spread == 0] = 1  # a price that rests most of the time
+        self.shape.copy_(shape / spread[..., None])
+        self.spread.copy_(spread)
 
-        # Quantiles of the changes over the volatility at their origin:
+    def shape_of(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> Tensor:
+        """Quantiles (H, S, Q) of changes (N, H, S) over the volatility at their origin."""
         together = min(1024, at_once(self.horizon, self.series))
         volatilities = [
             self.inputs(past[start : start + together], times[start : start + together])[1]
             for start in range(0, len(past), together)
         ]
-        sigma = torch.cat(volatilities).cpu().numpy()  # (N, 1 or H, S)
-        levels = self.levels.cpu().numpy()
-        scaled = np.quantile(changes / sigma, levels, axis=0)  # (Q, H, S)
-        shape = torch.from_numpy(scaled).float().permute(1, 2, 0)  # (H, S, Q)
-        if har is not None:  # a trend of the training part is no forecast
-            shape = (shape - shape.flip(-1)) / 2
-        spread = (shape[..., LEVEL_90] - shape[..., LEVEL_10]) / 2
-        spread[spread == 0] = 1  # a price that rests most of the time
-        self.shape.copy_(shape / spread[..., None])
-        self.spread.copy_(spread)
+        sigma = torch.cat(volatilities).cpu().numpy()  # (N, 1, S)
+        scaled = np.quantile(changes / sigma, self.levels.cpu().numpy(), axis=0)  # (Q, H, S)
+        return torch.from_numpy(scaled).float().permute(1, 2, 0)
 
     def forward(
         self,

@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
-from scipy.signal import lfilter
 
 from common.forecasting.backtest import Forecast, ModelKey
 from common.forecasting.config import RISKMETRICS, ROLLING_HOURS
 from common.forecasting.garch import Garch, fit_garch
 from common.forecasting.metrics import LEVELS, at_once
 from common.forecasting.ridge import RidgeWindow
-from common.forecasting.volatility import LogHar, ScaledShape, fit_log_har
+from common.forecasting.volatility import LogHar, ScaledShape, ewma_means, fit_log_har
 from common.forecasting.windows import Windows
 
 BLOCK = 512  # origins whose residuals are sorted at a time
@@ -52,8 +51,7 @@ def ewma_volatility(values: np.ndarray, decay: float, log: bool = True) -> np.nd
     """
     squares = np.diff(np.log(values) if log else values, axis=0) ** 2  # (T - 1, S)
     start = squares[:1]  # the first square stands for all before it
-    means, _ = lfilter([1 - decay], [1, -decay], squares, axis=0, zi=decay * start)
-    return np.sqrt(np.concatenate([start, means])) + 1e-12
+    return np.sqrt(np.concatenate([start, ewma_means(squares, decay, start)])) + 1e-12
 
 
 def rolling_quantiles(

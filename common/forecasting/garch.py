@@ -85,7 +85,7 @@ def fit_series(changes: np.ndarray) -> tuple[float, float, float]:
     from arch import arch_model
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of convergence: the usual numbers stand in
+        warnings.simplefilter("ignore")  # of convergence: the best numbers found are used
         model = arch_model(changes, mean="Zero", vol="GARCH", p=1, q=1, dist="t", rescale=False)
         found = model.fit(disp="off", show_warning=False, options=EXACTLY)
     omega, alpha, beta = (float(value) for value in found.params.iloc[:3])

@@ -23,7 +23,7 @@ from scipy.signal import lfilter
 
 from common.forecasting.metrics import LEVELS, at_once
 from common.forecasting.sessions import DAY, WEEK
-from common.forecasting.windows import Windows
+from common.forecasting.windows import Windows, ewma_weights
 
 HALF_LIVES = (1.0, 2.5, 6.0, 15.0, 36.0, 90.0)  # steps; those longer than the window are left out
 SLOW = 168  # half-life of the volatility that the profile of the clock is relative to
@@ -90,7 +90,7 @@ class LogHar:
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """All that is fitted, by name."""
-        return {name: value for name, value in vars(self).items() if name != "log"}
+        return {name: getattr(self, name) for name in FITTED}
 
     # -- scales
 
@@ -124,16 +124,19 @@ class LogHar:
         return np.exp(linear + self.bias + self.clock_ahead(times[:, context:]))
 
 
+FITTED = tuple(field.name for field in dataclasses.fields(LogHar) if field.name != "log")
+
+
 def half_lives(steps: int) -> tuple[float, ...]:
     """The speeds that windows of so many changes have."""
     return tuple(life for life in HALF_LIVES if life <= max(steps, 1))
 
 
 def speed_weights(steps: int) -> np.ndarray:
-    """Weights (D, T) of exponentially weighted means that start from the mean of all T."""
-    age = np.arange(steps)[::-1]
+    """Weights (D, T) of the means of T changes at the last of them, one row for each speed."""
+    last = np.array([steps - 1])
     decays = [0.5 ** (1 / life) for life in half_lives(steps)]
-    return np.stack([(1 - decay) * decay**age + decay**steps / steps for decay in decays])
+    return np.concatenate([ewma_weights(steps, decay, last) for decay in decays])
 
 
 # ---------------------------------------------------------------------------------------- fit
@@ -195,15 +198,15 @@ def clock_profile(
 ) -> tuple[np.ndarray, np.ndarray]:
     """How large the changes of each bin of the clock are (K, S), mean 1, and the usual one (S,).
 
-    Of prices (R, S) at times (R,).
-
-    Changes are taken over the slow volatility of their time, so that a wild month counts no more
-    than a calm one. Few changes leave a bin near that of all series, and that near 1.
+    Changes of prices (R, S) at times (R,) are taken over the slow volatility of their time, so that
+    a wild month counts no more than a calm one. Few changes leave a bin near that of all series,
+    and that near 1.
     """
     path = np.log(values) if log else values
     sizes = np.abs(np.diff(path, axis=0))  # (R - 1, S)
     usual = np.where(sizes.mean(0) > 0, sizes.mean(0), STILL)
-    slow = slow_means(sizes) + SMALLEST * usual
+    first = sizes[:SLOW].mean(0, keepdims=True)
+    slow = ewma_means(sizes, 0.5 ** (1 / SLOW), first) + SMALLEST * usual
     relative = np.minimum(sizes / slow, LARGEST)
     relative = relative / np.maximum(relative.mean(0), SMALLEST)
     bin_of = clock(times[1:], bins)
@@ -219,11 +222,12 @@ def clock_profile(
     return profile, usual
 
 
-def slow_means(sizes: np.ndarray) -> np.ndarray:
-    """Exponentially weighted means (R, S) of sizes (R, S), up to and including each row."""
-    decay = 0.5 ** (1 / SLOW)
-    start = decay * sizes[:SLOW].mean(0, keepdims=True)
-    return lfilter([1 - decay], [1, -decay], sizes, axis=0, zi=start)[0]
+def ewma_means(values: np.ndarray, decay: float, start: np.ndarray) -> np.ndarray:
+    """Exponentially weighted means (R, S) of values (R, S) up to and including each row.
+
+    `start` (1, S) is the mean of all that came before.
+    """
+    return lfilter([1 - decay], [1, -decay], values, axis=0, zi=decay * start)[0]
 
 
 def student_t_scale(

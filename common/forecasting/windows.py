@@ -180,18 +180,21 @@ def calendar(times: np.ndarray) -> np.ndarray:
     return np.stack(waves, -1).astype(np.float32)
 
 
-def ewma_matrices(steps: int, decays: Sequence[float]) -> np.ndarray:
-    """Matrices float32 (D, T, T) that turn T squares into their exponentially weighted means.
+def ewma_weights(steps: int, decay: float, at: np.ndarray) -> np.ndarray:
+    """Weights (A, T) of T values in their exponentially weighted means at the steps (A,).
 
-    The means start from the mean of all T squares.
+    The means start from the mean of all T values.
     """
-    age = np.arange(steps)[:, None] - np.arange(steps)  # (T, T): of square c at step t
-    matrices = []
-    for decay in decays:
-        weights = np.where(age >= 0, (1 - decay) * decay ** np.maximum(age, 0), 0)
-        start = decay ** (np.arange(steps)[:, None] + 1.0) / steps  # (T, 1)
-        matrices.append(weights + start)
-    return np.stack(matrices).astype(np.float32)
+    age = at[:, None] - np.arange(steps)  # (A, T): of each value at each step
+    weights = np.where(age >= 0, (1 - decay) * decay ** np.maximum(age, 0), 0)
+    start = decay ** (at[:, None] + 1.0) / steps  # (A, 1)
+    return weights + start
+
+
+def ewma_matrices(steps: int, decays: Sequence[float]) -> np.ndarray:
+    """Matrices float32 (D, T, T) that turn T squares into their exponentially weighted means."""
+    every = np.arange(steps)
+    return np.stack([ewma_weights(steps, decay, every) for decay in decays]).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

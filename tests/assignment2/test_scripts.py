@@ -20,6 +20,7 @@ from common.forecasting.config import EvaluateConfig, PredictConfig
 from common.forecasting.prices import COINS
 from common.forecasting.simulate import simulate
 from tests.assignment2.helpers import (
+    BASELINES,
     check_evaluate,
     check_forecast,
     run_example,
@@ -68,16 +69,7 @@ def test_the_rows_of_a_run(smoke2):
     assert len(rows[rows.protocol == "as-assigned"]) == 5
     test = rows[(rows.protocol == "held-out") & (rows.split == "test")]
     pooled = test[test.series.isna() & test.horizon.isna()]
-    baselines = {
-        "no change",
-        "drift",
-        "seasonal naive",
-        "NLinear",
-        "random walk",
-        "GARCH-t",
-        "log-HAR-t",
-    }
-    assert set(pooled.model) == baselines | {"Seq2Seq"}
+    assert set(pooled.model) == BASELINES | {"Seq2Seq"}
     assert (pooled[(pooled.model == "no change") & (pooled.metric == "rmsse")].value == 1).all()
     tested = test[(test.metric == "p_crps") & (test.model == "Seq2Seq")]
     assert len(tested) == 3 * 35  # each seed, their mean, and their mean before recalibration

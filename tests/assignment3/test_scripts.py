@@ -20,6 +20,7 @@ from common.forecasting.config import EvaluateConfig
 from common.forecasting.prices import COINS
 from common.forecasting.simulate import simulate
 from tests.assignment2.helpers import (
+    BASELINES,
     check_evaluate,
     check_forecast,
     run_example,
@@ -75,16 +76,7 @@ def test_the_rows_of_a_run(smoke3):
     assert len(rows[rows.protocol == "as-assigned"]) == 2 * (2 + 3) + 2
     test = rows[(rows.protocol == "held-out") & (rows.split == "test")]
     pooled = test[test.series.isna() & test.horizon.isna()]
-    baselines = {
-        "no change",
-        "drift",
-        "seasonal naive",
-        "NLinear",
-        "random walk",
-        "GARCH-t",
-        "log-HAR-t",
-    }
-    assert set(pooled.model) == baselines | {"Transformer", "Seq2Seq"}
+    assert set(pooled.model) == BASELINES | {"Transformer", "Seq2Seq"}
     assert len(pooled[pooled.metric == "crps_against"]) == 6
     tested = test[(test.metric == "p_crps_against") & test.series.notna()]
     assert len(tested) == 6 * 35

@@ -120,8 +120,7 @@ def test_blocks_of_origins_and_of_series_change_no_score(monkeypatch):
     for one, other in zip(blocks.rows, whole.rows, strict=True):
         changing = {"value": 0, "std": None, "peak_mb": None}
         assert dataclasses.replace(one, **changing) == dataclasses.replace(other, **changing)
-        rounding = 1e-3 if one.metric.startswith("p_") else 1e-5
-        assert one.value == pytest.approx(other.value, rel=rounding)
+        assert one.value == pytest.approx(other.value, rel=1e-5)
     mean = blocks.ensembles["B", "spread"]
     np.testing.assert_array_equal(mean.quantiles, whole.ensembles["B", "spread"].quantiles)
     assert held_out_rows(windows, groups, ORIGINS, "test", Fitted(), kept=[]).ensembles == {}
