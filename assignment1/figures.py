@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from sklearn.metrics import confusion_matrix
 
@@ -31,6 +29,7 @@ from common.figures import (
     Option,
     colours,
     figure,
+    heat_map,
     learning_curve,
     read_run,
 )
@@ -169,36 +168,9 @@ def draw_grid(folder: Path, record: JsonObject, test: pd.DataFrame) -> None:
             for row, name in enumerate(names):
                 for column, penalty in enumerate(PENALTIES):
                     values[row, column] = accuracy.get(Variant(name, penalty).label, np.nan)
-            number_map(panel, values, names, penalties, ".3f", limits)
+            image = heat_map(panel, values, names, penalties, "{:.3f}", limits=limits)
             panel.set_title(family)
-        picture.colorbar(axes[0].collections[0], ax=axes, label="test accuracy, mean over seeds")
-
-
-def number_map(
-    panel: Axes,
-    values: np.ndarray,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    form: str,
-    limits: tuple[float, float],
-) -> None:
-    """Draws a matrix (R, C) in colours, with its numbers."""
-    low, high = limits
-    sns.heatmap(
-        values,
-        ax=panel,
-        cmap="cividis",
-        vmin=low,
-        vmax=high,
-        cbar=False,
-        annot=True,
-        fmt=form,
-        annot_kws={"fontsize": 7},
-        xticklabels=columns,
-        yticklabels=rows,
-    )
-    panel.tick_params("x", rotation=30)
-    panel.tick_params("y", rotation=0)
+        picture.colorbar(image, ax=axes, label="test accuracy, mean over seeds")
 
 
 # ------------------------------------------------------------------------------------- choices
@@ -262,11 +234,11 @@ def draw_confusion(folder: Path, record: JsonObject) -> None:
             predictions = arrays[prediction_key(model, variant)]  # (S, n)
             counts = sum(confusion_matrix(labels, row, labels=classes) for row in predictions)
             shares = counts / counts.sum(1, keepdims=True)
-            number_map(panel, shares, names, names, ".2f", (0, 1))
+            image = heat_map(panel, shares, names, names, limits=(0, 1))
             panel.set_title(f"{model}: {variant}", fontsize=8)
             panel.set_xlabel("predicted")
         axes[0, 0].set_ylabel("labelled")
-        picture.colorbar(axes[0, 0].collections[0], ax=axes, label="share of the labelled class")
+        picture.colorbar(image, ax=axes, label="share of the labelled class")
 
 
 # --------------------------------------------------------------------------------------- faces

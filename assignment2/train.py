@@ -1,7 +1,7 @@
 """Assignment 2: Seq2Seq LSTM with attention and teacher forcing on hourly prices of seven coins.
 
 Sutskever et al. 2014, Luong et al. 2015, Bengio et al. 2015. `python assignment2/train.py` trains
-on prices it finds, else on the built-in sample; about 2 minutes on two CPU cores. On real coins
+on prices it finds, else on the built-in sample; a minute and a half on two CPU cores. On real coins
 expect a CRPS about 3 % below a random walk with rolling residuals, most of it by a linear model of
 volatility that the network starts from, and a point forecast that is hardly better than no change.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import matplotlib
+import numpy as np
 import pandas as pd
 
 from common.files import JsonObject, atomic_path, read_json
@@ -16,6 +17,7 @@ matplotlib.use("Agg")  # before pyplot is imported
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 # Okabe & Ito's palette is safe for colour-blind readers; each colour has a marker for grey prints
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
@@ -79,3 +81,32 @@ def learning_curve(axes: Axes, table: pd.DataFrame, split: str, name: str, **sty
     """Draws one streamed metric (a table read from metrics.csv) against the step."""
     part = table[(table.split == split) & (table.name == name)]
     axes.plot(part.step, part.value, **style)
+
+
+def heat_map(
+    axes: Axes,
+    values: np.ndarray,
+    rows: list[str],
+    columns: list[str],
+    form: str = "{:.2f}",
+    map_name: str = "cividis",
+    limits: tuple[float, float] | None = None,
+    marks: np.ndarray | None = None,
+) -> AxesImage:
+    """Draws a matrix (R, C) with its numbers, starred where `marks` (R, C); returns the image."""
+    low, high = limits or (float(np.nanmin(values)), float(np.nanmax(values)))
+    image = axes.imshow(values, cmap=map_name, vmin=low, vmax=high, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.grid(False)
+
+    for (i, j), value in np.ndenumerate(values):
+        if not np.isfinite(value):
+            continue
+        red, green, blue, _ = image.cmap(image.norm(value))
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+        star = "*" if marks is not None and marks[i, j] else ""
+        colour = "white" if dark else "black"
+        text = form.format(value) + star
+        axes.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
+    return image

@@ -12,7 +12,6 @@ from typing import NamedTuple, TypeAlias
 import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from dateutil import rrule
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -23,6 +22,7 @@ from common.figures import (
     Option,
     colours,
     figure,
+    heat_map,
 )
 from common.files import JsonObject
 from common.forecasting.assigned import Window
@@ -320,22 +320,18 @@ def cell_map(panel: Axes, rows: pd.DataFrame, series: Sequence[str], metric: str
     steps = [str(step + 1) for step in range(values.shape[1])]
     distances = np.abs(values - 1)
     spread = max(float(distances[np.isfinite(distances)].max(initial=0)), 1e-3)
-    stars = np.where(significant, "*", "")
-    texts = np.char.add(np.char.mod("%.4f", values), stars)
-    sns.heatmap(
+    heat_map(
+        panel,
         values,
-        ax=panel,
-        cmap="PuOr_r",
-        vmin=1 - spread,
-        vmax=1 + spread,
-        cbar=False,
-        annot=texts,
-        fmt="",
-        annot_kws={"fontsize": 7},
-        xticklabels=steps,
-        yticklabels=list(series),
+        list(series),
+        steps,
+        form="{:.4f}",
+        map_name="PuOr_r",
+        limits=(1 - spread, 1 + spread),
+        marks=significant,
     )
-    panel.tick_params(rotation=0)
+    names = [label.get_text() for label in panel.get_xticklabels()]
+    panel.set_xticks(panel.get_xticks(), names, rotation=0, ha="center")
 
 
 def matrix_of(rows: pd.DataFrame, metric: str, series: Sequence[str]) -> np.ndarray:
