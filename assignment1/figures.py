@@ -159,7 +159,7 @@ def draw_grid(folder: Path, record: JsonObject, test: pd.DataFrame) -> None:
     part = test[test.model.isin(FAMILIES)]
     names = shown_representations(test)
     penalties = [PENALTY_LABELS[penalty] for penalty in PENALTIES]
-    limits = (float(part.value.min()), float(part.value.max()))
+    limits = {"vmin": part.value.min(), "vmax": part.value.max()}
     path = folder / "accuracy_grid.png"
     with figure(path, record, (9.5, 2.9), 1, 3, sharey=True) as (picture, axes):
         for panel, family in zip(axes, FAMILIES, strict=True):
@@ -168,7 +168,8 @@ def draw_grid(folder: Path, record: JsonObject, test: pd.DataFrame) -> None:
             for row, name in enumerate(names):
                 for column, penalty in enumerate(PENALTIES):
                     values[row, column] = accuracy.get(Variant(name, penalty).label, np.nan)
-            image = heat_map(panel, values, names, penalties, "{:.3f}", limits=limits)
+            texts = np.char.mod("%.3f", values)
+            image = heat_map(panel, values, names, penalties, texts, **limits)
             panel.set_title(family)
         picture.colorbar(image, ax=axes, label="test accuracy, mean over seeds")
 
@@ -234,7 +235,8 @@ def draw_confusion(folder: Path, record: JsonObject) -> None:
             predictions = arrays[prediction_key(model, variant)]  # (S, n)
             counts = sum(confusion_matrix(labels, row, labels=classes) for row in predictions)
             shares = counts / counts.sum(1, keepdims=True)
-            image = heat_map(panel, shares, names, names, limits=(0, 1))
+            texts = np.char.mod("%.2f", shares)
+            image = heat_map(panel, shares, names, names, texts, vmin=0, vmax=1)
             panel.set_title(f"{model}: {variant}", fontsize=8)
             panel.set_xlabel("predicted")
         axes[0, 0].set_ylabel("labelled")

@@ -75,7 +75,7 @@ def main(config: AblateConfig) -> Results:
             scores = run.memo(f"{job.name} scores", score, denoiser, noises, judge).as_rows()
             rows += scores
             # written after every row, so that a stopped ablation shows what it has
-            results = run.write_metrics(rows, METRICS_INFO)
+            results = run.finish(rows, METRICS_INFO)
             print_row(job.name, job.network, scores, trained.seconds)
     return results
 

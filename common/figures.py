@@ -88,14 +88,11 @@ def heat_map(
     values: np.ndarray,
     rows: list[str],
     columns: list[str],
-    form: str = "{:.2f}",
-    map_name: str = "cividis",
-    limits: tuple[float, float] | None = None,
-    marks: np.ndarray | None = None,
+    texts: np.ndarray,
+    **style: Option,
 ) -> AxesImage:
-    """Draws a matrix (R, C) with its numbers, starred where `marks` (R, C); returns the image."""
-    low, high = limits or (float(np.nanmin(values)), float(np.nanmax(values)))
-    image = axes.imshow(values, cmap=map_name, vmin=low, vmax=high, aspect="auto")
+    """Draws a matrix (R, C) with `texts` (R, C) in its finite cells; returns the image."""
+    image = axes.imshow(values, aspect="auto", **style)
     axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
     axes.set_yticks(range(len(rows)), rows)
     axes.grid(False)
@@ -103,10 +100,7 @@ def heat_map(
     for (i, j), value in np.ndenumerate(values):
         if not np.isfinite(value):
             continue
-        red, green, blue, _ = image.cmap(image.norm(value))
-        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-        star = "*" if marks is not None and marks[i, j] else ""
-        colour = "white" if dark else "black"
-        text = form.format(value) + star
-        axes.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
+        brightness = np.dot(image.cmap(image.norm(value))[:3], (0.299, 0.587, 0.114))
+        colour = "white" if brightness < 0.5 else "black"
+        axes.text(j, i, str(texts[i, j]), ha="center", va="center", fontsize=7, color=colour)
     return image

@@ -14,7 +14,6 @@ from pathlib import Path
 from common.cli import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
-# that can change a result:
 LIBRARIES = "numpy scipy pandas scikit-learn arch yfinance torch tensorflow-cpu tensorflow keras"
 
 

@@ -12,14 +12,14 @@ from common.cli import InputError
 from common.files import JsonObject, atomic_path, read_json, write_json
 from common.results import SHOWN_SERIES
 
-TEMPLATE = Path(__file__).resolve().parent / "report.typ"
+TEMPLATE = Path(__file__).resolve().with_name("template.typ")
 REFERENCES = TEMPLATE.with_name("references.yml")
 
 
 def compile_report(folder: Path, source: Path, out: Path) -> None:
     """Compiles an assignment's report.typ against a finished run folder.
 
-    The document finds `template.typ` (common/report.typ), the run's files under `run/`, and the
+    The document finds `template.typ`, the run's files under `run/`, and the
     metrics.json of the assignment's other runs under `results/`; `sys.inputs.run` and
     `sys.inputs.others` name them. Of a run with many series it gets the rows of the first ones.
     Raises InputError when the folder holds no finished run, and RuntimeError for a document that
@@ -30,9 +30,8 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
     results = source.parent / "results"
     with tempfile.TemporaryDirectory() as temporary:
         stage = Path(temporary)
-        shutil.copy(TEMPLATE, stage / "template.typ")
-        shutil.copy(REFERENCES, stage / REFERENCES.name)
-        shutil.copy(source, stage / "report.typ")
+        for file in (TEMPLATE, REFERENCES, source):
+            shutil.copy(file, stage)
         (stage / "run").mkdir()
         for file in folder.iterdir():
             if file.suffix in {".json", ".png"}:
@@ -51,7 +50,7 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
                 names.append(file.parent.relative_to(results).as_posix())
         inputs = {"run": folder.resolve().name, "others": " ".join(names)}
         with atomic_path(out) as pdf:
-            document = str(stage / "report.typ")
+            document = str(stage / source.name)
             typst.compile(document, output=str(pdf), root=str(stage), sys_inputs=inputs)
 
 

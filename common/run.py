@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,6 +60,7 @@ class Run:
     ):
         self.folder = Path(folder)
         self.world = world
+        self.writes = world.rank == 0
         self.started = time.perf_counter()
         self.record: JsonObject = {}
         self._part: str | None = None  # the part under way
@@ -78,11 +79,6 @@ class Run:
         if self.writes:
             self._open(config)
         world.wait()  # no process reads what --overwrite removes
-
-    @property
-    def writes(self) -> bool:
-        """Whether this process is the one that writes."""
-        return self.world.rank == 0
 
     def _open(self, config: BaseConfig) -> None:
         """Takes the folder and writes run.json."""
@@ -160,10 +156,8 @@ class Run:
     def _clear(self) -> None:
         """Removes what an earlier run left, but for the lock."""
         for item in self.folder.iterdir():
-            if item.is_dir():
-                shutil.rmtree(item)
-            elif item.name != ".lock":
-                item.unlink()
+            if item.name != ".lock":
+                shutil.rmtree(item) if item.is_dir() else item.unlink()
 
     def log(self, step: int, epoch: int, split: str, **values: float) -> None:
         """Appends one line per value to metrics.csv; a killed run leaves no half line."""
@@ -281,24 +275,20 @@ class Run:
         """The whole command that continues this run."""
         return f"{self.command} --out {shlex.quote(str(self.folder))} --resume"
 
-    def write_metrics(self, rows: Iterable[Row], metrics_info: Mapping[str, Metric]) -> Results:
-        """Writes metrics.json and returns its content.
+    def finish(
+        self,
+        rows: Iterable[Row],
+        metrics_info: Mapping[str, Metric],
+        draw: Callable[[Path], None] | None = None,
+        report: Path | None = None,
+    ) -> Results:
+        """Writes metrics.json and returns its content; draws figures, compiles `report` (.typ).
 
         Raises ValueError for a metric that metrics_info does not explain.
         """
         identity = {**self.identity, "versions": self.record["versions"]}
         path = self.folder / "metrics.json"
-        return write_results(path, identity, metrics_info, rows, self.command)
-
-    def finish(
-        self,
-        rows: Sequence[Row],
-        metrics_info: Mapping[str, Metric],
-        draw: Callable[[Path], None] | None = None,
-        report: Path | None = None,
-    ) -> Results:
-        """Writes metrics.json, draws the figures and compiles `report` (a .typ file)."""
-        results = self.write_metrics(rows, metrics_info)
+        results = write_results(path, identity, metrics_info, rows, self.command)
         if draw is not None:
             draw(self.folder)
         if report is not None:
@@ -448,16 +438,7 @@ def finished_runs(results: Path) -> list[SavedRun]:
 
 
 def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """Yields from `items` under a bar with rate and remaining time, or with plain lines."""
-    total = len(items) if total is None and isinstance(items, Sized) else total
-    if sys.stderr.isatty():
-        yield from tqdm(items, desc=label, total=total, leave=False)
-        return
-    start = last = time.monotonic()
-    for count, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        if now - last > 15 and total:
-            left = (now - start) / count * (total - count)
-            print(f"{label}: {count}/{total}, {left:.0f} s left", file=sys.stderr, flush=True)
-            last = now
+    """`items` under a bar with rate and remaining time, drawn rarely where it goes into a file."""
+    seconds = 0.1 if sys.stderr.isatty() else 15.0
+    pace = {"mininterval": seconds, "maxinterval": seconds, "delay": seconds}
+    return iter(tqdm(items, label, total, leave=False, **pace))

@@ -23,11 +23,8 @@ class World:
             return ALONE
         import torch
 
-        world = cls(
-            rank=int(os.environ["RANK"]),
-            size=int(os.environ["WORLD_SIZE"]),
-            local=int(os.environ["LOCAL_RANK"]),
-        )
+        rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        world = cls(rank, size, local)
         if device == "cuda":
             torch.cuda.set_device(world.local)
         backend = "nccl" if device == "cuda" else "gloo"
@@ -44,10 +41,8 @@ class World:
             problem = f"among {self.size} processes x {accumulate} accumulated parts"
             raise InputError(f"--batch {batch} cannot be divided {problem}; take a multiple")
         rows = batch // parts
-        first = self.rank * accumulate
-        return [
-            slice((first + part) * rows, (first + part + 1) * rows) for part in range(accumulate)
-        ]
+        starts = range(self.rank * accumulate * rows, (self.rank + 1) * accumulate * rows, rows)
+        return [slice(start, start + rows) for start in starts]
 
     def wait(self) -> None:
         """Waits until every process is here."""
@@ -58,10 +53,10 @@ class World:
 
     def leave(self) -> None:
         """Waits for the others and leaves them."""
+        self.wait()
         if self.size > 1:
             import torch
 
-            self.wait()
             torch.distributed.destroy_process_group()
 
 

@@ -320,16 +320,9 @@ def cell_map(panel: Axes, rows: pd.DataFrame, series: Sequence[str], metric: str
     steps = [str(step + 1) for step in range(values.shape[1])]
     distances = np.abs(values - 1)
     spread = max(float(distances[np.isfinite(distances)].max(initial=0)), 1e-3)
-    heat_map(
-        panel,
-        values,
-        list(series),
-        steps,
-        form="{:.4f}",
-        map_name="PuOr_r",
-        limits=(1 - spread, 1 + spread),
-        marks=significant,
-    )
+    texts = np.char.add(np.char.mod("%.4f", values), np.where(significant, "*", ""))
+    limits = {"vmin": 1 - spread, "vmax": 1 + spread}
+    heat_map(panel, values, list(series), steps, texts, cmap="PuOr_r", **limits)
     names = [label.get_text() for label in panel.get_xticklabels()]
     panel.set_xticks(panel.get_xticks(), names, rotation=0, ha="center")
 

@@ -59,8 +59,10 @@ def test_a_run_leaves_everything_that_the_readme_promises(wave_run):
 def undrawn(monkeypatch) -> None:
     """Runs write their metrics, and neither figures nor a report."""
 
+    whole = Run.finish
+
     def finish(run: Run, rows: list, metrics_info: dict, *_: object) -> object:
-        return run.write_metrics(rows, metrics_info)
+        return whole(run, rows, metrics_info)
 
     monkeypatch.setattr(Run, "finish", finish)
 

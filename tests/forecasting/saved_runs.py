@@ -80,5 +80,5 @@ def saved_run(folder: Path, data: Path, steps: int = 60) -> Path:
         run.note(parts=parts.dates(prices.times))
         run.log(1, 1, "train", loss=1.0)
         write_arrays(folder / "predictions.npz", levels=LEVELS)
-        run.write_metrics([ROW], metrics_info())
+        run.finish([ROW], metrics_info())
     return folder
