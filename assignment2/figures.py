@@ -25,6 +25,7 @@ from common.forecasting.figures import (
     course_figure,
     fans_of,
     in_words,
+    logarithmic,
     seed_curves,
 )
 
@@ -78,11 +79,11 @@ def learning_curves(path: Path, record: JsonObject, log: pd.DataFrame) -> None:
     with figure(path, record, (9, 3), 1, 2) as (_, (left, right)):
         learning_curve(left, log, "train", "assigned_mse", color=PALETTE[0])
         left.set(
-            yscale="log",
             xlabel="epoch",
             ylabel="training MSE (MinMax units)",
             title="As assigned: one window, teacher forced",
         )
+        logarithmic(left)
         seed_curves(right, log, "crps_seed")
         right.set(title="Held out: epoch 0 is the untrained network")
 

@@ -337,7 +337,7 @@ def train_forecasters(
 def main(config: Config) -> Results:
     # Data: checked before anything is written
     prices = load_for(config, COINS)
-    check_positive(prices, "Seq2Seq forecasts log returns")
+    check_positive(prices, "Seq2Seq forecasts log returns, which need prices above zero")
     parts = split(
         prices.contiguous(),
         config.context,

@@ -27,6 +27,7 @@ from common.forecasting.figures import (
     course_figure,
     fans_of,
     in_words,
+    logarithmic,
     panels,
     seed_curves,
     step_word,
@@ -137,11 +138,11 @@ def learning_curves(path: Path, record: JsonObject, log: pd.DataFrame) -> None:
                 learning_curve(first, log, "train", prefix + normalisation, **style)
                 number += 1
         first.set(
-            yscale="log",
             xlabel="epoch",
             ylabel="training MSE (normalised)",
             title="As assigned",
         )
+        logarithmic(first)
         first.legend()
 
         curves = {

@@ -168,14 +168,14 @@ def _errors_by_parameters(panel: Axes, options: Options, rows: pd.DataFrame) -> 
 
 def shares(folder: Path, record: JsonObject, options: Options, pooled: pd.DataFrame) -> None:
     """Error against the share of the target's training part."""
-    ratios = pooled[pooled.metric == "crps_ratio"].set_index(["model", "variant"])
+    ratios = pooled[pooled.metric == "crps_ratio"].set_index(["model", "variant"]).sort_index()
     drawn = sorted((*options.shares, 1.0))
     variants = [Share(share).label for share in drawn]
     percent = [100 * share for share in drawn]
     with figure(folder / "error_against_data.png", record, (5.5, 3.4)) as (_, panel):
         for strategy in main_strategies(options.rank):
             style = Style.of(strategy)
-            rows = ratios.loc[[(strategy.label, variant) for variant in variants]]
+            rows = ratios.reindex([(strategy.label, variant) for variant in variants])
             panel.errorbar(
                 percent,
                 rows.value,
@@ -186,8 +186,9 @@ def shares(folder: Path, record: JsonObject, options: Options, pooled: pd.DataFr
                 marker=style.marker,
                 label=strategy.label,
             )
-        untouched = ratios.loc[(NO_ADAPTATION.label, CONVERGENCE)].value
-        panel.axhline(untouched, color="#888888", ls=":", label=NO_ADAPTATION.label)
+        if len(ratios):  # (prices that never move have no ratio)
+            untouched = ratios.loc[(NO_ADAPTATION.label, CONVERGENCE)].value
+            panel.axhline(untouched, color="#888888", ls=":", label=NO_ADAPTATION.label)
         panel.set(
             xscale="log",
             xlabel="share of the target's training part (%)",

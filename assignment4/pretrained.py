@@ -70,7 +70,8 @@ def base_files(folder: Path, normalisation: Normalisation, series: int) -> list[
         if not is_forecaster or len(model.get_layer("quantiles").settings["series"]) != series:
             raise InputError(
                 f"{file} is not a forecaster of {series} series, as many as there are here; "
-                "name another run with --base"
+                "name another run with --base, or make one of as many: "
+                "python assignment3/train.py --data FILE"
             )
     return files
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from common.cli import InputError
 from common.forecasting.history import words_of
+from common.forecasting.names import listed
 
 LEAST_SHARE = 0.9  # of a table's times, for a series that stays
 LARGEST_LOSS = 0.1  # of the times, for series that stay
@@ -138,7 +139,7 @@ def constants_of(values: np.ndarray, names: Sequence[str]) -> str:
     """The series whose price never moves in words, or ""."""
     still = [name for name, span in zip(names, np.ptp(values, axis=0), strict=True) if span == 0]
     verb = "moves" if len(still) == 1 else "move"
-    return f"{', '.join(still[:NAMED])} never {verb}" if still else ""
+    return f"{listed(still)} never {verb}" if still else ""
 
 
 def jumps_of(values: np.ndarray, names: Sequence[str], times: pd.DatetimeIndex) -> str:

@@ -114,6 +114,11 @@ class Reference:
         """Steps ahead."""
         return self.truth.shape[1]
 
+    @property
+    def moved(self) -> np.ndarray:
+        """Whether the price of a series ever was another after so many steps: (H, S) of bool."""
+        return np.any(self.squared_errors > 0, axis=0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcomes:
@@ -329,22 +334,22 @@ def cell_tests(losses: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def weekly_standard_error(losses: np.ndarray, others: np.ndarray, weeks: np.ndarray) -> float:
-    """Standard error of the pooled ratio of mean losses (N, H, S) over time.
+    """Standard error of the pooled ratio of mean losses (N, C) of C cells over time.
 
     By a bootstrap of whole calendar weeks (N,), so that the hours of a wild week stay together: the
     deviation of the geometric mean of the ratios over BOOTSTRAPS draws. NaN for a single week.
     """
     _, week = np.unique(weeks, return_inverse=True)
     count = int(week.max()) + 1
-    if count < 2:
+    if count < 2 or not losses.size:
         return float("nan")
     totals = []
     for loss in (losses, others):
-        of_weeks = np.zeros((count, *loss.shape[1:]))
+        of_weeks = np.zeros((count, loss.shape[1]))
         np.add.at(of_weeks, week, loss)
-        totals.append(of_weeks.reshape(count, -1))
+        totals.append(of_weeks)
     draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), BOOTSTRAPS)
-    mine, other = (draws @ total for total in totals)  # (BOOTSTRAPS, H S)
+    mine, other = (draws @ total for total in totals)  # (BOOTSTRAPS, C)
     moving = (mine > 0).all(0) & (other > 0).all(0)
     return float(np.exp(np.log(mine[:, moving] / other[:, moving]).mean(1)).std(ddof=1))
 
@@ -432,7 +437,8 @@ def standard_error_rows(metric: str, one: Score, others: np.ndarray, entry: Entr
     """The standard error over weeks of the pooled ratio, where the weeks are known and several."""
     if one.reference.weeks is None:
         return []
-    value = weekly_standard_error(one.crps, others, one.reference.weeks)
+    moved = one.reference.moved
+    value = weekly_standard_error(one.crps[:, moved], others[:, moved], one.reference.weeks)
     row = entry.row(metric, Cell(), value, n_seeds=len(one.seeds))
     return [row] if np.isfinite(value) else []
 
@@ -454,6 +460,7 @@ def compare(a: Score, b: Score, entry: Entry) -> list[Row]:
     for metric, (mine, other, scale) in losses.items():
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = mine.mean(0) / other.mean(0)  # (H, S)
+        ratio = np.where(reference.moved, ratio, np.nan)
         if metric == "rmse_against":
             ratio = np.sqrt(ratio)
         rows += [

@@ -386,6 +386,12 @@ def seed_curves(panel: Axes, log: pd.DataFrame, prefix: str) -> None:
     panel.legend()
 
 
+def logarithmic(panel: Axes) -> None:
+    """A logarithmic axis of losses; linear where all are zero, of prices that never move."""
+    if any((np.asarray(line.get_ydata()) > 0).any() for line in panel.lines):
+        panel.set_yscale("log")
+
+
 # -------------------------------------------------------------------------- the course's window
 
 

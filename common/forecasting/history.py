@@ -15,6 +15,7 @@ import pandas as pd
 
 from common.cli import InputError
 from common.files import JsonObject
+from common.forecasting.names import listed
 from common.forecasting.sessions import DAY, HOUR, WEEK, Sessions
 
 LONGEST_WEEKEND = 5 * DAY  # a step over a weekend with holidays is no gap in daily prices
@@ -83,8 +84,8 @@ def select(prices: Prices, series: Sequence[str]) -> Prices:
     """
     if set(prices.series) != set(series):
         raise InputError(
-            f"{prices.place} has the series {', '.join(prices.series)}; "
-            f"exactly {', '.join(series)} are needed"
+            f"{prices.place} has the series {listed(prices.series)}; "
+            f"exactly {listed(series)} are needed"
         )
     columns = [prices.series.index(name) for name in series]
     return dataclasses.replace(prices, values=prices.values[:, columns], series=tuple(series))

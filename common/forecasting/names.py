@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 CLOSE = "close"
+LISTED = 12  # names in a message
 PRICE_FIELDS = ("open", "high", "low", CLOSE, "adj close")
 
 # the words that exporters use, English first, then those of Investing.com's other languages
@@ -248,3 +249,9 @@ def time_rank(name: str) -> int:
     """How far behind the usual names of a time column a name stands; -1 where it is none."""
     text = plain(name)
     return TIME_NAMES.index(text) if text in TIME_NAMES else -1
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names with commas between, the first dozen of many."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more

@@ -71,5 +71,5 @@ class RidgeWindow:
         """Weights (C - 1, H) for every alpha, from one eigendecomposition of the Gram matrix."""
         variance, axes = np.linalg.eigh(x.T @ x)
         right = axes.T @ (x.T @ y)
-        strengths = self.alphas * variance.mean()
+        strengths = self.alphas * (variance.mean() or 1.0)  # 0: the price never moved
         return [axes @ (right / (variance + strength)[:, None]) for strength in strengths]

@@ -23,8 +23,10 @@ from common.forecasting.names import (
     CLOSE,
     FIELD_OF,
     FIELDS,
+    LISTED,
     TICKER_FIELDS,
     Label,
+    listed,
     plain,
 )
 from common.forecasting.numerals import (
@@ -43,7 +45,6 @@ from common.forecasting.rows import (
 )
 from common.forecasting.times import counts_time, is_times, table_times, time_columns
 
-LISTED = 12  # names in a message
 CANDLES_CHECKED = 1000  # rows
 LEAST_CANDLES = 10  # rows that tell a table of bars
 NEAR = 1.5  # times the low, at most, for a high
@@ -322,9 +323,3 @@ def is_price(column: pd.Series, label: Label) -> bool:
     if label.name.lower() in ROW_NAMES and is_row_number(column):
         return False
     return not is_text(column)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names with commas between, the first dozen of many."""
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more

@@ -33,8 +33,9 @@ from common.forecasting.config import Reading
 from common.forecasting.folders import joined
 from common.forecasting.headers import Sheet, sheet_of, sheet_of_frame
 from common.forecasting.history import Prices, checked_prices, digest_of, one_line
+from common.forecasting.names import listed
 from common.forecasting.readings import with_read
-from common.forecasting.shapes import Part, Wanted, listed, part_of
+from common.forecasting.shapes import Part, Wanted, part_of
 
 DEFAULT = Reading()
 Files = list[tuple[str, bytes]]  # their names and contents

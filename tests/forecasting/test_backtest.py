@@ -152,6 +152,15 @@ def test_a_constant_series_has_no_rmsse_and_the_others_are_pooled():
     assert found[None, None] == found["A", None]
     assert found[None, 2] == found["A", 2]
 
+    # nor has it a part in a comparison, where its errors are rounding on one side and none on the
+    # other
+    wrong = Forecast(still(values, origins).point + 1e-15)
+    rounded = score(reference_of(values, origins), [wrong])
+    compared = by_cell(compare(rounded, scored, ENTRY))
+    for metric in ("rmse_against", "crps_against"):
+        assert compared[metric, None, None].value == compared[metric, "A", None].value
+        assert (metric, "B", None) not in compared
+
 
 def test_negative_prices_are_scored_as_differences():
     values = walk(400) - 100.0
@@ -165,15 +174,15 @@ def test_negative_prices_are_scored_as_differences():
 def test_the_standard_error_over_weeks_is_that_of_weeks_drawn_again():
     rng = np.random.default_rng(0)
     weeks = np.repeat(np.arange(60), 168)
-    level = rng.gamma(4, 0.25, 60)[weeks, None, None]  # a wild week is wild for every model
-    others = level * rng.gamma(9, 1 / 9, (len(weeks), 2, 3))
+    level = rng.gamma(4, 0.25, 60)[weeks, None]  # a wild week is wild for every model
+    others = level * rng.gamma(9, 1 / 9, (len(weeks), 6))
     assert weekly_standard_error(others, others, weeks) == 0
     assert weekly_standard_error(0.9 * others, others, weeks) == pytest.approx(0, abs=1e-12)
 
     # losses that differ by a factor of each week: the ratio's error is that of a weighted mean
     factor = rng.normal(0.97, 0.05, 60)
-    found = weekly_standard_error(factor[weeks, None, None] * others, others, weeks)
-    weight = np.bincount(weeks, others.mean((1, 2)))
+    found = weekly_standard_error(factor[weeks, None] * others, others, weeks)
+    weight = np.bincount(weeks, others.mean(1))
     ratio = (factor * weight).sum() / weight.sum()
     expected = np.sqrt(((weight * (factor - ratio)) ** 2).sum()) / weight.sum()
     assert found == pytest.approx(expected, rel=0.1)
