@@ -105,8 +105,8 @@ class FitRecipe:
 class Config(ForecastConfig):
     """Assignment 3: a Transformer encoder on hourly prices."""
 
-    assigned_blocks: int = 4
-    """encoder blocks of the course's Transformer"""
+    assigned_blocks: int = 3
+    """encoder blocks of the course's Transformer: three at least were asked for"""
     assigned_units: int = 64
     """LSTM units of the Seq2Seq trained like the course's Transformer"""
     assigned_epochs: int = 1000
@@ -120,18 +120,18 @@ class Config(ForecastConfig):
     """steps forecast ahead"""
     width: int = 64
     """width of the held-out Transformer's tokens"""
-    blocks: int = 3
+    blocks: int = 2
     """encoder blocks of the held-out Transformer"""
     heads: int = 8
     """attention heads per encoder block"""
-    key: int = 64
+    key: int = 16
     """width of each attention head"""
     feed_forward: int = 0
     """hidden units of each block's feed-forward part; 0: the course's single ReLU layer"""
     norm: Norm = "post"
     """post: layer normalisation after each sum (the paper, the course); pre: before each part"""
     decays: tuple[float, ...] = (0.5, 0.8, 0.9, 0.99, 0.97)
-    """EWMA decays of the window's volatility features; the last one scales the forecast"""
+    """EWMA decays of the window's volatility features"""
     dropout: float = 0.2
     """share of the encoder's inputs dropped in training"""
     epochs: int = 3
@@ -162,7 +162,7 @@ class Config(ForecastConfig):
             "key": 8,
             "epochs": 2,
         }
-        return {"smoke": smoke, "default": {"seeds": 2, "epochs": 2}, "full": {}}
+        return {"smoke": smoke, "default": {"seeds": 2, "epochs": 1}, "full": {}}
 
     @property
     def seq2seq(self) -> assignment2.config.Config:

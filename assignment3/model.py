@@ -28,6 +28,7 @@ from common.cli import InputError
 from common.files import JsonObject, atomic_path
 from common.forecasting.ensemble import ModelGroup
 from common.forecasting.metrics import LEVELS, kept_shares
+from common.forecasting.volatility import WEEK_HOURS, LogHar
 from common.forecasting.windows import MinMax, Windows, calendar, ewma_matrices, known_and_ahead
 
 Tensor: TypeAlias = "tf.Tensor | keras.KerasTensor"
@@ -152,14 +153,15 @@ def course_transformer(
 class Quantiles(layers.Layer):
     """Turns a head's outputs (B, H, 4 S) into a location (B, H, S) and quantiles (B, H, S, Q).
 
-    Both are in units of sigma and spread. With location m, log scale d, skew a, log tail k and the
-    training part's own quantiles z (`shape`, in units of their `spread`),
+    Both are in units of a log-HAR-t's scale and its `spread`. With location m, log scale d, skew a,
+    log tail k and the log-HAR-t's own quantiles z (`shape`, over their spread),
 
         quantile = m + exp(d + a sign(z)) sign(z) |z|^exp(k)
 
-    so a head of zeros is no change, with the intervals of an EWMA-scaled random walk. The layer
-    also holds what else is fitted and saved: `deviation` (S) of a step's change, `shrink` (H, S),
-    the share of the location that a point forecast keeps, and the fields of ForecasterSettings.
+    so a head of zeros is the log-HAR-t, and training is paid only for what lies beyond it. The
+    layer holds all else that is fitted in closed form: the log-HAR-t (`har_...`), `deviation` (S)
+    of a step's path change, `shrink` (H, S), the share of the location that a point forecast keeps,
+    and the fields of ForecasterSettings.
     """
 
     def __init__(self, settings: JsonObject, **options: object):
@@ -176,11 +178,35 @@ class Quantiles(layers.Layer):
         self.fitted_spread = self.fitted("spread", (horizon, series))
         self.fitted_shrink = self.fitted("shrink", (horizon, series))
         self.fitted_deviation = self.fitted("deviation", (series,))
+        blank = LogHar.blank(series, self.settings["context"], horizon, WEEK_HOURS)
+        self.fitted_har = {
+            name: self.fitted(f"har_{name}", array.shape)
+            for name, array in blank.arrays.items()
+            if name != "shape"
+        }
+        self.fitted_log = self.fitted("har_log", (1,))  # 1: its scales are of log returns
         super().build(shape)
 
     def fitted(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
         """A variable that is fitted in closed form, not trained."""
         return self.add_weight(shape=shape, initializer="ones", trainable=False, name=name)
+
+    @property
+    def har(self) -> LogHar:
+        """The log-HAR-t that a head of zeros is."""
+        arrays = {name: np.asarray(variable) for name, variable in self.fitted_har.items()}
+        shape = np.asarray(self.fitted_shape) * np.asarray(self.fitted_spread)[..., None]
+        return LogHar(**arrays, shape=shape, log=bool(np.asarray(self.fitted_log)[0] > 0))
+
+    @har.setter
+    def har(self, har: LogHar) -> None:
+        for name, variable in self.fitted_har.items():
+            variable.assign(getattr(har, name))
+        self.fitted_log.assign([float(har.log)])
+        spread = (har.shape[..., LEVEL_90] - har.shape[..., LEVEL_10]) / 2  # (H, S)
+        spread = np.where(spread > 0, spread, 1)  # a price that rests most of the time
+        self.fitted_spread.assign(spread)
+        self.fitted_shape.assign(har.shape / spread[..., None])
 
     def call(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         location, scale, skew, log_tail = ops.split(outputs, 4, -1)  # (B, H, S) each
@@ -223,7 +249,7 @@ class Forecaster:
 
     @classmethod
     def build(cls, settings: ForecasterSettings, seed: int) -> Forecaster:
-        """An untrained forecaster: it forecasts no change."""
+        """An untrained forecaster: once fit_scales has run, it is the log-HAR-t."""
         keras.utils.set_random_seed(seed)
         series = len(settings.series)
         columns = series * (2 + len(settings.decays)) + CALENDAR
@@ -241,7 +267,8 @@ class Forecaster:
     @property
     def size(self) -> np.ndarray:
         """The usual size (H, S) of a path change."""
-        return np.asarray(self.fitted.fitted_deviation) * np.asarray(self.fitted.fitted_spread)
+        steps = np.sqrt(np.arange(1, self.horizon + 1))
+        return steps[:, None] * np.asarray(self.fitted.fitted_deviation)
 
     # -- prices and paths
 
@@ -288,31 +315,25 @@ class Forecaster:
             np.log(volatility).reshape(*changes.shape[:2], -1),
             later,
         ]
-        sigma = volatility[:, -1, -1] * deviation  # (N, S)
-        unit = sigma[:, None] * np.asarray(self.fitted.fitted_spread)
-        return np.concatenate(columns, -1), unit
+        return np.concatenate(columns, -1), self._unit(past, hours)
+
+    def _unit(self, past: np.ndarray, hours: np.ndarray) -> np.ndarray:
+        """The log-HAR-t's scale times its spread (N, H, S), as a change of the path."""
+        har = self.fitted.har
+        unit = har.scale(past, hours) * np.asarray(self.fitted.fitted_spread)
+        if self.normalisation == "log":
+            return unit
+        dollars = unit * past[:, -1:] if har.log else unit
+        return dollars / MinMax.fit(past, 1).span
 
     # -- what is fitted in closed form
 
-    def fit_scales(
-        self, past: np.ndarray, times: np.ndarray, changes: np.ndarray, keep_shape: bool = False
-    ) -> None:
-        """Sets deviation, spread and shape from training windows (N, C, S).
-
-        `changes` (N, H, S) are their path changes; with `keep_shape` the shape stays that of what
-        the network was trained on before.
-        """
+    def fit_scales(self, past: np.ndarray, har: LogHar) -> None:
+        """Sets the log-HAR-t to start from, and the deviation of training windows (N, C, S)."""
         path = self._path(past, past[:, -2:])
         deviation = np.diff(path, axis=1).std((0, 1))  # (S,)
         self.fitted.fitted_deviation.assign(np.maximum(deviation, 1e-12))
-        self.fitted.fitted_spread.assign(np.ones((self.horizon, past.shape[2])))
-
-        units = [self.inputs(past[block], times[block])[1] for block in blocks(len(past))]
-        scaled = np.quantile(changes / np.concatenate(units), LEVELS, axis=0)  # (Q, H, S)
-        spread = np.maximum((scaled[LEVEL_90] - scaled[LEVEL_10]) / 2, 1e-12)
-        self.fitted.fitted_spread.assign(spread)
-        if not keep_shape:
-            self.fitted.fitted_shape.assign(np.moveaxis(scaled / spread, 0, -1))
+        self.fitted.har = har.by_hour_of_week()
 
     def fit_shrink(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> None:
         """Sets, per step, the share (0 to 1) of the location that a point forecast keeps.

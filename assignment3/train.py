@@ -43,6 +43,7 @@ from common.forecasting.figures import fan_arrays
 from common.forecasting.metrics import metrics_info
 from common.forecasting.prices import COINS, Prices, check_positive, load_for
 from common.forecasting.scripts import print_results
+from common.forecasting.volatility import LogHar, fit_log_har
 from common.forecasting.windows import MinMax, Windows, split
 from common.machine import choose_device
 from common.results import Results
@@ -193,17 +194,21 @@ class Trained:
 
 
 def train_transformer(
-    config: Config, run: Run, windows: Windows, normalisation: Normalisation, seed: int
+    config: Config,
+    run: Run,
+    windows: Windows,
+    normalisation: Normalisation,
+    seed: int,
+    har: LogHar,
 ) -> Trained:
-    """Trains one held-out network, stopped on validation."""
+    """Trains one held-out network, which starts from `har`, stopped on validation."""
     parts = windows.parts
     settings = config.forecaster(windows.prices.series, normalisation)
     forecaster = Forecaster.build(settings, seed)
 
     # Scales from the training part:
-    past, times = windows.inputs(parts.train)
-    changes = forecaster.targets(past, windows.future(parts.train))
-    forecaster.fit_scales(past, times, changes)
+    past, _ = windows.inputs(parts.train)
+    forecaster.fit_scales(past, har)
 
     # The loop with its objective is in fit.py:
     name = f"{normalisation}-{seed}"
@@ -217,7 +222,7 @@ def train_transformer(
 
 
 def train_transformers(
-    config: Config, run: Run, windows: Windows, normalisation: Normalisation
+    config: Config, run: Run, windows: Windows, normalisation: Normalisation, har: LogHar
 ) -> tuple[list[Forecaster], float]:
     """Trains and saves one held-out network per seed behind one normalisation.
 
@@ -228,7 +233,7 @@ def train_transformers(
     seconds = []
     for seed in range(config.seeds):
         name = f"{normalisation}-{seed}"
-        trained = run.memo(name, train_transformer, config, run, windows, normalisation, seed)
+        trained = run.memo(name, train_transformer, config, run, windows, normalisation, seed, har)
         forecaster = Forecaster.build(settings, seed)
         forecaster.model.set_weights(trained.weights)
         save_model(run.folder / f"model.{name}.keras", forecaster.model)
@@ -263,12 +268,11 @@ def main(config: Config) -> Results:
 
         # Models on many windows, with every choice made on validation; assignment 2's Seq2Seq
         # has the same windows and as many epochs, and its own settings otherwise:
-        fitted = fit_baselines(windows)
-        transformers, log_seconds = train_transformers(config, run, windows, "log")
-        scaled, scaled_seconds = train_transformers(config, run, windows, "minmax")
-        seq2seqs, seq2seq_seconds = train_forecasters(
-            config.seq2seq, run, windows, device, fitted.har
-        )
+        har = fit_log_har(windows)
+        fitted = fit_baselines(windows, har)
+        transformers, log_seconds = train_transformers(config, run, windows, "log", har)
+        scaled, scaled_seconds = train_transformers(config, run, windows, "minmax", har)
+        seq2seqs, seq2seq_seconds = train_forecasters(config.seq2seq, run, windows, device, har)
         save_forecasters(folder / "model.seq2seq.safetensors", seq2seqs, prices.series)
 
         # Evaluation: the test part is read once

@@ -145,8 +145,11 @@ def scaled_shape(har: LogHar, windows: Windows, origins: np.ndarray) -> ScaledSh
     return ScaledShape(np.concatenate(scales), har.shape)
 
 
-def fit_baselines(windows: Windows) -> Fitted:
-    """NLinear, chosen on validation, GARCH-t and log-HAR-t, all fitted on the training part."""
+def fit_baselines(windows: Windows, har: LogHar | None = None) -> Fitted:
+    """NLinear, chosen on validation, GARCH-t and log-HAR-t, all fitted on the training part.
+
+    `har` is the log-HAR-t of that part where it has been fitted before.
+    """
     train = windows.parts.train
     validation = windows.parts.validation
     ridge = RidgeWindow(windows.log).fit(
@@ -155,7 +158,7 @@ def fit_baselines(windows: Windows) -> Fitted:
         windows.past(validation),
         windows.future(validation),
     )
-    return Fitted(ridge, fit_garch(windows), fit_log_har(windows))
+    return Fitted(ridge, fit_garch(windows), har or fit_log_har(windows))
 
 
 def baselines(

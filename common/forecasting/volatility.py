@@ -35,6 +35,7 @@ PENALTY = 300.0  # of the squared distance of weights from the expected ones, in
 STILL = 1e-6  # change of a price that never moves
 HOURS = 48  # bins of the clock: hours of weekdays, hours of weekends
 WEEKDAYS = 7
+WEEK_HOURS = 168  # bins of a clock that any other can be told in
 
 
 def clock_bins(step: np.timedelta64) -> int:
@@ -48,6 +49,8 @@ def clock(times: np.ndarray, bins: int) -> np.ndarray:
     """The bin of the clock that each time falls into, int64 of the shape of times."""
     hours = times.astype("datetime64[h]").astype(np.int64)
     weekday = (hours // 24 + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
+    if bins == WEEK_HOURS:
+        return hours % 24 + 24 * weekday
     if bins == HOURS:
         return hours % 24 + 24 * (weekday >= 5)
     return weekday if bins == WEEKDAYS else np.zeros_like(hours)
@@ -91,6 +94,12 @@ class LogHar:
     def arrays(self) -> dict[str, np.ndarray]:
         """All that is fitted, by name."""
         return {name: getattr(self, name) for name in FITTED}
+
+    def by_hour_of_week(self) -> LogHar:
+        """The same model with a profile of WEEK_HOURS bins, a shape that all steps share."""
+        monday = np.datetime64("1970-01-05T00", "h")
+        bins = clock(monday + np.arange(WEEK_HOURS), len(self.profile))
+        return dataclasses.replace(self, profile=self.profile[bins])
 
     # -- scales
 
@@ -142,15 +151,19 @@ def speed_weights(steps: int) -> np.ndarray:
 # ---------------------------------------------------------------------------------------- fit
 
 
-def fit_log_har(windows: Windows) -> LogHar:
-    """The log-HAR-t of the training part, by maximum likelihood, one step and series at a time."""
-    train = windows.parts.train
+def fit_log_har(windows: Windows, origins: np.ndarray | None = None) -> LogHar:
+    """The log-HAR-t of the training part, by maximum likelihood, one step and series at a time.
+
+    `origins` are the last of the training part's, where not all of it is known.
+    """
+    train = windows.parts.train if origins is None else origins
     prices = windows.prices
     changes = windows.changes(train)  # (N, H, S)
     horizon, series = changes.shape[1:]
     bins = clock_bins(prices.step)
     model = LogHar.blank(series, windows.context, horizon, bins, windows.log)
-    known = slice(0, windows.parts.train_end)
+    first = 0 if origins is None else int(train[0]) - windows.context + 1
+    known = slice(first, windows.parts.train_end)
     profile, usual = clock_profile(prices.values[known], prices.times[known], bins, windows.log)
     model = dataclasses.replace(model, profile=profile, usual=usual)
 

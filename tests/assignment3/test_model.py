@@ -23,15 +23,16 @@ from assignment3.model import (
     save_model,
 )
 from common.cli import InputError
-from common.forecasting.baselines import rolling_quantiles
-from common.forecasting.metrics import LEVELS, crps_quantiles
+from common.forecasting.metrics import crps_quantiles
 from common.forecasting.prices import COINS, Prices
 from common.forecasting.simulate import simulate
-from common.forecasting.windows import MinMax, Windows, future, past
+from common.forecasting.volatility import LogHar, ScaledShape, fit_log_har
+from common.forecasting.windows import MinMax, Windows, future, known_and_ahead, past, split
 from tests.assignment2.helpers import CONTEXT, inputs
 from tests.forecasting.helpers import leaks
 
 HORIZON = 3
+FITTED_HARS: dict[bytes, LogHar] = {}
 SMALL = EncoderSettings(width=8, blocks=2, heads=2, key=4, feed_forward=0, norm="post", dropout=0.0)
 
 
@@ -52,13 +53,22 @@ def forecaster(
         **dataclasses.asdict(SMALL),
     )
     model = Forecaster.build(settings, seed=0)
-    origins = np.arange(60, 300)
-    known, times = inputs(prices, origins)
-    model.fit_scales(known, times, model.targets(known, future(prices.values, origins, HORIZON)))
+    known, _ = inputs(prices, np.arange(60, 300))
+    model.fit_scales(known, har_of(prices))
     if random_head:
         kernel = model.model.get_layer("head").kernel
         kernel.assign(0.3 * np.random.default_rng(0).standard_normal(kernel.shape))
     return model
+
+
+def har_of(prices: Prices) -> LogHar:
+    """The log-HAR-t of prices, fitted once; of their differences where one has no logarithm."""
+    key = prices.values.tobytes()
+    if key not in FITTED_HARS:
+        log = bool((prices.values > 0).all())
+        parts = split(prices.contiguous(), CONTEXT, HORIZON, 150, 100)
+        FITTED_HARS[key] = fit_log_har(Windows(prices, parts, CONTEXT, HORIZON, log=log))
+    return FITTED_HARS[key]
 
 
 def random_tokens(*shape: int) -> np.ndarray:
@@ -182,9 +192,9 @@ def test_a_forecast_does_not_see_past_its_origin(prices, normalisation, output):
 
 
 def test_minmax_takes_prices_below_zero_and_does_not_care_about_their_level(prices):
-    model = forecaster(prices, "minmax")
     origins = np.arange(350, 360)
     low = prices.values - 1.5 * prices.values.max(0)
+    model = forecaster(dataclasses.replace(prices, values=low), "minmax")
     assert (low[origins] < 0).any()
     point, quantiles = model.predict(*inputs(prices, origins, low))
     assert np.isfinite(quantiles).all()
@@ -219,20 +229,35 @@ def test_the_objective_is_the_score():
     np.testing.assert_allclose(pinball(quantiles, truth), expected, atol=1e-6)
 
 
-def test_an_untrained_log_forecaster_is_an_ewma_scaled_random_walk(prices):
-    """Its intervals are those of the baseline, up to how the scale is started."""
-    model = forecaster(prices, random_head=False)
-    origins = np.arange(350, 560)
-    _, quantiles = model.predict(*inputs(prices, origins))
-    windows = Windows(prices, None, CONTEXT, HORIZON)
-    walk = rolling_quantiles(
-        prices.values, prices.contiguous(), origins, HORIZON, windows.rolling, decay=0.97
-    )
-    last = prices.values[origins][:, None, :, None]
-    truth = np.log(future(prices.values, origins, HORIZON) / last[..., 0])
-    ours = crps_quantiles(np.log(quantiles / last), truth, LEVELS).mean()
-    baseline = crps_quantiles(np.log(walk / last), truth, LEVELS).mean()
-    assert ours == pytest.approx(baseline, rel=0.05)
+def test_an_untrained_log_forecaster_is_the_log_har_t(prices):
+    har = har_of(prices)
+    origins = np.arange(350, 400)
+    known, times = inputs(prices, origins)
+    _, quantiles = forecaster(prices, random_head=False).predict(known, times)
+    hours = np.concatenate(known_and_ahead(times, CONTEXT, HORIZON), 1)
+    scaled = ScaledShape(har.scale(known, hours), har.shape)
+    np.testing.assert_allclose(quantiles, scaled.quantiles(known[:, -1], log=True), rtol=1e-5)
+
+
+def test_an_untrained_minmax_forecaster_is_the_log_har_t_in_dollars(prices):
+    har = har_of(prices)
+    known, times = inputs(prices, np.arange(350, 400))
+    _, quantiles = forecaster(prices, "minmax", random_head=False).predict(known, times)
+    hours = np.concatenate(known_and_ahead(times, CONTEXT, HORIZON), 1)
+    scale = har.scale(known, hours) * known[:, -1:]
+    expected = known[:, -1:, :, None] + scale[..., None] * har.shape
+    np.testing.assert_allclose(quantiles, expected, rtol=1e-5)
+
+
+def test_minmax_starts_from_a_log_har_t_of_differences_where_prices_are_below_zero(prices):
+    below = dataclasses.replace(prices, values=prices.values - prices.values.max())
+    har = har_of(below)
+    assert not har.log
+    known, times = inputs(below, np.arange(350, 400))
+    _, quantiles = forecaster(below, "minmax", random_head=False).predict(known, times)
+    hours = np.concatenate(known_and_ahead(times, CONTEXT, HORIZON), 1)
+    expected = known[:, -1:, :, None] + har.scale(known, hours)[..., None] * har.shape
+    np.testing.assert_allclose(quantiles, expected, rtol=1e-4, atol=1e-2)
 
 
 # -------------------------------------------------------------------------------------- files
