@@ -30,6 +30,7 @@ RANGES = {
     "context": (2, math.inf),
     "horizon": (1, math.inf),
     "horizons": (1, math.inf),
+    "contexts": (2, math.inf),
     "patch": (1, math.inf),
     "width": (1, math.inf),
     "blocks": (1, math.inf),
@@ -96,6 +97,7 @@ class FitRecipe:
     weight_decay: float
     warm_up: float = 0.15  # share of the steps before the peak
     clip_norm: float = 1.0  # of all gradients together
+    least_epochs: int = 0  # after so many the network is another than the untrained one
 
 
 # ------------------------------------------------------------------------------------ options
@@ -272,3 +274,38 @@ class ExchangeConfig(BaseConfig):
             norm="pre",
             dropout=self.dropout,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class LookbackConfig(BaseConfig):
+    """Linear models at several look-backs on the exchange-rate benchmark."""
+
+    script: ClassVar[str] = "lookback.py"
+
+    horizons: tuple[int, ...] = (96, 192, 336, 720)
+    """days forecast ahead, one benchmark each"""
+    contexts: tuple[int, ...] = (96, 336, 512)
+    """look-backs in days, one of which is chosen"""
+    epochs: int = 10
+    """most epochs of training; the epoch with the best validation error is used"""
+    patience: int = 3
+    """epochs without a better validation error before training stops"""
+    batch: int = 32
+    """windows of all series per batch"""
+    lr: float = 5e-4
+    """Adam's learning rate, halved after every epoch"""
+    seeds: int = 5
+    """networks trained per model, look-back and horizon"""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, RANGES)
+
+    @classmethod
+    def presets(cls) -> dict[str, dict[str, object]]:
+        smoke: dict[str, object] = {
+            "horizons": (12,),
+            "contexts": (32, 64),
+            "epochs": 1,
+            "seeds": 1,
+        }
+        return {"smoke": smoke, "default": {"horizons": (96,), "seeds": 2}, "full": {}}

@@ -94,6 +94,20 @@ def flattened(windows: np.ndarray) -> np.ndarray:
     return windows.transpose(0, 2, 1).reshape(-1, windows.shape[1]).astype(np.float32)
 
 
+def exchange_file(given: Path | None) -> Path:
+    """The benchmark's file: the given one, else that in the data folder.
+
+    Raises InputError where there is none.
+    """
+    path = given or data_folder() / "exchange_rate_lai2017.txt.gz"
+    if not path.exists():
+        raise InputError(
+            f"{path} does not exist; get exchange_rate.txt.gz from "
+            "github.com/laiguokun/multivariate-time-series-data and name it with --data"
+        )
+    return path
+
+
 def load(path: Path) -> np.ndarray:
     """Rates (T, S) of a text table without a header. Raises InputError for any other file."""
     try:
@@ -337,12 +351,7 @@ def score(config: ExchangeConfig, run: Run, benchmark: Benchmark) -> list[Row]:
 
 def main(config: ExchangeConfig) -> Results:
     # Data: checked before anything is written
-    path = config.data or data_folder() / "exchange_rate_lai2017.txt.gz"
-    if not path.exists():
-        raise InputError(
-            f"{path} does not exist; get exchange_rate.txt.gz from "
-            "github.com/laiguokun/multivariate-time-series-data and name it with --data"
-        )
+    path = exchange_file(config.data)
     rates = load(path)
     values = z_scored(rates)
     benchmarks = []

@@ -91,7 +91,7 @@ def fit(
             steps = (epoch + 1) * per_epoch
             run.log(steps, epoch + 1, "train", **{f"loss_{name}": float(np.mean(losses))})
             run.log(steps, epoch + 1, "validation", **{f"crps_{name}": crps})
-            if crps < best.crps:
+            if crps < best.crps or epoch < recipe.least_epochs:
                 best = Best(crps, epoch + 1, values_of(trained))
             run.save(name, {"epoch": epoch + 1, "best": vars(best), **state_of(model, optimiser)})
 

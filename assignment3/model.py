@@ -328,12 +328,18 @@ class Forecaster:
 
     # -- what is fitted in closed form
 
-    def fit_scales(self, past: np.ndarray, har: LogHar) -> None:
-        """Sets the log-HAR-t to start from, and the deviation of training windows (N, C, S)."""
+    def fit_scales(self, past: np.ndarray, har: LogHar, keep_shape: bool = False) -> None:
+        """Sets the log-HAR-t to start from, and the deviation of training windows (N, C, S).
+
+        With `keep_shape` the shape stays that of what the network was trained on before.
+        """
+        shape = np.asarray(self.fitted.fitted_shape)
         path = self._path(past, past[:, -2:])
         deviation = np.diff(path, axis=1).std((0, 1))  # (S,)
         self.fitted.fitted_deviation.assign(np.maximum(deviation, 1e-12))
         self.fitted.har = har.by_hour_of_week()
+        if keep_shape:
+            self.fitted.fitted_shape.assign(shape)
 
     def fit_shrink(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> None:
         """Sets, per step, the share (0 to 1) of the location that a point forecast keeps.

@@ -20,6 +20,7 @@ from assignment4.pretrained import Base, Weights, adapt_by, trained_weights
 from assignment4.strategies import NO_ADAPTATION, singular_key
 from common.files import JsonObject
 from common.forecasting.ensemble import ModelGroup
+from common.forecasting.volatility import LogHar, fit_log_har
 from common.forecasting.windows import Windows
 from common.run import Run
 
@@ -59,6 +60,7 @@ class Adaptation:
         self.windows = windows
         self.base = base
         self.trained: dict[Job, Adapted] = {}
+        self._hars: dict[int, LogHar] = {}
 
     def train(self, job: Job) -> Adapted:
         """Trains a job, once; a finished one is read from the run folder after --resume."""
@@ -100,19 +102,17 @@ class Adaptation:
         }
 
     def _adapt(self, job: Job) -> Adapted:
-        """One network to the last `share` of the target's training part."""
+        """One network to an amount of the target's training part."""
         windows = self.windows
         parts = windows.parts
-        count = max(int(job.share * len(parts.train)), self.config.batch)
-        train_origins = parts.train[-count:]
+        train_origins = job.amount.of(parts.train, windows.prices.times, self.config.batch)
 
         # the network, with the usual size of a change on the target
         keras.utils.set_random_seed(job.seed)  # a loaded network draws its dropout's seeds anew
         model = self._network(job)
-        past, times = windows.inputs(train_origins)
-        scaled = Forecaster(model)
-        changes = scaled.targets(past, windows.future(train_origins))
-        scaled.fit_scales(past, times, changes, keep_shape=job.strategy.kind != "scratch")
+        past, _ = windows.inputs(train_origins)
+        keep_shape = job.strategy.kind != "scratch"
+        Forecaster(model).fit_scales(past, self.har(train_origins), keep_shape)
 
         # what the strategy trains of it; LoRA: h = x W + b + s (x A) B, A and B alone
         lora = adapt_by(model, job.strategy, job.seed, self.config.alpha)
@@ -122,7 +122,7 @@ class Adaptation:
         # training, stopped on validation
         tuned = Forecaster(model)  # made after the adapter, so that it traces that
         if params:
-            recipe = self.config.recipe(job)
+            recipe = self.config.recipe(job, len(train_origins) / len(parts.train))
             fitted = fit(tuned, windows, train_origins, self.run, job.name, recipe)
         else:
             usual_change = windows.changes(parts.train).std(0)  # (H, S)
@@ -151,6 +151,23 @@ class Adaptation:
             tuned.fitted.fitted_shrink.numpy(),
             adapter,
         )
+
+    def fitted_arrays(self) -> list[np.ndarray]:
+        """The arrays of a pretrained network's quantile layer on the whole training part."""
+        network = self.base.network
+        saved = network.fitted.get_weights()
+        train = self.windows.parts.train
+        past, _ = self.windows.inputs(train)
+        network.fit_scales(past, self.har(train), keep_shape=True)
+        arrays = network.fitted.get_weights()
+        network.fitted.set_weights(saved)
+        return arrays
+
+    def har(self, origins: np.ndarray) -> LogHar:
+        """The target's log-HAR-t of the last training origins, fitted once."""
+        if len(origins) not in self._hars:
+            self._hars[len(origins)] = fit_log_har(self.windows, origins)
+        return self._hars[len(origins)]
 
     def _network(self, job: Job) -> keras.Model:
         """The pretrained network of the job's seed, or an untrained one of its size."""

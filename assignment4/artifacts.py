@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from assignment4.pretrained import Base
 from assignment4.strategies import Strategy
 from common.cli import InputError
 from common.files import JsonObject, load_state, save_state, sha256
-from common.forecasting.windows import Windows
 
 SCALES = "scales.safetensors"
 
@@ -26,40 +26,31 @@ def adapter_name(strategy: Strategy, seed: int) -> str:
 class Scales:
     """What the adapters of a run need beside their bases.
 
-    `bases` holds {"run", "file", "sha256"} of each seed's pretrained network, `spread` (H, S) and
-    `deviation` (S,) are the target's, and `shrink` holds (H, S) of each adapter by its name.
+    `bases` holds {"run", "file", "sha256"} of each seed's pretrained network, `fitted` the arrays
+    of its quantile layer on the target, and `shrink` (H, P) of each adapter by its name.
     """
 
     series: list[str]
     normalisation: Normalisation
     bases: list[JsonObject]
-    spread: np.ndarray
-    deviation: np.ndarray
+    fitted: list[np.ndarray]
     shrink: dict[str, np.ndarray]
 
     @classmethod
     def of(
         cls,
         base: Base,
-        windows: Windows,
+        series: Sequence[str],
         normalisation: Normalisation,
+        fitted: list[np.ndarray],
         shrink: dict[str, np.ndarray],
     ) -> Scales:
-        """The scales of the target's training part; `shrink` holds (H, S) of each adapter."""
-        network = base.network
-        saved = network.fitted.get_weights()
-        train = windows.parts.train
-        past, times = windows.inputs(train)
-        changes = network.targets(past, windows.future(train))
-        network.fit_scales(past, times, changes, keep_shape=True)
-        spread = network.fitted.fitted_spread.numpy()
-        deviation = network.fitted.fitted_deviation.numpy()
-        network.fitted.set_weights(saved)
+        """The scales of the target's `series`."""
         bases = [
             {"run": file.parent.name, "file": file.name, "sha256": sha256(file)}
             for file in base.files
         ]
-        return cls(list(windows.prices.series), normalisation, bases, spread, deviation, shrink)
+        return cls(list(series), normalisation, bases, fitted, shrink)
 
     def save(self, path: Path) -> None:
         """Writes the scales atomically."""

@@ -7,12 +7,12 @@ import math
 
 import common.forecasting.config
 from assignment3.config import FitRecipe, Normalisation
-from assignment4.jobs import Job
+from assignment4.jobs import Amount, Job
 from assignment4.strategies import Strategy
 from common.cli import InputError, PathOrNone, check_exists, check_ranges
 from common.forecasting.config import ForecastConfig
 
-FEW_PASSES = (1, 2)  # of the course's tuning, and of two strategies on the training part
+FEW_PASSES = (1, 2)  # of the course's tuning
 FORGETTING_WINDOWS = 1000  # about as many windows of the coins' validation part are scored
 RANGES = {
     "assigned_epochs": (1, math.inf),
@@ -21,6 +21,8 @@ RANGES = {
     "ranks": (1, math.inf),
     "rank": (1, math.inf),
     "shares": (0.001, 0.999),
+    "weeks": (0.1, math.inf),
+    "passes": (1, math.inf),
     "lrs": (0, math.inf),
     "lora_lrs": (0, math.inf),
     "epochs": (1, math.inf),
@@ -59,10 +61,14 @@ class Config(ForecastConfig):
     """rank (one of --ranks) of LoRA on attention alone, of rsLoRA and of LoRA on less data"""
     shares: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5)
     """shares of the training part, its last windows, that three strategies are also trained on"""
+    weeks: tuple[float, ...] = ()
+    """last weeks of the training part that three strategies are also trained on"""
     lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
-    """candidates for the peak learning rate, chosen per strategy on validation with one seed"""
-    lora_lrs: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
-    """candidates for the peak learning rate of LoRA and the head, which tolerate larger rates"""
+    """candidates for the peak learning rate, chosen per strategy on validation over all seeds"""
+    lora_lrs: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
+    """candidates for the peak learning rate of LoRA, the head and the norms, which take more"""
+    passes: tuple[int, ...] = (1, 2)
+    """few passes over the training part, as the course had them, for two strategies"""
     epochs: int = 5
     """most epochs on the whole training part; on a share of it divided by sqrt(share)"""
     patience: int = 2
@@ -98,6 +104,7 @@ class Config(ForecastConfig):
             "rank": 2,
             "assigned_ranks": (2,),
             "shares": (0.1,),
+            "passes": (),
             "epochs": 2,
             "lrs": (3e-4,),
             "lora_lrs": (1e-3,),
@@ -107,6 +114,7 @@ class Config(ForecastConfig):
             "seeds": 2,
             "ranks": (2, 8),
             "shares": (0.05,),
+            "passes": (1,),
             "lrs": (3e-4,),
             "lora_lrs": (1e-3,),
             "epochs": 3,
@@ -115,13 +123,30 @@ class Config(ForecastConfig):
 
     def candidate_rates(self, strategy: Strategy) -> tuple[float, ...]:
         """The learning rates that a strategy may choose from on validation."""
-        return self.lora_lrs if strategy.kind in ("lora", "head") else self.lrs
+        return self.lrs if strategy.kind in ("none", "scratch", "full") else self.lora_lrs
 
-    def recipe(self, job: Job) -> FitRecipe:
-        """How a job is trained: little data have few steps per epoch, so they get more epochs."""
-        epochs = round((job.epochs or self.epochs) / job.share**0.5)
-        patience = round(self.patience / job.share**0.5)
-        return FitRecipe(job.seed, epochs, patience, self.batch, job.lr, self.weight_decay)
+    def recipe(self, job: Job, share: float) -> FitRecipe:
+        """How a job is trained on a share of the training part.
+
+        Little data have few steps per epoch, so they get more epochs.
+        """
+        return FitRecipe(
+            seed=job.seed,
+            epochs=round((job.epochs or self.epochs) / share**0.5),
+            patience=round(self.patience / share**0.5),
+            batch=self.batch,
+            lr=job.lr,
+            weight_decay=self.weight_decay,
+            least_epochs=1 if job.strategy.kind == "scratch" else 0,
+        )
+
+    @property
+    def amounts(self) -> list[Amount]:
+        """The parts of the training part that three strategies are also trained on."""
+        return [
+            *(Amount(share) for share in self.shares),
+            *(Amount(weeks=weeks) for weeks in self.weeks),
+        ]
 
 
 @dataclasses.dataclass(frozen=True)

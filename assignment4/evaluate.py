@@ -18,6 +18,7 @@ from assignment4.figures import draw_figures
 from assignment4.jobs import ensemble_label
 from assignment4.lora import LoRA
 from assignment4.pretrained import PRETRAINED
+from assignment4.slots import FilledForecaster
 from common.cli import InputError
 from common.files import sha256
 from common.forecasting.ensemble import ModelGroup
@@ -29,7 +30,7 @@ from common.results import Results
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def adapted(file: Path, base: Path | None) -> Forecaster:
+def adapted(file: Path, base: Path | None) -> FilledForecaster:
     """The forecaster that an adapter makes of its base, the seed's own of the file's name.
 
     Raises InputError where the adapter or its base is missing, or where the base is another.
@@ -52,13 +53,12 @@ def adapted(file: Path, base: Path | None) -> Forecaster:
     # the base with the target's scales is what the adapter was trained on
     model = load_model(base_file)
     fitted = model.get_layer("quantiles")
-    fitted.fitted_spread.assign(scales.spread)
-    fitted.fitted_deviation.assign(scales.deviation)
+    fitted.set_weights(scales.fitted)
     LoRA(model).load(file, "target")
     shrink = scales.shrink.get(file.stem.removeprefix("adapter."))
     if shrink is not None:
         fitted.fitted_shrink.assign(shrink)
-    return Forecaster(model)
+    return FilledForecaster(Forecaster(model))
 
 
 def load_adapters(folder: Path, adapter: Path | None, base: Path | None) -> SavedForecasters:

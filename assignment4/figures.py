@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.lib.npyio import NpzFile
 
-from assignment4.jobs import CONVERGENCE, Job, Share, ensemble_label
+from assignment4.jobs import CONVERGENCE, Job, ensemble_label
 from assignment4.strategies import (
     FROM_SCRATCH,
     FULL,
@@ -46,14 +46,15 @@ class Options:
 
     ranks: tuple[int, ...]
     rank: int
-    shares: tuple[float, ...]
+    windows: dict[str, int]
     seeds: int
 
     @classmethod
     def of(cls, record: JsonObject) -> Options:
         """The options in run.json."""
         config = record["config"]
-        return cls(tuple(config["ranks"]), config["rank"], tuple(config["shares"]), config["seeds"])
+        windows = record["notes"]["windows"]
+        return cls(tuple(config["ranks"]), config["rank"], windows, config["seeds"])
 
     @property
     def strategies(self) -> list[Strategy]:
@@ -108,6 +109,7 @@ class Style:
             "full": cls(1, strategy.label),
             "lora": cls(2, "LoRA"),
             "head": cls(5, strategy.label),
+            "norms": cls(7, strategy.label),
             "none": cls(6, strategy.label),
         }
         return styles[strategy.kind]
@@ -167,17 +169,16 @@ def _errors_by_parameters(panel: Axes, options: Options, rows: pd.DataFrame) -> 
 
 
 def shares(folder: Path, record: JsonObject, options: Options, pooled: pd.DataFrame) -> None:
-    """Error against the share of the target's training part."""
+    """Error against how many windows of the target's training part were trained on."""
     ratios = pooled[pooled.metric == "crps_ratio"].set_index(["model", "variant"]).sort_index()
-    drawn = sorted((*options.shares, 1.0))
-    variants = [Share(share).label for share in drawn]
-    percent = [100 * share for share in drawn]
+    variants = sorted(options.windows, key=options.windows.__getitem__)
+    counts = [options.windows[variant] for variant in variants]
     with figure(folder / "error_against_data.png", record, (5.5, 3.4)) as (_, panel):
         for strategy in main_strategies(options.rank):
             style = Style.of(strategy)
             rows = ratios.reindex([(strategy.label, variant) for variant in variants])
             panel.errorbar(
-                percent,
+                counts,
                 rows.value,
                 rows["std"].fillna(0),
                 capsize=2,
@@ -191,11 +192,11 @@ def shares(folder: Path, record: JsonObject, options: Options, pooled: pd.DataFr
             panel.axhline(untouched, color="#888888", ls=":", label=NO_ADAPTATION.label)
         panel.set(
             xscale="log",
-            xlabel="share of the target's training part (%)",
+            xlabel="windows of the target that are trained on",
             ylabel=CRPS_RATIO,
             title="Error by how much of the target is trained on",
         )
-        panel.set_xticks(percent, [f"{tick:g}" for tick in percent])
+        panel.set_xticks(counts, [f"{count:,}" for count in counts])
         panel.minorticks_off()
         panel.legend()
 

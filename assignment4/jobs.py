@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from assignment4.strategies import Strategy
 
 
@@ -23,18 +25,37 @@ class Passes:
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
-    """The share of the target's training part, its last windows, that is trained on."""
+class Amount:
+    """How much of the target's training part is trained on: its last weeks, or its last share."""
 
-    share: float
+    share: float = 1.0
+    weeks: float = 0.0  # 0: the share counts
 
     @property
     def label(self) -> str:
         """The variant in metrics.json."""
+        if self.weeks:
+            return f"{self.weeks:g} week{'s' if self.weeks != 1 else ''} of data"
         return "to convergence" if self.share == 1 else f"{100 * self.share:g} % of the data"
 
+    @property
+    def name(self) -> str:
+        """As names of jobs have it; that of the whole part is empty."""
+        if self.weeks:
+            return f"weeks_{self.weeks:g}"
+        return "" if self.share == 1 else f"share_{self.share:g}"
 
-CONVERGENCE = Share(1.0).label
+    def of(self, origins: np.ndarray, times: np.ndarray, least: int) -> np.ndarray:
+        """The last ones of training origins (N,) into times datetime64 (T,), `least` or more."""
+        count = int(self.share * len(origins))
+        if self.weeks:
+            span = np.timedelta64(round(self.weeks * 7 * 86_400), "s")
+            count = int((times[origins] > times[origins[-1]] - span).sum())
+        return origins[-max(count, least) :]
+
+
+WHOLE = Amount()
+CONVERGENCE = WHOLE.label
 
 
 def ensemble_label(variant: str, seeds: int) -> str:
@@ -46,27 +67,27 @@ def ensemble_label(variant: str, seeds: int) -> str:
 class Job:
     """One training: a strategy with a seed and a peak learning rate.
 
-    It is trained on the last `share` of the training part, for `epochs` epochs at most (None: those
-    of --epochs).
+    It is trained on an `amount` of the training part, for `epochs` epochs at most (None: those of
+    --epochs).
     """
 
     strategy: Strategy
     seed: int
     lr: float
-    share: float = 1.0
+    amount: Amount = WHOLE
     epochs: int | None = None
 
     @property
     def variant(self) -> str:
         """The variant in metrics.json."""
-        return Share(self.share).label if self.epochs is None else Passes(self.epochs).label
+        return self.amount.label if self.epochs is None else Passes(self.epochs).label
 
     @property
     def kind(self) -> str:
         """What the names of all seeds begin with."""
         words = [self.strategy.label.replace(", ", "-").replace(" ", "_"), f"{self.lr:g}"]
-        if self.share != 1:
-            words.append(f"share_{self.share:g}")
+        if self.amount.name:
+            words.append(self.amount.name)
         if self.epochs is not None:
             words.append(f"epochs_{self.epochs}")
         return "-".join(words)

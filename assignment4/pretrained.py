@@ -16,12 +16,14 @@ from assignment3.config import Normalisation
 from assignment3.model import Forecaster, forecaster_files, load_model
 from assignment4.affine import affine_map, kernels
 from assignment4.lora import LoRA
+from assignment4.slots import predict_filled
 from assignment4.strategies import Strategy
 from common.cli import InputError
 from common.files import JsonObject
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "assignment3" / "results"
 COURSE_FILE = "model.assigned-minmax.keras"
+SMALL_WEIGHTS = ("bias", "beta", "gamma")  # of affine maps and layer normalisations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Base:
 def base_files(folder: Path, normalisation: Normalisation, series: int) -> list[Path]:
     """The pretrained networks of an assignment 3 run, by seed.
 
-    Raises InputError where there is none, or for another number of series.
+    Raises InputError where there is none, or for more series than they have.
     """
     files = forecaster_files(folder, normalisation)
     for name in ("run.json", COURSE_FILE):
@@ -67,11 +69,11 @@ def base_files(folder: Path, normalisation: Normalisation, series: int) -> list[
     for file in files:
         model = load_model(file)
         is_forecaster = "quantiles" in [layer.name for layer in model.layers]
-        if not is_forecaster or len(model.get_layer("quantiles").settings["series"]) != series:
+        slots = len(model.get_layer("quantiles").settings["series"]) if is_forecaster else 0
+        if slots < series:
             raise InputError(
-                f"{file} is not a forecaster of {series} series, as many as there are here; "
-                "name another run with --base, or make one of as many: "
-                "python assignment3/train.py --data FILE"
+                f"{file} forecasts {slots} series, and there are {series} here; take as many with "
+                "--columns, or name another run of assignment3/train.py with --base"
             )
     return files
 
@@ -87,6 +89,9 @@ def adapt_by(
     if strategy.kind in ("none", "head"):
         for layer in model.layers:
             layer.trainable = strategy.kind == "head" and layer.name == "head"
+    if strategy.kind == "norms":
+        for variable in model.trainable_variables:
+            variable.trainable = variable.name in SMALL_WEIGHTS
     if strategy.kind != "lora":
         return None
     lora = LoRA(model)
@@ -127,4 +132,4 @@ class Weights:
     def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Point (N, H, S) and quantiles (N, H, S, Q) in prices."""
         self.shared.model.set_weights(self.arrays)
-        return self.shared.predict(past, times)
+        return predict_filled(self.shared, past, times)

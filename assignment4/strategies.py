@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-Kind = Literal["none", "head", "scratch", "full", "lora"]
+Kind = Literal["none", "head", "norms", "scratch", "full", "lora"]
 LABELS: dict[Kind, str] = {
     "none": "no adaptation",
     "head": "head only",
+    "norms": "biases and layer norms",
     "scratch": "from scratch",
     "full": "full fine-tuning",
 }
@@ -44,6 +45,7 @@ class Strategy:
 
 NO_ADAPTATION = Strategy("none")
 HEAD_ONLY = Strategy("head")
+NORMS_ONLY = Strategy("norms")
 FROM_SCRATCH = Strategy("scratch")
 FULL = Strategy("full")
 
@@ -62,6 +64,7 @@ def compared(ranks: tuple[int, ...], rank: int) -> list[Strategy]:
     return [
         NO_ADAPTATION,
         HEAD_ONLY,
+        NORMS_ONLY,
         FROM_SCRATCH,
         FULL,
         *(lora(each) for each in ranks),

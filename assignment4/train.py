@@ -19,6 +19,7 @@ if __name__ == "__main__":  # before the heavy imports: --help and a refusal ans
     OPTIONS = read_options(Config)
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,8 +32,9 @@ from assignment4.artifacts import SCALES, Scales, adapter_name
 from assignment4.comparisons import pairs
 from assignment4.figures import draw_figures
 from assignment4.forgetting import FORGETTING, Coins, forgetting_rows
-from assignment4.jobs import CONVERGENCE, Job, Passes
+from assignment4.jobs import CONVERGENCE, WHOLE, Job, Passes
 from assignment4.pretrained import COURSE_FILE, PRETRAINED, Base, adapt_by, trained_weights
+from assignment4.slots import filled, slot_series
 from assignment4.strategies import (
     NO_ADAPTATION,
     Strategy,
@@ -92,7 +94,8 @@ def tune_course_network(
     if strategy.kind == "scratch":
         keras.utils.set_random_seed(config.seed)
         _, context, series = task.context.shape
-        model = course_transformer(series, context, task.target.shape[1])
+        blocks = sum(layer.name.startswith("attention_") for layer in model.layers)
+        model = course_transformer(series, context, task.target.shape[1], blocks)
     adapter = adapt_by(model, strategy, config.seed)  # LoRA: h = x W + b + s (x A) B
     model.compile(keras.optimizers.Adam(config.assigned_lr), "mse")
 
@@ -116,7 +119,8 @@ def as_assigned(config: Config, run: Run, prices: Prices, base: Base) -> CourseW
     """The course's experiment: one window of the target, MinMax; from scratch for many epochs, and
     the network of the coins' window tuned for one and two."""
     horizon = base.network.horizon
-    values = prices.values[-config.assigned_steps - horizon :]
+    slots = slot_series(len(prices.series), len(base.network.settings["series"]))
+    values = prices.values[-config.assigned_steps - horizon :, slots]
     seen = values[:-horizon]
     later = values[horizon:-horizon]  # (C, S): the context of the steps after the window
 
@@ -141,7 +145,9 @@ def as_assigned(config: Config, run: Run, prices: Prices, base: Base) -> CourseW
                 CourseForecast(model, "", "trained", fitted, tuned.params),
                 CourseForecast(model, "", "next", following, tuned.params),
             ]
-    return CourseWindow(seen, values[-horizon:], forecasts)
+    series = len(prices.series)
+    own = [replace(each, values=each.values[:, :series]) for each in forecasts]
+    return CourseWindow(seen[:, :series], values[-horizon:, :series], own)
 
 
 # ----------------------------------------------------------------------------------- held out
@@ -154,6 +160,12 @@ class Transfer:
     base: Base
     target: Windows
     coins: Coins
+
+    @property
+    def training(self) -> Windows:
+        """The target's windows with a column for every slot of the networks."""
+        slots = len(self.base.network.settings["series"])
+        return replace(self.target, prices=filled(self.target.prices, slots))
 
     @property
     def provenance(self) -> JsonObject:
@@ -183,20 +195,25 @@ def load_transfer(config: Config) -> Transfer:
 
 
 def choose_rates(config: Config, adaptation: Adaptation) -> dict[Strategy, float]:
-    """The learning rate of each strategy: of its candidates the one with the best validation CRPS
-    of the first seed."""
+    """The learning rate of each strategy: of its candidates the one with the best validation CRPS,
+    mean over the seeds."""
     rates = {}
     for strategy in compared(config.ranks, config.rank):
         candidates = config.candidate_rates(strategy)
         if len(candidates) == 1 or strategy == NO_ADAPTATION:
             rates[strategy] = candidates[0]
             continue
-        crps = {lr: adaptation.train(Job(strategy, 0, lr)).crps for lr in candidates}
+        crps = {
+            lr: np.mean([each.crps for each in adaptation.train_seeds(Job(strategy, 0, lr))])
+            for lr in candidates
+        }
         rates[strategy] = min(candidates, key=crps.__getitem__)
     return rates
 
 
-def save_adapters(config: Config, adaptation: Adaptation, best: dict[Strategy, Job]) -> None:
+def save_adapters(
+    config: Config, adaptation: Adaptation, best: dict[Strategy, Job], series: Sequence[str]
+) -> None:
     """Saves every adapter of the plain LoRA at two ranks, and the scales that they need."""
     adapters = {
         adapter_name(strategy, seed): adapted
@@ -207,7 +224,9 @@ def save_adapters(config: Config, adaptation: Adaptation, best: dict[Strategy, J
     for name, adapted in adapters.items():
         adapted.adapter_file.save(folder / f"adapter.{name}.safetensors")
     shrink = {name: adapted.shrink for name, adapted in adapters.items()}
-    scales = Scales.of(adaptation.base, adaptation.windows, config.normalisation, shrink)
+    scales = Scales.of(
+        adaptation.base, series, config.normalisation, adaptation.fitted_arrays(), shrink
+    )
     scales.save(folder / SCALES)
 
 
@@ -244,14 +263,18 @@ def main(config: Config) -> Results:
 
     folder = config.out or HERE / "results" / f"{prices.source}-{config.preset}"
     with Run(config, folder, __file__, prices.source, transfer.provenance) as run:
-        run.note(parts=parts.dates(prices.times), coins=transfer.coins.origin)
+        sizes = {
+            amount.label: len(amount.of(parts.train, prices.times, config.batch))
+            for amount in (*config.amounts, WHOLE)
+        }
+        run.note(parts=parts.dates(prices.times), coins=transfer.coins.origin, windows=sizes)
         print(windows.sizes(), flush=True)
 
         # As the course had it: one window
         course = as_assigned(config, run, prices, transfer.base)
 
         # Every strategy to convergence, each with its own learning rate
-        adaptation = Adaptation(config, run, windows, transfer.base)
+        adaptation = Adaptation(config, run, transfer.training, transfer.base)
         rates = choose_rates(config, adaptation)
         run.note(learning_rates={strategy.label: rate for strategy, rate in rates.items()})
         best = {strategy: Job(strategy, 0, rate) for strategy, rate in rates.items()}
@@ -261,17 +284,17 @@ def main(config: Config) -> Results:
         # Few passes over the data, and less data
         few = [
             adaptation.group(replace(best[strategy], epochs=epochs))
-            for epochs in FEW_PASSES
+            for epochs in config.passes
             for strategy in three[1:]
         ]
         less = [
-            adaptation.group(replace(best[strategy], share=share))
-            for share in config.shares
+            adaptation.group(replace(best[strategy], amount=amount))
+            for amount in config.amounts
             for strategy in three
         ]
 
         # Adapters, and how many networks are best as they were before training
-        save_adapters(config, adaptation, best)
+        save_adapters(config, adaptation, best, prices.series)
         untrained = adaptation.untrained(best.values())
         run.note(untrained=untrained)
 

@@ -41,7 +41,7 @@ def adaptation(run: Run) -> Adaptation:
     return Adaptation(CONFIG, run, cast(Windows, None), base)
 
 
-def test_each_strategy_has_the_rate_with_the_best_validation_score_of_the_first_seed(run):
+def test_each_strategy_has_the_rate_with_the_best_mean_validation_score(run):
     rates = choose_rates(CONFIG, adaptation(run))
     assert rates[FULL] == 1e-3
     assert rates[HEAD_ONLY] == rates[lora(2)] == 1e-3

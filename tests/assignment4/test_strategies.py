@@ -13,7 +13,7 @@ from assignment3.model import Forecaster, save_model
 from assignment4.affine import kernels
 from assignment4.comparisons import pairs
 from assignment4.config import Config
-from assignment4.jobs import CONVERGENCE, Job, Passes, Share, ensemble_label
+from assignment4.jobs import CONVERGENCE, WHOLE, Amount, Job, Passes, ensemble_label
 from assignment4.lora import LoRA
 from assignment4.pretrained import (
     COURSE_FILE,
@@ -22,6 +22,7 @@ from assignment4.pretrained import (
     base_files,
     trained_weights,
 )
+from assignment4.slots import filled, predict_filled
 from assignment4.strategies import (
     FROM_SCRATCH,
     FULL,
@@ -37,7 +38,8 @@ from common.cli import InputError
 from common.forecasting.ensemble import ModelGroup, Pair
 from common.forecasting.prices import COINS, CURRENCIES
 from common.forecasting.simulate import simulate
-from common.forecasting.windows import Windows
+from common.forecasting.volatility import fit_log_har
+from common.forecasting.windows import Windows, split
 
 SMALL = EncoderSettings(width=8, blocks=2, heads=2, key=4, feed_forward=0, norm="post", dropout=0.0)
 COURSE = EncoderSettings(
@@ -127,7 +129,9 @@ def test_rank_8_trains_a_seventh_of_the_weights_and_rank_2_less_than_a_25th():
 
 def test_an_adapter_switched_off_leaves_the_forecast_on_the_coins_as_it_was():
     base = build()
-    windows = Windows(simulate(CURRENCIES, 500, 1), None, 48, 3, log=False)
+    prices = simulate(CURRENCIES, 500, 1)
+    windows = Windows(prices, split(prices.contiguous(), 48, 3, 100, 80), 48, 3, log=False)
+    base.fit_scales(windows.past(windows.parts.train), fit_log_har(windows))
     inputs = windows.inputs(np.arange(100, 110))
     kernel = base.model.get_layer("head").kernel
     kernel.assign(0.3 * np.random.default_rng(0).standard_normal(kernel.shape))
@@ -145,7 +149,7 @@ def test_an_adapter_switched_off_leaves_the_forecast_on_the_coins_as_it_was():
 
     adapter.merge()
     merged = Weights(build(), base.model.get_weights(), 0)
-    np.testing.assert_allclose(merged.predict(*inputs)[1], changed[1], rtol=1e-5)
+    np.testing.assert_allclose(merged.predict(*inputs)[1], changed[1], rtol=1e-5, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------ names and labels
@@ -153,7 +157,7 @@ def test_an_adapter_switched_off_leaves_the_forecast_on_the_coins_as_it_was():
 
 def test_every_strategy_has_its_label_once():
     labels = [strategy.label for strategy in compared(RANKS, 8)]
-    assert len(labels) == len(set(labels)) == 4 + 6 + 1 + 2
+    assert len(labels) == len(set(labels)) == 5 + 6 + 1 + 2
     assert "LoRA, rank 8, attention only" in labels
     assert "rsLoRA, rank 32" in labels
 
@@ -167,7 +171,7 @@ def test_adapters_of_the_plain_lora_at_two_ranks_are_saved():
     ("job", "name", "variant"),
     [
         (Job(FULL, 1, 3e-4), "full_fine-tuning-0.0003-1", CONVERGENCE),
-        (Job(lora(8), 0, 1e-3, share=0.05), "LoRA-rank_8-0.001-share_0.05-0", "5 % of the data"),
+        (Job(lora(8), 0, 1e-3, Amount(0.05)), "LoRA-rank_8-0.001-share_0.05-0", "5 % of the data"),
         (Job(lora(8), 2, 1e-3, epochs=1), "LoRA-rank_8-0.001-epochs_1-2", "1 epoch"),
         (
             Job(Strategy("lora", 8, attention_only=True), 4, 3e-3),
@@ -181,16 +185,53 @@ def test_names_and_labels_of_a_job(job, name, variant):
     assert job.variant == variant
 
 
+def test_an_amount_is_the_last_windows_of_the_training_part():
+    times = np.datetime64("2024-01-01T00", "h") + np.arange(2000)
+    origins = np.arange(100, 1500)
+    assert list(Amount(weeks=1).of(origins, times, 32)) == list(origins[-168:])
+    assert list(Amount(0.1).of(origins, times, 32)) == list(origins[-140:])
+    assert list(Amount(weeks=0.1).of(origins, times, 32)) == list(origins[-32:])
+    assert list(WHOLE.of(origins, times, 32)) == list(origins)
+
+
+def test_fewer_series_fill_the_slots_again_and_are_forecast_by_the_mean_of_theirs():
+    network = build()
+    prices = simulate(CURRENCIES, 500, 1)
+    windows = Windows(prices, split(prices.contiguous(), 48, 3, 100, 80), 48, 3, log=False)
+    past, times = windows.inputs(np.arange(400, 410))
+    network.fit_scales(windows.past(windows.parts.train), fit_log_har(windows))
+    kernel = network.model.get_layer("head").kernel
+    kernel.assign(0.3 * np.random.default_rng(0).standard_normal(kernel.shape))
+
+    # as many series as slots: the network's own forecast
+    for mine, own in zip(
+        predict_filled(network, past, times), network.predict(past, times), strict=True
+    ):
+        np.testing.assert_array_equal(mine, own)
+
+    # three series: slots 0, 3 and 6 have the first
+    two = filled(
+        dataclasses.replace(prices, values=prices.values[:, :3], series=("a", "b", "c")), 7
+    )
+    assert two.series == ("a", "b", "c", "a in 3", "b in 4", "c in 5", "a in 6")
+    point, quantiles = predict_filled(network, past[..., :3], times)
+    own_point, own = network.predict(past[..., [0, 1, 2, 0, 1, 2, 0]], times)
+    assert point.shape == (10, 3, 3)
+    np.testing.assert_allclose(point[..., 0], own_point[..., [0, 3, 6]].mean(-1))
+    np.testing.assert_allclose(quantiles[:, :, 1], own[:, :, [1, 4]].mean(2))
+
+
 def test_labels_of_passes_and_shares():
     assert [Passes(epochs).label for epochs in (1, 2)] == ["1 epoch", "2 epochs"]
-    assert [Share(share).label for share in (0.5, 1.0)] == ["50 % of the data", CONVERGENCE]
+    assert [Amount(0.5).label, WHOLE.label] == ["50 % of the data", CONVERGENCE]
+    assert [Amount(weeks=weeks).label for weeks in (1, 8)] == ["1 week of data", "8 weeks of data"]
 
 
 def test_a_share_is_trained_for_more_epochs_in_proportion_to_its_root():
     config = Config(epochs=5, patience=2)
-    recipe = config.recipe(Job(FULL, 0, 1e-3, share=0.25))
+    recipe = config.recipe(Job(FULL, 0, 1e-3), 0.25)
     assert (recipe.epochs, recipe.patience) == (10, 4)
-    assert config.recipe(Job(FULL, 0, 1e-3, epochs=2)).epochs == 2
+    assert config.recipe(Job(FULL, 0, 1e-3, epochs=2), 1.0).epochs == 2
 
 
 # ----------------------------------------------------------------------------------- comparisons
@@ -201,7 +242,7 @@ def group(strategy: Strategy, variant: str) -> ModelGroup:
 
 
 def test_pairs_compare_rows_that_exist():
-    share = Share(0.05).label
+    share = Amount(0.05).label
     whole = [group(strategy, CONVERGENCE) for strategy in compared((2, 8), 8)]
     less = [group(strategy, share) for strategy in main_strategies(8)]
     result = pairs(whole, less, 8)
@@ -224,5 +265,6 @@ def test_a_base_of_another_shape_or_none_is_refused(tmp_path):
     (tmp_path / "run.json").write_text("{}")
     (tmp_path / COURSE_FILE).write_bytes(b"")
     assert len(base_files(tmp_path, "minmax", 7)) == 1
-    with pytest.raises(InputError, match="is not a forecaster of 3 series"):
-        base_files(tmp_path, "minmax", 3)
+    assert len(base_files(tmp_path, "minmax", 1)) == 1
+    with pytest.raises(InputError, match=r"forecasts 7 series, and there are 8 here; take as many"):
+        base_files(tmp_path, "minmax", 8)
