@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+
+import numpy as np
 
 from assignment4.jobs import CONVERGENCE
 from assignment4.strategies import FROM_SCRATCH, FULL, NO_ADAPTATION, Strategy, main_strategies
 from common.forecasting.ensemble import ModelGroup, Pair
+from common.forecasting.metrics import holm
+from common.results import Metric, Row
+
+HOLM = "p_crps_against_holm"
+HOLM_INFO = {
+    HOLM: Metric(
+        "probability",
+        "lower",
+        "p_crps_against, pooled, after Holm's correction for all pairs of the run; "
+        "below 0.05: different",
+    )
+}
 
 
 def pairs(whole: Sequence[ModelGroup], less: Sequence[ModelGroup], rank: int) -> list[Pair]:
@@ -31,3 +46,21 @@ def pairs(whole: Sequence[ModelGroup], less: Sequence[ModelGroup], rank: int) ->
             scratch = ensemble(FROM_SCRATCH, variant)
             compared.append(Pair(ensemble(strategy, variant), scratch))
     return compared
+
+
+def holm_rows(rows: Sequence[Row]) -> list[Row]:
+    """The pooled p values of all pairs of the test part, corrected by Holm (1979) as one family."""
+    family = [
+        row
+        for row in rows
+        if row.metric == "p_crps_against"
+        and row.split == "test"
+        and row.series is row.horizon is None
+    ]
+    if not family:
+        return []
+    adjusted = holm(np.array([row.value for row in family]))
+    return [
+        dataclasses.replace(row, metric=HOLM, value=float(p))
+        for row, p in zip(family, adjusted, strict=True)
+    ]

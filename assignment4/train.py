@@ -29,7 +29,7 @@ from assignment3.backend import keras
 from assignment3.model import course_transformer, load_model
 from assignment4.adaptation import Adaptation
 from assignment4.artifacts import SCALES, Scales, adapter_name
-from assignment4.comparisons import pairs
+from assignment4.comparisons import HOLM_INFO, holm_rows, pairs
 from assignment4.figures import draw_figures
 from assignment4.forgetting import FORGETTING, Coins, forgetting_rows
 from assignment4.jobs import CONVERGENCE, WHOLE, Job, Passes
@@ -313,8 +313,9 @@ def main(config: Config) -> Results:
         headline = test.ensembles[lora(config.rank).label, CONVERGENCE]
         arrays = fan_arrays(windows, headline) | adaptation.singular_values(best.values())
         write_arrays(folder / "predictions.npz", **arrays, **course_arrays(course))
-        rows = [*assigned_rows(course), *validation.rows, *test.rows, *forgotten]
-        info = metrics_info(windows.log) | FORGETTING
+        held_out = [*validation.rows, *test.rows, *holm_rows(test.rows)]
+        rows = [*assigned_rows(course), *held_out, *forgotten]
+        info = metrics_info(windows.log) | FORGETTING | HOLM_INFO
         results = run.finish(rows, info, draw_figures, HERE / "report.typ")
     print_results(results, folder)
     print_choice(results, untrained, config.seeds)

@@ -11,7 +11,7 @@ from assignment3.backend import keras
 from assignment3.config import EncoderSettings, ForecasterSettings
 from assignment3.model import Forecaster, save_model
 from assignment4.affine import kernels
-from assignment4.comparisons import pairs
+from assignment4.comparisons import holm_rows, pairs
 from assignment4.config import Config
 from assignment4.jobs import CONVERGENCE, WHOLE, Amount, Job, Passes, ensemble_label
 from assignment4.lora import LoRA
@@ -40,6 +40,7 @@ from common.forecasting.prices import COINS, CURRENCIES
 from common.forecasting.simulate import simulate
 from common.forecasting.volatility import fit_log_har
 from common.forecasting.windows import Windows, split
+from common.results import Row
 
 SMALL = EncoderSettings(width=8, blocks=2, heads=2, key=4, feed_forward=0, norm="post", dropout=0.0)
 COURSE = EncoderSettings(
@@ -251,6 +252,18 @@ def test_pairs_compare_rows_that_exist():
     ensemble = ensemble_label(share, 5)
     assert Pair((lora(8).label, ensemble), (FROM_SCRATCH.label, ensemble)) in result
     assert len(result) == len(set(result))
+
+
+def test_p_values_of_all_pairs_are_corrected_together():
+    def row(model: str, p: float, **cell: object) -> Row:
+        entry = {"protocol": "held-out", "split": "test", "model": model, "variant": "x"} | cell
+        return Row(**entry, metric="p_crps_against", value=p)
+
+    pooled = [row("a", 0.01), row("b", 0.04), row("c", 0.03)]
+    others = [row("a", 0.001, series="EUR"), row("a", 0.001, split="validation")]
+    found = {each.model: each.value for each in holm_rows([*pooled, *others])}
+    assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+    assert holm_rows([]) == []
 
 
 # ------------------------------------------------------------------------------------------ base
