@@ -39,9 +39,12 @@ class Base:
     network: Forecaster
 
     @classmethod
-    def open(cls, folder: Path, normalisation: Normalisation, series: int) -> Base:
-        """Reads a run folder. Raises InputError as `base_files` does."""
-        files = base_files(folder, normalisation, series)
+    def open(cls, folder: Path, normalisation: Normalisation, series: int, seeds: int) -> Base:
+        """Reads as many networks of a run folder as there are seeds, or all that there are.
+
+        Raises InputError as `base_files` does.
+        """
+        files = base_files(folder, normalisation, series)[:seeds]
         return cls(folder, files, Forecaster(load_model(files[0])))
 
     def load(self, seed: int) -> keras.Model:

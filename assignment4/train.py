@@ -181,7 +181,7 @@ def load_transfer(config: Config) -> Transfer:
     if log:
         check_positive(prices, "--normalisation log needs prices above zero; minmax takes any")
     folder = config.base or SavedRun.open(None, PRETRAINED).folder
-    base = Base.open(folder, config.normalisation, len(prices.series))
+    base = Base.open(folder, config.normalisation, len(prices.series), config.seeds)
     for rank in (*config.ranks, *config.assigned_ranks):
         if rank > base.widest:
             raise InputError(

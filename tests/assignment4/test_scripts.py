@@ -218,7 +218,7 @@ def test_a_negative_price_reaches_no_logarithm(smoke3, tmp_path):
     [
         ("train", ["--base", "EMPTY"], "python assignment3/train.py"),
         ("train", ["--base", "nowhere"], "--base nowhere does not exist"),
-        ("train", ["--base", "BASE", "--data", "three.csv"], "is not a forecaster of 3 series"),
+        ("train", ["--base", "BASE", "--data", "eight.csv"], "forecasts 7 series, and there are 8"),
         ("train", ["--base", "TRUNCATED"], "not a network that assignment3 saved"),
         ("train", ["--base", "BASE", "--ranks", "0", "--out", "never"], "--ranks"),
         ("train", ["--base", "BASE", "--ranks", "2", "65", "--out", "never"], "--ranks 65"),
@@ -236,7 +236,7 @@ def test_a_users_mistake_is_refused(
     smoke3, smoke4, tmp_path, tmp_path_factory, script, words, message
 ):
     rates = daily_table(simulate(CURRENCIES, 300, 3))
-    rates[["time", "EUR", "GBP", "JPY"]].to_csv(tmp_path / "three.csv", index=False)
+    rates.assign(NOK=rates["EUR"] / 9).to_csv(tmp_path / "eight.csv", index=False)
     paths = {
         name: tmp_path_factory.mktemp(name) for name in ("EMPTY", "TRUNCATED", "OTHER", "ALONE")
     }
@@ -255,7 +255,7 @@ def test_a_users_mistake_is_refused(
     assert_refused(*SCRIPTS[script], [*options, *given], message, tmp_path)
 
 
-@pytest.mark.parametrize("changed", [{"bases": [3]}, {"spread": np.ones(3)}, {"bases": []}])
+@pytest.mark.parametrize("changed", [{"bases": [3]}, {"fitted": [np.ones(3)]}, {"bases": []}])
 def test_scales_of_another_kind_end_in_one_line(smoke3, smoke4, tmp_path, changed):
     folder = tmp_path / "run"
     shutil.copytree(smoke4, folder, ignore=shutil.ignore_patterns("checkpoints"))
