@@ -55,7 +55,7 @@ class Config(ForecastConfig):
     """steps of the test part at the end of the history (at most a quarter of it)"""
     validation_steps: int = 750
     """steps of the validation part before the test part (at most a quarter of the history)"""
-    ranks: tuple[int, ...] = (2, 8, 32)
+    ranks: tuple[int, ...] = (2, 8)
     """ranks of LoRA on every affine map"""
     rank: int = 8
     """rank (one of --ranks) of LoRA on attention alone, of rsLoRA and of LoRA on less data"""
@@ -65,7 +65,7 @@ class Config(ForecastConfig):
     """last weeks of the training part that three strategies are also trained on"""
     lrs: tuple[float, ...] = (3e-4, 1e-3)
     """candidates for the peak learning rate, chosen per strategy on validation over all seeds"""
-    lora_lrs: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    lora_lrs: tuple[float, ...] = (1e-3, 3e-3)
     """candidates for the peak learning rate of LoRA, the head and the norms, which take more"""
     passes: tuple[int, ...] = (1, 2)
     """few passes over the training part, as the course had them, for two strategies"""
