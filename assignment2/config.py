@@ -55,6 +55,8 @@ class Config(ForecastConfig):
     assigned_lr: float = 1e-3
     """Adam's learning rate on the course's one window"""
 
+    candles: bool = False
+    """also read high, low and volume of every step, which --data must have beside the close"""
     context: int = 96
     """steps of history in each forecast's input"""
     horizon: int = 5

@@ -72,6 +72,7 @@ def evaluate(
     if redraws:
         check_drawable(run.folder)
     saved = load_saved(run, load)
+    market = saved.market(market)
     if config.data is None:
         scored = own_part(run, saved, market)
     else:
@@ -225,10 +226,12 @@ class Watched:
         """Those of the forecaster."""
         return self.forecaster.params
 
-    def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict(
+        self, past: np.ndarray, times: np.ndarray, *candles: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As the forecaster."""
         next(self.ticks, None)
-        return self.forecaster.predict(past, times)
+        return self.forecaster.predict(past, times, *candles)
 
 
 def watched(saved: SavedForecasters, scored: Scored) -> list[ModelGroup]:

@@ -230,7 +230,10 @@ class MinMax:
 
 
 class Forecaster(Protocol):
-    """What windows and a backtest need of a model."""
+    """What windows and a backtest need of a model.
+
+    One that reads candles is given them (N, C, 3, S) behind prices and times.
+    """
 
     @property
     def settings(self) -> JsonObject:
@@ -299,17 +302,30 @@ class Windows:
         """Prices (N, C, S) up to and including the origins."""
         return past(self.prices.values, origins, self.context)
 
-    def inputs(self, origins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All that a forecaster sees: prices (N, C, S) and times (N, C + H).
+    def inputs(self, origins: np.ndarray) -> tuple[np.ndarray, ...]:
+        """All that a forecaster sees: prices (N, C, S), times (N, C + H), candles (N, C, 3, S).
 
-        The times of the steps ahead are scheduled, by what is known at each origin.
+        The times of the steps ahead are scheduled, by what is known at each origin; candles come
+        only where the prices have them.
         """
         times = past(self.prices.times[:, None], origins, self.context)[..., 0]  # (N, C)
         ahead = steps_ahead(times, self.horizon)  # (N, H)
         if self.prices.sessions is not None:
             scheduled, known = self.prices.sessions.ahead(times[:, -1], self.horizon)
             ahead[known] = scheduled[known]
-        return self.past(origins), np.concatenate([times, ahead], axis=1)
+        prices = self.past(origins), np.concatenate([times, ahead], axis=1)
+        return prices if self.prices.candles is None else (*prices, self.candles(origins))
+
+    def candles(self, origins: np.ndarray) -> np.ndarray:
+        """Candles (N, C, 3, S) up to and including the origins.
+
+        Raises ValueError for prices that have none.
+        """
+        if self.prices.candles is None:
+            raise ValueError("these prices have no candles")
+        flat = self.prices.candles.reshape(len(self.prices.times), -1)  # (T, 3 S)
+        windows = past(flat, origins, self.context)  # (N, C, 3 S)
+        return windows.reshape(*windows.shape[:2], 3, -1)
 
     def future(self, origins: np.ndarray) -> np.ndarray:
         """Prices (N, H, S) after the origins."""
