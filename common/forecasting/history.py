@@ -90,10 +90,9 @@ def select(prices: Prices, series: Sequence[str]) -> Prices:
             f"exactly {listed(series)} are needed"
         )
     columns = [prices.series.index(name) for name in series]
-    candles = None if prices.candles is None else prices.candles[..., columns]
-    return dataclasses.replace(
-        prices, values=prices.values[:, columns], series=tuple(series), candles=candles
-    )
+    values = prices.values.take(columns, axis=1)  # (rows stay next to each other in memory)
+    candles = None if prices.candles is None else prices.candles.take(columns, axis=2)
+    return dataclasses.replace(prices, values=values, series=tuple(series), candles=candles)
 
 
 def check_positive(prices: Prices, why: str) -> None:
