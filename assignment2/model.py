@@ -377,6 +377,17 @@ def pinball(quantiles: Tensor, truth: Tensor, levels: Tensor) -> Tensor:
     return 2 * torch.maximum(levels * error, (levels - 1) * error).mean(-1)
 
 
+def range_loss(quantiles: Tensor, ranges: Tensor) -> Tensor:
+    """How far the spread of log returns misses the ranges that came, as a variance over a batch.
+
+    Of the logarithm of the 80 % interval of quantiles (B, H, S, Q) over the volatility by ranges
+    (B, H, S) of the same steps: a range tells far more about a scale than one change does. A
+    constant factor between the two costs nothing, so that the level is left to the CRPS.
+    """
+    spread = (quantiles[..., LEVEL_90] - quantiles[..., LEVEL_10]).clamp(min=STILL)
+    return (spread / ranges.clamp(min=STILL)).log().var(0, correction=0).mean()
+
+
 @torch.no_grad()
 def attention_maps(
     windows: Windows, forecaster: Forecaster, origin: np.ndarray

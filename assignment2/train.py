@@ -31,6 +31,7 @@ from assignment2.model import (
     Seq2Seq,
     attention_maps,
     pinball,
+    range_loss,
     save_forecasters,
     seq2seq_group,
 )
@@ -253,6 +254,9 @@ def train_epoch(
         inputs = windows.inputs(origins)
         _, quantiles, _ = model(*inputs, truth=truth, forced=forced)  # (B, H, S, Q)
         loss = (pinball(quantiles, truth, model.levels) / learner.unit).mean()
+        if config.candles:
+            ranges = torch.from_numpy(windows.ranges_ahead(origins)).float().to(device)
+            loss = loss + config.range_weight * range_loss(quantiles, ranges)
 
         learner.optimiser.zero_grad()
         loss.backward()

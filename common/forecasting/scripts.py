@@ -72,11 +72,10 @@ def evaluate(
     if redraws:
         check_drawable(run.folder)
     saved = load_saved(run, load)
-    market = saved.market(market)
     if config.data is None:
-        scored = own_part(run, saved, market)
+        scored = own_part(run, saved, saved.market(market))
     else:
-        scored = given_part(config, config.data, run, saved, market)
+        scored = given_part(config, config.data, run, saved, saved.market(market))
     prices = scored.windows.prices
     out = config.out or evaluation_file(run.folder, config.data, prices)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from common.cli import InputError
 from common.files import JsonObject
+from common.forecasting.candles import range_volatility
 from common.forecasting.config import LEAST_OUTCOMES, ROLLING_DAYS, ROLLING_HOURS
 from common.forecasting.history import Prices
 from common.forecasting.metrics import at_once, change, crps_quantiles, recalibrate
@@ -330,6 +331,17 @@ class Windows:
     def future(self, origins: np.ndarray) -> np.ndarray:
         """Prices (N, H, S) after the origins."""
         return future(self.prices.values, origins, self.horizon)
+
+    def ranges_ahead(self, origins: np.ndarray) -> np.ndarray:
+        """Volatility (N, H, S) of the changes after the origins, by the ranges of their steps.
+
+        The root of the sum of squared Garman-Klass volatilities up to each step. Raises ValueError
+        for prices without candles.
+        """
+        ahead = dataclasses.replace(self, context=self.horizon + 1)
+        rows = origins + self.horizon
+        steps = range_volatility(ahead.past(rows), ahead.candles(rows), self.log)
+        return np.sqrt(np.cumsum(steps**2, 1))
 
     def changes(self, origins: np.ndarray) -> np.ndarray:
         """Changes (N, H, S) from the last known price."""

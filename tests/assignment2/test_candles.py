@@ -16,9 +16,10 @@ import assignment2.predict
 import assignment2.train
 from assignment2.config import Config
 from assignment2.frames import fit, predict
-from assignment2.model import Forecaster, load_forecasters, save_forecasters
+from assignment2.model import Forecaster, load_forecasters, range_loss, save_forecasters
 from common.cli import InputError
 from common.forecasting.baselines import CANDLE_HAR, scaled_shape
+from common.forecasting.candles import range_volatility
 from common.forecasting.config import EvaluateConfig, PredictConfig
 from common.forecasting.prices import COINS, Prices
 from common.forecasting.simulate import simulate
@@ -95,6 +96,24 @@ def test_a_network_with_candles_needs_them_and_comes_back_from_its_file(prices, 
     closes = Forecaster(7, CONTEXT, HORIZON, 8, (0.8, 0.97), 0.0, "har")
     assert "candles" not in closes.settings
     assert closes.params < model.params
+
+
+def test_the_range_loss_is_the_variance_of_the_log_of_spread_over_range(prices):
+    windows = windows_of(prices)
+    origins = np.array([100, 200])
+    assert prices.candles is not None
+    steps = range_volatility(prices.values[None], prices.candles[None])[0]  # from row 1 on
+    expected = np.sqrt([(steps[origin : origin + 2] ** 2).sum(0) for origin in origins])
+    ranges = windows.ranges_ahead(origins)
+    np.testing.assert_allclose(ranges[:, 1], expected)
+
+    quantiles = torch.zeros(2, HORIZON, 7, 99)
+    quantiles[0, ..., -10], quantiles[1, ..., -10] = 0.01, 0.04
+    factors = torch.tensor([[1.0], [4.0]])[..., None]
+    same = torch.full((2, HORIZON, 7), 0.02) * factors
+    assert range_loss(quantiles, same) == pytest.approx(0, abs=1e-9)  # a factor costs nothing
+    other = torch.full((2, HORIZON, 7), 0.02)
+    assert range_loss(quantiles, other) == pytest.approx(np.var(np.log([1.0, 4.0])), rel=1e-5)
 
 
 # ---------------------------------------------------------------------------------- scripts
