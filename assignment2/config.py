@@ -30,6 +30,7 @@ RANGES = {
     "weight_decay": (0, math.inf),
     "teacher_forcing": (0, 1),
     "teacher_until": (0, 1),
+    "range_weight": (0, math.inf),
 }
 
 
@@ -55,6 +56,10 @@ class Config(ForecastConfig):
     assigned_lr: float = 1e-3
     """Adam's learning rate on the course's one window"""
 
+    candles: bool = False
+    """also read high, low and volume of every step, which --data must have beside the close"""
+    range_weight: float = 0.2
+    """weight of the ranges of the steps ahead in the objective with --candles, beside the CRPS"""
     context: int = 96
     """steps of history in each forecast's input"""
     horizon: int = 5

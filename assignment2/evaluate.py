@@ -12,7 +12,7 @@ from pathlib import Path
 
 from assignment2.figures import draw_figures
 from assignment2.model import load_forecasters, seq2seq_group
-from common.forecasting.baselines import LOG_HAR
+from common.forecasting.baselines import har_key
 from common.forecasting.ensemble import Pair
 from common.forecasting.prices import COINS
 from common.forecasting.saved import SavedForecasters
@@ -30,8 +30,9 @@ def load(folder: Path, device: str) -> SavedForecasters:
     group = seq2seq_group(forecasters)
     if forecasters[0].start != "har":
         return SavedForecasters([group], series)
-    pairs = [Pair(group.ensemble_key, LOG_HAR)]
-    return SavedForecasters([group], series, pairs=pairs, har=forecasters[0].har)
+    har = forecasters[0].har
+    pairs = [Pair(group.ensemble_key, har_key(har))]
+    return SavedForecasters([group], series, pairs=pairs, har=har)
 
 
 def main(config: EvaluateConfig) -> Results:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from assignment2.config import Start, ensemble_label
 from common.cli import InputError
 from common.files import JsonObject, atomic_path
+from common.forecasting.candles import range_volatility, relative_volume
 from common.forecasting.ensemble import ModelGroup
 from common.forecasting.metrics import LEVELS, at_once, kept_shares
 from common.forecasting.volatility import FITTED, HOURS, LogHar
@@ -32,6 +33,7 @@ Feed: TypeAlias = Callable[[Tensor, int], Tensor]  # (output (B, O), step) to th
 CALENDAR = 6  # columns of `calendar`
 RETURN_LIMIT = 10.0  # a return counts for the volatility up to this many usual ones
 VARIANCE_FLOOR = 1e-3  # of a series that does not move
+RANGE_LIMIT = 30.0  # a step's range counts up to this many usual changes
 STILL = 1e-6  # log return of a price that never moves
 LEVEL_10, LEVEL_90 = 9, -10  # where LEVELS holds 10 % and 90 %: half their distance is the spread
 BLOCK = 512  # windows that are forecast at once
@@ -121,7 +123,8 @@ class Forecaster(nn.Module):
     """Seq2Seq that forecasts the distribution of each series' change from its last price.
 
     Inputs are log returns over their usual size, the window's volatility at several speeds, and
-    the calendar. For step h and series s the network puts out a location m, a log scale d, a skew
+    the calendar; with `candles` also the range of every step, its volatility at the same speeds,
+    and its volume. For step h and series s the network puts out a location m, a log scale d, a skew
     a and a tail k; with sigma the volatility at the origin and z the training part's quantiles of
     changes over sigma (`shape`, in units of their `spread`),
 
@@ -149,6 +152,7 @@ class Forecaster(nn.Module):
         dropout: float,
         start: Start = "ewma",
         bins: int = HOURS,
+        candles: bool = False,
     ):
         super().__init__()
         self.settings: JsonObject = {
@@ -161,9 +165,12 @@ class Forecaster(nn.Module):
             "start": start,
             "bins": bins,
         }
+        if candles:  # (a network of closes has the settings that it always had)
+            self.settings["candles"] = True
         self.horizon = horizon
         self.series = series
         self.start = start
+        self.candles = candles
 
         # What is fitted in closed form before training, and `shrink` after it:
         self.register_buffer("levels", torch.tensor(LEVELS, dtype=torch.float32))  # (Q,)
@@ -174,12 +181,13 @@ class Forecaster(nn.Module):
         smooth = torch.from_numpy(ewma_matrices(context - 1, decays))  # (D, T, T)
         self.register_buffer("smooth", smooth, persistent=False)
         if start == "har":
-            blank = LogHar.blank(series, context, horizon, bins)
+            blank = LogHar.blank(series, context, horizon, bins, candles=candles)
             for name, array in blank.arrays.items():
                 self.register_buffer(f"har_{name}", torch.from_numpy(array))
 
         # What is trained:
-        inputs = series * (1 + len(decays)) + CALENDAR
+        of_candles = 2 + len(decays) if candles else 0
+        inputs = series * (1 + len(decays) + of_candles) + CALENDAR
         self.network = Seq2Seq(inputs, series + CALENDAR, units, 4 * series)
         self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.network.head.weight)
@@ -189,50 +197,75 @@ class Forecaster(nn.Module):
         """How many weights are trained."""
         return self.network.params
 
-    def inputs(self, past: np.ndarray, times: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    def inputs(
+        self, past: np.ndarray, times: np.ndarray, candles: np.ndarray | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """What the network reads of prices (B, C, S) and times datetime64 (B, C + H).
 
+        Candles (B, C, 3, S) are needed where it reads them.
         Encoder inputs (B, T, I), the scale of the changes ahead (B, H, S), or (B, 1, S) where it
         is the same for all of them, and the calendar of the steps ahead (B, H, 6).
         """
         device = self.deviation.device
         returns = np.diff(np.log(past), axis=1).astype(np.float32)
         scaled = torch.from_numpy(returns).to(device) / self.deviation  # (B, T, S)
-        squares = scaled.clamp(-RETURN_LIMIT, RETURN_LIMIT).square()
-        variance = torch.einsum("dtc,bcs->btds", self.smooth, squares)  # (B, T, D, S)
-        volatility = variance.add(VARIANCE_FLOOR).sqrt()
+        volatility = self.volatility(scaled.clamp(-RETURN_LIMIT, RETURN_LIMIT))
 
         known, ahead = known_and_ahead(times, past.shape[1], self.horizon)
         known_hours = torch.from_numpy(calendar(known[:, 1:])).to(device)  # (B, T, 6)
         hours_ahead = torch.from_numpy(calendar(ahead)).to(device)
         columns = [torch.asinh(scaled), volatility.log().flatten(2), known_hours]
+        if self.candles:
+            columns += self.candle_columns(past, candles)
         if self.start == "har":
-            scale = self.har.scale(past, np.concatenate([known, ahead], 1))
+            scale = self.har.scale(past, np.concatenate([known, ahead], 1), candles)
             sigma = torch.from_numpy(scale.astype(np.float32)).to(device)
         else:
             sigma = volatility[:, -1:, -1] * self.deviation
         return torch.cat(columns, -1), sigma, hours_ahead
 
+    def volatility(self, sizes: Tensor) -> Tensor:
+        """Root mean squares (B, T, D, S) at several speeds of sizes (B, T, S) in usual changes."""
+        variance = torch.einsum("dtc,bcs->btds", self.smooth, sizes.square())
+        return variance.add(VARIANCE_FLOOR).sqrt()
+
+    def candle_columns(self, past: np.ndarray, candles: np.ndarray | None) -> list[Tensor]:
+        """Log ranges, their volatility at each speed and log volume: (B, T, S or D S) each.
+
+        Raises ValueError without candles.
+        """
+        if candles is None:
+            raise ValueError("a network with candles was given closes alone")
+        device = self.deviation.device
+        ranges = torch.from_numpy(range_volatility(past, candles).astype(np.float32)).to(device)
+        ranges = (ranges / self.deviation).clamp(max=RANGE_LIMIT)  # (B, T, S)
+        volume = torch.from_numpy(relative_volume(candles).astype(np.float32)).to(device)
+        each = ranges.square().add(VARIANCE_FLOOR).sqrt().log()
+        return [each, self.volatility(ranges).log().flatten(2), volume]
+
     @property
     def har(self) -> LogHar:
         """The log-HAR-t that the network starts from."""
-        return LogHar(**{name: getattr(self, f"har_{name}").cpu().numpy() for name in FITTED})
+        arrays = {name: getattr(self, f"har_{name}").cpu().numpy() for name in FITTED}
+        return LogHar(**arrays, candles=self.candles)
 
     @torch.no_grad()
     def fit_scales(
-        self, past: np.ndarray, times: np.ndarray, changes: np.ndarray, har: LogHar | None = None
+        self, inputs: Sequence[np.ndarray], changes: np.ndarray, har: LogHar | None = None
     ) -> None:
         """Sets deviation, shape and spread from training windows and log returns (N, H, S).
 
-        `har` is the log-HAR-t to start from, where the network starts from one.
+        `inputs` are what Windows.inputs gives: prices (N, C, S), times and perhaps candles. `har`
+        is the log-HAR-t to start from, where the network starts from one.
         """
+        past = inputs[0]
         last_returns = np.diff(np.log(past[:, -2:]), axis=1)
         deviation = last_returns.std((0, 1))  # (S,)
         deviation = np.where(deviation > 0, deviation, STILL)
         self.deviation.copy_(torch.from_numpy(deviation))
 
         if har is None:
-            shape = self.shape_of(past, times, changes)
+            shape = self.shape_of(inputs, changes)
         else:
             for name, array in har.arrays.items():
                 getattr(self, f"har_{name}").copy_(torch.from_numpy(array))
@@ -242,12 +275,12 @@ class Forecaster(nn.Module):
         self.shape.copy_(shape / spread[..., None])
         self.spread.copy_(spread)
 
-    def shape_of(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> Tensor:
+    def shape_of(self, inputs: Sequence[np.ndarray], changes: np.ndarray) -> Tensor:
         """Quantiles (H, S, Q) of changes (N, H, S) over the volatility at their origin."""
         together = min(1024, at_once(self.horizon, self.series))
         volatilities = [
-            self.inputs(past[start : start + together], times[start : start + together])[1]
-            for start in range(0, len(past), together)
+            self.inputs(*(array[start : start + together] for array in inputs))[1]
+            for start in range(0, len(changes), together)
         ]
         sigma = torch.cat(volatilities).cpu().numpy()  # (N, 1, S)
         scaled = np.quantile(changes / sigma, self.levels.cpu().numpy(), axis=0)  # (Q, H, S)
@@ -257,16 +290,18 @@ class Forecaster(nn.Module):
         self,
         past: np.ndarray,
         times: np.ndarray,
+        candles: np.ndarray | None = None,
         truth: Tensor | None = None,
         forced: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Location (B, H, S), quantiles (B, H, S, Q) of the log return, and attention (B, H, T).
 
+        From prices (B, C, S), times (B, C + H) and, where it reads them, candles (B, C, 3, S).
         Free-running unless `truth` (B, H, S) and `forced` bool (B, H) are given: the step after a
         forced one is fed the true change, every other one the network's own location (scheduled
         sampling, Bengio et al. 2015).
         """
-        inputs, sigma, hours = self.inputs(past, times)
+        inputs, sigma, hours = self.inputs(past, times, candles)
         unit = sigma * self.spread  # (B, H, S)
 
         def feed(output: Tensor, step: int) -> Tensor:
@@ -291,30 +326,34 @@ class Forecaster(nn.Module):
         return location[..., 0], location + stretched
 
     @torch.no_grad()
-    def fit_shrink(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> None:
+    def fit_shrink(self, inputs: Sequence[np.ndarray], changes: np.ndarray) -> None:
         """Sets, per step, the share (0 to 1) of the location that a point forecast keeps.
 
-        By least squares on windows (N, C, S) with changes (N, H, S): a location is trained by
-        CRPS, and squared errors punish it where it is bold. No share is kept where no change is
-        not beaten there significantly.
+        By least squares on windows, as Windows.inputs gives them, with changes (N, H, S): a
+        location is trained by CRPS, and squared errors punish it where it is bold. No share is kept
+        where no change is not beaten there significantly.
         """
         self.shrink.fill_(1)
         deviation = self.deviation.cpu().numpy()
         together = at_once(self.horizon, self.series)
         points = [
-            self.predict(past[start : start + together], times[start : start + together])[0]
-            for start in range(0, len(past), together)
+            self.predict(*(array[start : start + together] for array in inputs))[0]
+            for start in range(0, len(changes), together)
         ]
-        location = np.log(np.concatenate(points) / past[:, -1:]) / deviation  # (N, H, S)
+        last = inputs[0][:, -1:]  # (N, 1, S)
+        location = np.log(np.concatenate(points) / last) / deviation  # (N, H, S)
         truth = changes / deviation
         kept = torch.from_numpy(kept_shares(location, truth))
         self.shrink.copy_(kept[:, None].expand_as(self.shrink))
 
     @torch.no_grad()
-    def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict(
+        self, past: np.ndarray, times: np.ndarray, candles: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Free-running forecast in prices, of prices (N, C, S) at times datetime64 (N, C).
 
-        Point forecast (N, H, S) float64 and quantiles (N, H, S, Q) float32.
+        Candles (N, C, 3, S) are needed where it reads them. Point forecast (N, H, S) float64 and
+        quantiles (N, H, S, Q) float32.
         """
         self.eval()
         points = []
@@ -322,7 +361,8 @@ class Forecaster(nn.Module):
         together = min(BLOCK, at_once(self.horizon, self.series))
         for start in range(0, len(past), together):
             block = slice(start, start + together)
-            location, distribution, _ = self(past[block], times[block])
+            ranges = None if candles is None else candles[block]
+            location, distribution, _ = self(past[block], times[block], ranges)
             last = past[block, -1:]  # (B, 1, S)
             change = (location * self.shrink).double().cpu().numpy()
             points.append(last * np.exp(change))
@@ -335,6 +375,17 @@ def pinball(quantiles: Tensor, truth: Tensor, levels: Tensor) -> Tensor:
     """CRPS (B, H, S) as twice the mean pinball loss of quantiles (B, H, S, Q): the objective."""
     error = truth[..., None] - quantiles  # (B, H, S, Q)
     return 2 * torch.maximum(levels * error, (levels - 1) * error).mean(-1)
+
+
+def range_loss(quantiles: Tensor, ranges: Tensor) -> Tensor:
+    """How far the spread of log returns misses the ranges that came, as a variance over a batch.
+
+    Of the logarithm of the 80 % interval of quantiles (B, H, S, Q) over the volatility by ranges
+    (B, H, S) of the same steps: a range tells far more about a scale than one change does. A
+    constant factor between the two costs nothing, so that the level is left to the CRPS.
+    """
+    spread = (quantiles[..., LEVEL_90] - quantiles[..., LEVEL_10]).clamp(min=STILL)
+    return (spread / ranges.clamp(min=STILL)).log().var(0, correction=0).mean()
 
 
 @torch.no_grad()

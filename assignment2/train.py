@@ -31,12 +31,13 @@ from assignment2.model import (
     Seq2Seq,
     attention_maps,
     pinball,
+    range_loss,
     save_forecasters,
     seq2seq_group,
 )
 from common.files import State, StateDict, tensors, write_arrays
 from common.forecasting.assigned import CourseForecast, CourseWindow, assigned_rows, course_arrays
-from common.forecasting.baselines import LOG_HAR, fit_baselines
+from common.forecasting.baselines import fit_baselines, har_key
 from common.forecasting.ensemble import Pair, held_out_rows
 from common.forecasting.figures import fan_arrays
 from common.forecasting.metrics import metrics_info
@@ -184,6 +185,7 @@ def build_forecaster(config: Config, prices: Prices) -> Forecaster:
         config.dropout,
         config.start,
         clock_bins(prices.step),
+        config.candles,
     )
 
 
@@ -249,8 +251,12 @@ def train_epoch(
         forced = torch.from_numpy(draws < truth_share(config, step, learner.steps)).to(device)
 
         # Objective: the CRPS of the quantiles, over the usual size of a change
-        _, quantiles, _ = model(*windows.inputs(origins), truth, forced)  # (B, H, S, Q)
+        inputs = windows.inputs(origins)
+        _, quantiles, _ = model(*inputs, truth=truth, forced=forced)  # (B, H, S, Q)
         loss = (pinball(quantiles, truth, model.levels) / learner.unit).mean()
+        if config.candles:
+            ranges = torch.from_numpy(windows.ranges_ahead(origins)).float().to(device)
+            loss = loss + config.range_weight * range_loss(quantiles, ranges)
 
         learner.optimiser.zero_grad()
         loss.backward()
@@ -276,7 +282,7 @@ def train_forecaster(
     # Model: its scales are those of the training part
     torch.manual_seed(seed)
     model = build_forecaster(config, windows.prices).to(device)
-    model.fit_scales(*windows.inputs(train), windows.changes(train), har)
+    model.fit_scales(windows.inputs(train), windows.changes(train), har)
     learner = Learner(config, model, len(train))
     usual_change = learner.unit.cpu().numpy()
 
@@ -308,7 +314,7 @@ def train_forecaster(
 
     # The best weights, and how much of their location a point forecast keeps:
     model.load_state_dict(best.weights)
-    model.fit_shrink(*windows.inputs(validation), windows.changes(validation))
+    model.fit_shrink(windows.inputs(validation), windows.changes(validation))
     return Trained(model.state_dict(), time.perf_counter() - start)
 
 
@@ -336,7 +342,7 @@ def train_forecasters(
 
 def main(config: Config) -> Results:
     # Data: checked before anything is written
-    prices = load_for(config, COINS)
+    prices = load_for(config, COINS.with_candles() if config.candles else COINS)
     check_positive(prices, "Seq2Seq forecasts log returns, which need prices above zero")
     parts = split(
         prices.contiguous(),
@@ -361,7 +367,7 @@ def main(config: Config) -> Results:
 
         # Evaluation: the test part is read once
         group = seq2seq_group(forecasters, seconds)
-        pairs = [Pair(group.ensemble_key, LOG_HAR)]
+        pairs = [Pair(group.ensemble_key, har_key(fitted.har))] if fitted.har else []
         validation = held_out_rows(windows, [group], parts.validation, "validation", fitted, pairs)
         test = held_out_rows(windows, [group], parts.test, "test", fitted, pairs)
 

@@ -33,6 +33,7 @@ def forecast_next(config: PredictConfig, results: Path, market: Market, load: Lo
     """
     run = SavedRun.open(config.run, results, needs=())
     saved = load_saved(run, load)
+    market = saved.market(market)
     prices = saved.checked(latest_prices(config, run, saved.series, market))
     prices, forecast, table = forecast_table(prices, run, saved, config, market)
     with atomic_path(config.out) as temporary:
@@ -98,7 +99,10 @@ def until(prices: Prices, at: str) -> Prices:
             f"--at {at}: the first price of {prices.place} is of {prices.moment(0)}; "
             "name a later date"
         )
-    return dataclasses.replace(prices, times=prices.times[:rows], values=prices.values[:rows])
+    candles = None if prices.candles is None else prices.candles[:rows]
+    return dataclasses.replace(
+        prices, times=prices.times[:rows], values=prices.values[:rows], candles=candles
+    )
 
 
 def next_steps(prices: Prices, saved: SavedForecasters) -> NextSteps:
@@ -138,7 +142,7 @@ def mean_forecast(windows: Windows, forecasters: Sequence[Forecaster]) -> NextSt
         point, of_forecaster = forecaster.predict(*inputs)
         points.append(point)
         quantiles.append(of_forecaster)
-    _, times = windows.inputs(now)
+    times = windows.inputs(now)[1]
     return NextSteps(
         times[0, windows.context :],
         np.mean(points, 0)[-1],

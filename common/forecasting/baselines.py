@@ -115,6 +115,7 @@ ROLLING_WALK: ModelKey = ("random walk", "rolling residuals")  # crps_ratio is r
 EWMA_WALK: ModelKey = ("random walk", "EWMA-scaled residuals")
 GARCH: ModelKey = ("GARCH-t", "filtered historical simulation")
 LOG_HAR: ModelKey = ("log-HAR-t", "with the clock")
+CANDLE_HAR: ModelKey = ("log-HAR-t", "with the clock and candles")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +132,13 @@ class Fitted:
         if self.garch is not None:
             found[GARCH] = self.garch.at(windows, origins)
         if self.har is not None:
-            found[LOG_HAR] = scaled_shape(self.har, windows, origins)
+            found[har_key(self.har)] = scaled_shape(self.har, windows, origins)
         return found
+
+
+def har_key(har: LogHar) -> ModelKey:
+    """Model and variant of the rows of a log-HAR-t, by what it reads."""
+    return CANDLE_HAR if har.candles else LOG_HAR
 
 
 def scaled_shape(har: LogHar, windows: Windows, origins: np.ndarray) -> ScaledShape:

@@ -209,10 +209,10 @@ def series_parts(cells: int, series: int) -> list[slice]:
 
 
 def of_series(windows: Windows, part: slice) -> Windows:
-    """The windows of some of the series."""
+    """The windows of some of the series, closes alone."""
     prices = windows.prices
     values = np.ascontiguousarray(prices.values[:, part])
-    some = dataclasses.replace(prices, values=values, series=prices.series[part])
+    some = dataclasses.replace(prices, values=values, series=prices.series[part], candles=None)
     return dataclasses.replace(windows, prices=some)
 
 

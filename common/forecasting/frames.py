@@ -41,6 +41,8 @@ def fit_frame(
     folder = Path(folder)
     file = folder / PRICES_FILE
     config = config_of(config_class, options)
+    if getattr(config, "candles", False):
+        raise InputError("candles=True: a data frame is read as closes alone; train.py reads files")
     prices = read_frame(as_frame(frame), Reading.of(config))
     table = plain_table(prices)
     plainly = Reading(columns=prices.series, time_column="time")  # nothing is left to choose
@@ -147,6 +149,11 @@ def predict_frame(
     """
     run = SavedRun.open(config.run, results, needs=())
     saved = load_saved(run, load)
+    if saved.candles:
+        raise InputError(
+            f"{run.folder} reads candles, and a data frame is read as closes alone; "
+            "predict.py --data reads a file"
+        )
     prices = usd_prices(read_frame(as_frame(frame), Reading.of(config), saved.series), market)
     _, _, table = forecast_table(saved.checked(prices), run, saved, config, market)
     return table

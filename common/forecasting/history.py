@@ -29,7 +29,8 @@ class Prices:
     """Checked prices of S series at T times, and where they come from.
 
     `times` datetime64[ns] (T,) in UTC, increasing; `values` float64 (T, S), finite; `step` is the
-    usual one: minutes that divide an hour, hours that divide a day, a day or a week.
+    usual one: minutes that divide an hour, hours that divide a day, a day or a week. `candles`
+    float64 (T, 3, S) are high, low and volume of each step where they were asked for.
     """
 
     times: np.ndarray
@@ -38,6 +39,7 @@ class Prices:
     step: np.timedelta64
     source: str
     provenance: JsonObject
+    candles: np.ndarray | None = None
 
     @property
     def hourly(self) -> bool:
@@ -88,7 +90,9 @@ def select(prices: Prices, series: Sequence[str]) -> Prices:
             f"exactly {listed(series)} are needed"
         )
     columns = [prices.series.index(name) for name in series]
-    return dataclasses.replace(prices, values=prices.values[:, columns], series=tuple(series))
+    values = prices.values.take(columns, axis=1)  # (rows stay next to each other in memory)
+    candles = None if prices.candles is None else prices.candles.take(columns, axis=2)
+    return dataclasses.replace(prices, values=values, series=tuple(series), candles=candles)
 
 
 def check_positive(prices: Prices, why: str) -> None:

@@ -12,7 +12,8 @@ class Market:
     """S series that belong together.
 
     `tickers` are Yahoo's, `file` is the table in the data folder, `first` a typical price of each
-    series; `deviation` and `correlation` are those of the log returns of one step.
+    series; `deviation` and `correlation` are those of the log returns of one step. `candles` asks
+    for high, low and volume beside the closes, which `candle_file` has.
     """
 
     name: str
@@ -23,6 +24,12 @@ class Market:
     first: tuple[float, ...]
     deviation: tuple[float, ...]
     correlation: tuple[tuple[float, ...], ...]
+    candle_file: str = ""
+    candles: bool = False
+
+    def with_candles(self) -> Self:
+        """The market with high, low and volume of each step, and the table that has them."""
+        return dataclasses.replace(self, file=self.candle_file or self.file, candles=True)
 
     def with_tickers(self, tickers: Sequence[str]) -> Self:
         """The market of other tickers of Yahoo's, which no simulation stands for.
@@ -52,6 +59,7 @@ COINS = Market(
         (0.62, 0.66, 0.45, 0.61, 0.59, 1.00, 0.61),
         (0.68, 0.73, 0.50, 0.70, 0.69, 0.61, 1.00),
     ),
+    candle_file="crypto_hourly_candles.csv.gz",
 )
 
 # USD per unit; measured on fx_oil_daily.csv, 2010 to 2024, without the day of WTI's negative price

@@ -11,6 +11,7 @@ from typing import get_args
 import numpy as np
 
 from common.cli import InputError, data_folder, option_of
+from common.forecasting.candles import NEEDED
 from common.forecasting.config import ForecastConfig, PredictConfig, Reading, Source
 from common.forecasting.history import Prices, check_positive, select
 from common.forecasting.markets import COINS, CURRENCIES, Market
@@ -101,7 +102,7 @@ def load_prices(
     days_of(period)  # refuses a wrong one, whatever the source
     path = data_folder() / market.file if data is None else Path(data)
     if source == "csv" or (source == "auto" and (data is not None or path.exists())):
-        return usd_prices(read_table(path, reading, series), market)
+        return usd_prices(read_table(path, reading, series, market.candles), market)
     for field in dataclasses.fields(Reading):
         if getattr(reading, field.name) != field.default:
             raise InputError(
@@ -113,6 +114,10 @@ def load_prices(
 
 def prices_without_file(source: str, market: Market, period: str, simulation: Simulation) -> Prices:
     """Prices from Yahoo or its cache, or simulated; "auto" takes the first that there is."""
+    if market.candles and source in ("cache", "yahoo"):
+        raise InputError(f"{NEEDED}; --source {source} gives closes alone: name a file with --data")
+    if market.candles:
+        return simulate(market, simulation.steps, simulation.seed)
     if source == "cache":
         return cached(market, period)
     if source == "yahoo":
@@ -132,7 +137,7 @@ def usd_prices(prices: Prices, market: Market) -> Prices:
     Any other table stays as it is. Raises InputError for a quote per USD that is not above zero.
     """
     quotes = [quote_of(name, prices.series) for name in market.series]
-    if "" in quotes or quotes == list(market.series):
+    if "" in quotes or quotes == list(market.series) or prices.candles is not None:
         return prices
     columns = [prices.series.index(quote) for quote in quotes]
     values = prices.values[:, columns]  # (T, S)

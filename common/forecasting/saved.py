@@ -51,6 +51,15 @@ class SavedForecasters:
         """Steps forecast ahead."""
         return self.groups[0].forecasters[0].settings["horizon"]
 
+    @property
+    def candles(self) -> bool:
+        """Whether the forecasters read candles beside the closes."""
+        return bool(self.groups[0].forecasters[0].settings.get("candles", False))
+
+    def market(self, market: Market) -> Market:
+        """The market whose prices they read: with candles where they do."""
+        return market.with_candles() if self.candles else market
+
     def ordered(self, prices: Prices) -> Prices:
         """The prices in the order of the models' series.
 

@@ -73,9 +73,9 @@ def evaluate(
         check_drawable(run.folder)
     saved = load_saved(run, load)
     if config.data is None:
-        scored = own_part(run, saved, market)
+        scored = own_part(run, saved, saved.market(market))
     else:
-        scored = given_part(config, config.data, run, saved, market)
+        scored = given_part(config, config.data, run, saved, saved.market(market))
     prices = scored.windows.prices
     out = config.out or evaluation_file(run.folder, config.data, prices)
 
@@ -225,10 +225,12 @@ class Watched:
         """Those of the forecaster."""
         return self.forecaster.params
 
-    def predict(self, past: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict(
+        self, past: np.ndarray, times: np.ndarray, *candles: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As the forecaster."""
         next(self.ticks, None)
-        return self.forecaster.predict(past, times)
+        return self.forecaster.predict(past, times, *candles)
 
 
 def watched(saved: SavedForecasters, scored: Scored) -> list[ModelGroup]:

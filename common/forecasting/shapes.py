@@ -12,11 +12,13 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from common.cli import InputError
+from common.forecasting.candles import candle_columns
 from common.forecasting.config import Reading
 from common.forecasting.headers import Sheet
 from common.forecasting.names import (
@@ -56,15 +58,16 @@ BINANCE_FILE = r"(.+?)-\d+(?:s|m|h|d|w|mo)-\d{4}-\d{2}(?:-\d{2})?"
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """The names of columns or series to take, and whether each has to be there."""
+    """The names of columns or series to take, whether each has to be there, and with candles."""
 
     names: tuple[str, ...] = ()
     required: bool = False
+    candles: bool = False
 
     @classmethod
-    def of(cls, reading: Reading, series: Sequence[str]) -> Wanted:
+    def of(cls, reading: Reading, series: Sequence[str], candles: bool = False) -> Wanted:
         """What --columns names, else the series that a saved run needs."""
-        return cls(reading.columns or tuple(series), bool(reading.columns))
+        return cls(reading.columns or tuple(series), bool(reading.columns), candles)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +83,13 @@ class Part:
     """The prices of one file: times x series (T, S), NaN where a series has none.
 
     `by_file` says that the file's name is that of its one series; `taken` are the wanted names
-    that were columns.
+    that were columns; `candles` are frames like that of the prices by field, where wanted.
     """
 
     frame: pd.DataFrame
     by_file: bool
     taken: tuple[str, ...]
+    candles: Mapping[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
 
 
 def part_of(
@@ -119,26 +123,51 @@ def part_of(
     # The columns to read:
     taken = taken_columns(labels, wanted)
     name = series_name(stem) if tickers is None or tickers.empty else tickers.iloc[0]
-    columns = columns_of(table, labels, taken, name, where, notes, is_long)
+    columns = columns_of(table, labels, taken, name, where, is_long)
+    beside = candle_columns(labels, columns.prices, where) if wanted.candles else {}
+    read = [name for of_field in (columns.prices, *beside.values()) for name in of_field.values()]
+    others = [label for label in labels if label.name not in read]
+    note_columns(columns, others, bool(taken), is_long, notes)
     by_file = columns.by_file and tickers is None
 
     # Their cells:
     chosen = list(columns.prices.values())
     mark = reading.decimal
     if mark == "auto":
-        beside = [label.name for label in labels if label.name not in chosen]
-        mark = decimal_mark(table, chosen, beside, sheet.separator, where)
-    values = {
-        series: numbers_of(table[column], mark, where) for series, column in columns.prices.items()
+        unread = [label.name for label in labels if label.name not in chosen]
+        mark = decimal_mark(table, chosen, unread, sheet.separator, where)
+    values = numbers_by_series(table, columns.prices, mark, where)
+    if not is_long:
+        if not taken:
+            check_candles(values, columns.prices, where)
+        times = on_the_grid(times, notes)
+    of_rows = tickers if is_long else None
+    frame = frame_of(values, times, of_rows, where, notes)
+    candles = {
+        field: frame_of(numbers_by_series(table, of_field, mark, where), times, of_rows, where, [])
+        for field, of_field in beside.items()
     }
-    if is_long and tickers is not None:
-        frame = long_frame(times, tickers, next(iter(values.values())), where, notes)
-        return Part(frame, False, taken)
-    if not taken:
-        check_candles(values, columns.prices, where)
-    times = on_the_grid(times, notes)
-    frame = oldest_first(pd.DataFrame(values).set_axis(times), where, notes)
-    return Part(frame, by_file, taken)
+    return Part(frame, by_file, taken, candles)
+
+
+def numbers_by_series(
+    table: pd.DataFrame, columns: Mapping[str, str], mark: Literal[".", ","], where: object
+) -> dict[str, np.ndarray]:
+    """The numbers (rows,) of columns by series."""
+    return {series: numbers_of(table[column], mark, where) for series, column in columns.items()}
+
+
+def frame_of(
+    values: Mapping[str, np.ndarray],
+    times: pd.DatetimeIndex,
+    tickers: pd.Series | None,
+    where: object,
+    notes: list[str],
+) -> pd.DataFrame:
+    """Times x series of numbers by series, or of the one column of a long table by its tickers."""
+    if tickers is not None:
+        return long_frame(times, tickers, next(iter(values.values())), where, notes)
+    return oldest_first(pd.DataFrame(values).set_axis(times), where, notes)
 
 
 def check_tickers(tickers: pd.Series, place: str) -> None:
@@ -223,13 +252,11 @@ def columns_of(
     taken: Sequence[str],
     name: str,
     where: object,
-    notes: list[str],
     is_long: bool,
 ) -> Columns:
     """The columns to read as prices, by series; `name` is that of a table of one ticker.
 
-    What is left out is noted. Raises InputError where no column is a price, or, in a long table,
-    several are.
+    Raises InputError where no column is a price, or, in a long table, several are.
     """
     by_name = {label.name.lower(): label for label in labels}
     if taken:
@@ -237,20 +264,25 @@ def columns_of(
         columns = named_columns(chosen, name)
     else:
         columns = default_columns(table, labels, name, where)
-    read = columns.prices.values()
-    left_out = [label.name or "the first" for label in labels if label.name not in read]
     if is_long and len(columns.prices) != 1:
         raise InputError(
             f"{where}: a long table with several columns of numbers "
             f"({listed(list(columns.prices.values()))}); name one of them with --columns"
         )
+    return columns
+
+
+def note_columns(
+    columns: Columns, others: Sequence[Label], taken: bool, is_long: bool, notes: list[str]
+) -> None:
+    """Notes which column is the price of one ticker, and which `others` are left out."""
     if columns.by_file or is_long:
         column = next(iter(columns.prices.values()))
         notes.append(f"the price is {column}")
-    if left_out:
+    if others:
         advice = "" if taken else " (--columns takes others)"
+        left_out = [label.name or "the first" for label in others]
         notes.append(f"left out: {listed(left_out)}{advice}")
-    return columns
 
 
 def named_columns(chosen: Sequence[Label], name: str) -> Columns:

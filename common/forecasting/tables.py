@@ -8,16 +8,19 @@ in the provenance as "read".
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from common.cli import InputError
 from common.files import JsonObject
 from common.forecasting.alike import alike, constants_of, jumps_of
+from common.forecasting.candles import CANDLE_FIELDS, MENDED, aligned
 from common.forecasting.cells import (
     check_name,
     index_as_column,
@@ -41,16 +44,19 @@ DEFAULT = Reading()
 Files = list[tuple[str, bytes]]  # their names and contents
 
 
-def read_table(path: Path, reading: Reading = DEFAULT, series: Sequence[str] = ()) -> Prices:
+def read_table(
+    path: Path, reading: Reading = DEFAULT, series: Sequence[str] = (), candles: bool = False
+) -> Prices:
     """Prices of a table, wide, long or of one ticker, or of a folder or .zip of such tables.
 
-    `series` are those that a saved run needs: where all are there, others are left out. Raises
-    InputError with one line that says where the table is not what is needed.
+    `series` are those that a saved run needs: where all are there, others are left out. With
+    `candles` the high, low and volume beside each close are read too. Raises InputError with one
+    line that says where the table is not what is needed.
     """
     path = Path(path)
     notes: list[str] = []
     files, digest = files_of(path, notes)
-    wanted = Wanted.of(reading, series)
+    wanted = Wanted.of(reading, series, candles)
     facts: JsonObject = {"path": path.name, "sha256": digest}
     parts = []
     for name, raw in files:
@@ -62,7 +68,12 @@ def read_table(path: Path, reading: Reading = DEFAULT, series: Sequence[str] = (
     stems = [stem_of(name) for name, _ in files]
     frame = joined([part.frame for part in parts], stems, path, notes)
     by_file = len(parts) == 1 and parts[0].by_file
-    whole = Part(frame, by_file, tuple(name for part in parts for name in part.taken))
+    taken = tuple(name for part in parts for name in part.taken)
+    beside = {
+        field: joined([part.candles[field] for part in parts], stems, path, [])
+        for field in parts[0].candles
+    }
+    whole = Part(frame, by_file, taken, beside)
     return prices_of(whole, reading, wanted, path, facts, notes)
 
 
@@ -95,10 +106,30 @@ def prices_of(
     frame, ragged = alike(frame, asked, reading.fill, where, notes)
     if ragged:
         facts["times_not_in_every_series"] = ragged
-    prices = checked_prices(frame, "csv", where, facts)
+    candles = None
+    if part.candles:
+        candles, facts["candles"] = candles_of(part, frame, where, notes)
+    prices = dataclasses.replace(checked_prices(frame, "csv", where, facts), candles=candles)
     jump = jumps_of(prices.values, prices.series, pd.DatetimeIndex(prices.times))
     still = constants_of(prices.values, prices.series)
     return with_read(prices, [*notes, *filter(None, (jump, still))])
+
+
+def candles_of(
+    part: Part, frame: pd.DataFrame, where: object, notes: list[str]
+) -> tuple[np.ndarray, JsonObject]:
+    """The candles (T, 3, S) of the frame's closes, and what is recorded of them."""
+    beside = part.candles
+    if frame.shape[1] == 1 == part.frame.shape[1]:  # perhaps under another name by now
+        beside = {
+            field: of_field.set_axis(frame.columns, axis=1) for field, of_field in beside.items()
+        }
+    candles, mended = aligned(beside, frame, where)
+    notes.append("with high, low and volume of every step")
+    for what, count in mended.items():
+        if count:
+            notes.append(f"{count:,} candles {MENDED[what]}")
+    return candles, {"columns": list(CANDLE_FIELDS), **mended}
 
 
 def chosen_series(

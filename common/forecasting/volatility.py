@@ -6,6 +6,9 @@ weighted means of the window's absolute changes at several speeds, times a profi
 
     log scale = bias + weights . log means + log sqrt(mean of profile^2 over the h steps)
 
+Where the prices have candles, the means of Garman & Klass' volatility of the steps stand beside
+those of absolute changes: a range tells more about a step than its change alone.
+
 Its quantiles are the scale times those of the training part's changes over theirs, made symmetric:
 a training part with a trend would put it into every forecast.
 
@@ -21,6 +24,7 @@ import numpy as np
 from scipy import optimize, special
 from scipy.signal import lfilter
 
+from common.forecasting.candles import range_volatility
 from common.forecasting.metrics import LEVELS, at_once
 from common.forecasting.sessions import DAY, WEEK
 from common.forecasting.windows import Windows, ewma_weights
@@ -63,6 +67,7 @@ class LogHar:
     `profile` (K, S) has the mean 1; `usual` (S,) is the usual change over it; `mean` and
     `deviation` (S, F) standardise the features; `weights` (H, S, F) and `bias` (H, S) make the
     logarithm of the scale; `shape` (H, S, Q) are the quantiles of a change over its scale.
+    `candles` says that it reads the ranges of the steps too.
     """
 
     profile: np.ndarray
@@ -73,11 +78,20 @@ class LogHar:
     bias: np.ndarray
     shape: np.ndarray
     log: bool = True
+    candles: bool = False
 
     @classmethod
-    def blank(cls, series: int, context: int, horizon: int, bins: int, log: bool = True) -> LogHar:
+    def blank(
+        cls,
+        series: int,
+        context: int,
+        horizon: int,
+        bins: int,
+        log: bool = True,
+        candles: bool = False,
+    ) -> LogHar:
         """One of the right shapes that knows nothing: every scale is 1."""
-        speeds = len(half_lives(context - 1))
+        speeds = len(half_lives(context - 1)) * (2 if candles else 1)
         features = speeds * (2 if series > 1 else 1)
         return cls(
             profile=np.ones((bins, series)),
@@ -88,6 +102,7 @@ class LogHar:
             bias=np.zeros((horizon, series)),
             shape=np.zeros((horizon, series, len(LEVELS))),
             log=log,
+            candles=candles,
         )
 
     @property
@@ -103,21 +118,33 @@ class LogHar:
 
     # -- scales
 
-    def features(self, past: np.ndarray, times: np.ndarray) -> np.ndarray:
+    def features(
+        self, past: np.ndarray, times: np.ndarray, candles: np.ndarray | None = None
+    ) -> np.ndarray:
         """What the scale is linear in: (N, S, F) of prices (N, C, S) at times (N, C).
 
-        The own series' mean changes at each speed, and behind them the means over all series.
+        The own series' mean changes at each speed, then its mean ranges where it reads candles
+        (N, C, 3, S), and behind them the means of both over all series.
         """
         path = np.log(past) if self.log else past
         bins = clock(times[:, 1:], len(self.profile))  # (N, T)
-        sizes = np.abs(np.diff(path, axis=1)) / self.profile[bins]  # (N, T, S)
-        sizes = np.minimum(sizes, LARGEST * self.usual)
-        means = np.einsum("dt,nts->nsd", speed_weights(past.shape[1] - 1), sizes, optimize=True)
-        own = np.log(means + SMALLEST * self.usual[:, None])  # (N, S, D)
+        profile = self.profile[bins]  # (N, T, S)
+        own = self.log_means(np.abs(np.diff(path, axis=1)) / profile)  # (N, S, D)
+        if self.candles:
+            if candles is None:
+                raise ValueError("a log-HAR-t with candles was given closes alone")
+            ranges = range_volatility(past, candles, self.log) / profile
+            own = np.concatenate([own, self.log_means(ranges)], -1)  # (N, S, 2 D)
         if own.shape[1] == 1:
             return own
         market = np.broadcast_to(own.mean(1, keepdims=True), own.shape)
         return np.concatenate([own, market], -1)
+
+    def log_means(self, sizes: np.ndarray) -> np.ndarray:
+        """Logarithms (N, S, D) of the means of sizes (N, T, S) at each speed."""
+        sizes = np.minimum(sizes, LARGEST * self.usual)
+        means = np.einsum("dt,nts->nsd", speed_weights(sizes.shape[1]), sizes, optimize=True)
+        return np.log(means + SMALLEST * self.usual[:, None])
 
     def clock_ahead(self, times: np.ndarray) -> np.ndarray:
         """Logarithm (N, H, S) of the profile's root mean square over the steps ahead (N, H)."""
@@ -125,15 +152,22 @@ class LogHar:
         steps = np.arange(1, times.shape[1] + 1)[:, None]
         return 0.5 * np.log(np.cumsum(squares, 1) / steps)
 
-    def scale(self, past: np.ndarray, times: np.ndarray) -> np.ndarray:
-        """Scale (N, H, S) of the changes after prices (N, C, S), at times (N, C + H)."""
+    def scale(
+        self, past: np.ndarray, times: np.ndarray, candles: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Scale (N, H, S) of the changes after prices (N, C, S), at times (N, C + H).
+
+        Candles (N, C, 3, S) are needed where it reads them.
+        """
         context = past.shape[1]
-        features = (self.features(past, times[:, :context]) - self.mean) / self.deviation
+        features = self.features(past, times[:, :context], candles)
+        features = (features - self.mean) / self.deviation
         linear = np.einsum("nsf,hsf->nhs", features, self.weights, optimize=True)
         return np.exp(linear + self.bias + self.clock_ahead(times[:, context:]))
 
 
-FITTED = tuple(field.name for field in dataclasses.fields(LogHar) if field.name != "log")
+OPTIONS = ("log", "candles")
+FITTED = tuple(field.name for field in dataclasses.fields(LogHar) if field.name not in OPTIONS)
 
 
 def half_lives(steps: int) -> tuple[float, ...]:
@@ -161,7 +195,8 @@ def fit_log_har(windows: Windows, origins: np.ndarray | None = None) -> LogHar:
     changes = windows.changes(train)  # (N, H, S)
     horizon, series = changes.shape[1:]
     bins = clock_bins(prices.step)
-    model = LogHar.blank(series, windows.context, horizon, bins, windows.log)
+    candles = prices.candles is not None
+    model = LogHar.blank(series, windows.context, horizon, bins, windows.log, candles)
     first = 0 if origins is None else int(train[0]) - windows.context + 1
     known = slice(first, windows.parts.train_end)
     profile, usual = clock_profile(prices.values[known], prices.times[known], bins, windows.log)
@@ -171,9 +206,9 @@ def fit_log_har(windows: Windows, origins: np.ndarray | None = None) -> LogHar:
     together = at_once(horizon, series)
     read = []
     for start in range(0, len(train), together):
-        past, times = windows.inputs(train[start : start + together])
+        past, times, *ranges = windows.inputs(train[start : start + together])
         known_times, ahead = np.split(times, [windows.context], axis=1)
-        read.append((model.features(past, known_times), model.clock_ahead(ahead)))
+        read.append((model.features(past, known_times, *ranges), model.clock_ahead(ahead)))
     features = np.concatenate([block for block, _ in read])  # (N, S, F)
     offset = np.concatenate([block for _, block in read])  # (N, H, S)
     mean = features.mean(0)
@@ -181,7 +216,7 @@ def fit_log_har(windows: Windows, origins: np.ndarray | None = None) -> LogHar:
     features = (features - mean) / deviation
 
     # One likelihood for each step and series; expected is the mean of the own speeds:
-    speeds = len(half_lives(windows.context - 1))
+    speeds = len(half_lives(windows.context - 1)) * (2 if candles else 1)
     expected = np.where(np.arange(features.shape[2]) < speeds, deviation / speeds, 0)  # (S, F)
     weights = np.zeros_like(model.weights)
     bias = np.zeros_like(model.bias)
@@ -203,6 +238,7 @@ def fit_log_har(windows: Windows, origins: np.ndarray | None = None) -> LogHar:
         bias=bias,
         shape=symmetric(shape),
         log=windows.log,
+        candles=candles,
     )
 
 

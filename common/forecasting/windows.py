@@ -14,6 +14,7 @@ import numpy as np
 
 from common.cli import InputError
 from common.files import JsonObject
+from common.forecasting.candles import range_volatility
 from common.forecasting.config import LEAST_OUTCOMES, ROLLING_DAYS, ROLLING_HOURS
 from common.forecasting.history import Prices
 from common.forecasting.metrics import at_once, change, crps_quantiles, recalibrate
@@ -230,7 +231,10 @@ class MinMax:
 
 
 class Forecaster(Protocol):
-    """What windows and a backtest need of a model."""
+    """What windows and a backtest need of a model.
+
+    One that reads candles is given them (N, C, 3, S) behind prices and times.
+    """
 
     @property
     def settings(self) -> JsonObject:
@@ -299,21 +303,45 @@ class Windows:
         """Prices (N, C, S) up to and including the origins."""
         return past(self.prices.values, origins, self.context)
 
-    def inputs(self, origins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All that a forecaster sees: prices (N, C, S) and times (N, C + H).
+    def inputs(self, origins: np.ndarray) -> tuple[np.ndarray, ...]:
+        """All that a forecaster sees: prices (N, C, S), times (N, C + H), candles (N, C, 3, S).
 
-        The times of the steps ahead are scheduled, by what is known at each origin.
+        The times of the steps ahead are scheduled, by what is known at each origin; candles come
+        only where the prices have them.
         """
         times = past(self.prices.times[:, None], origins, self.context)[..., 0]  # (N, C)
         ahead = steps_ahead(times, self.horizon)  # (N, H)
         if self.prices.sessions is not None:
             scheduled, known = self.prices.sessions.ahead(times[:, -1], self.horizon)
             ahead[known] = scheduled[known]
-        return self.past(origins), np.concatenate([times, ahead], axis=1)
+        prices = self.past(origins), np.concatenate([times, ahead], axis=1)
+        return prices if self.prices.candles is None else (*prices, self.candles(origins))
+
+    def candles(self, origins: np.ndarray) -> np.ndarray:
+        """Candles (N, C, 3, S) up to and including the origins.
+
+        Raises ValueError for prices that have none.
+        """
+        if self.prices.candles is None:
+            raise ValueError("these prices have no candles")
+        flat = self.prices.candles.reshape(len(self.prices.times), -1)  # (T, 3 S)
+        windows = past(flat, origins, self.context)  # (N, C, 3 S)
+        return windows.reshape(*windows.shape[:2], 3, -1)
 
     def future(self, origins: np.ndarray) -> np.ndarray:
         """Prices (N, H, S) after the origins."""
         return future(self.prices.values, origins, self.horizon)
+
+    def ranges_ahead(self, origins: np.ndarray) -> np.ndarray:
+        """Volatility (N, H, S) of the changes after the origins, by the ranges of their steps.
+
+        The root of the sum of squared Garman-Klass volatilities up to each step. Raises ValueError
+        for prices without candles.
+        """
+        ahead = dataclasses.replace(self, context=self.horizon + 1)
+        rows = origins + self.horizon
+        steps = range_volatility(ahead.past(rows), ahead.candles(rows), self.log)
+        return np.sqrt(np.cumsum(steps**2, 1))
 
     def changes(self, origins: np.ndarray) -> np.ndarray:
         """Changes (N, H, S) from the last known price."""

@@ -49,7 +49,7 @@ def forecaster(
     model = Forecaster(7, CONTEXT, HORIZON, 8, DECAYS, 0.0, start)
     origins = np.arange(60, 300)
     har = log_har(prices, origins) if start == "har" else None
-    model.fit_scales(*inputs(prices, origins), changes(prices, origins), har)
+    model.fit_scales(inputs(prices, origins), changes(prices, origins), har)
     if random_head:
         torch.nn.init.normal_(model.network.head.weight, std=0.3)
     return model.eval()
@@ -232,11 +232,11 @@ def test_shrink_lies_between_no_change_and_the_location(prices):
     origins = np.arange(350, 500)
     windows = inputs(prices, origins)
     location = model(*windows)[0].detach().numpy()
-    model.fit_shrink(*windows, -location)  # the opposite of what is forecast
+    model.fit_shrink(windows, -location)  # the opposite of what is forecast
     assert (model.shrink == 0).all()
-    model.fit_shrink(*windows, location / 2)
+    model.fit_shrink(windows, location / 2)
     np.testing.assert_allclose(model.shrink.numpy(), 0.5, atol=1e-3)
-    model.fit_shrink(*windows, changes(prices, origins))
+    model.fit_shrink(windows, changes(prices, origins))
     assert ((model.shrink >= 0) & (model.shrink <= 1)).all()
 
 

@@ -23,7 +23,7 @@ from common.cli import (
     parse,
 )
 from common.figures import PALETTE, colours
-from common.files import atomic_path, load_state, save_state, tensors, write_json
+from common.files import JsonObject, atomic_path, load_state, save_state, tensors, write_json
 from common.machine import peak_mb
 from common.results import Metric, Row, print_table
 from common.run import Run, SavedRun
@@ -276,10 +276,12 @@ def test_atomic_path_leaves_the_old_file_when_the_block_fails(tmp_path):
     assert target.read_text() == "old"
 
 
-def finished(folder: Path, started: str, status: str = "finished") -> None:
+def finished(
+    folder: Path, started: str, status: str = "finished", config: JsonObject | None = None
+) -> None:
     """A folder that looks like a run."""
     folder.mkdir()
-    parts = {"config": {}, "data": {}, "notes": {}, "source": "simulated"}
+    parts = {"config": config or {}, "data": {}, "notes": {}, "source": "simulated"}
     write_json(folder / "run.json", {"status": status, "started": started, **parts})
     write_json(folder / "metrics.json", {})
 
@@ -297,6 +299,9 @@ def test_the_newest_finished_run_with_a_report_is_opened(tmp_path):
         (results / name / "report.pdf").touch()
     assert SavedRun.open(None, results).folder.name == "b"
     assert SavedRun.open(results / "d", results).folder.name == "d"
+    finished(results / "e", "2026-01-05", config={"candles": True})  # needs what few files have
+    (results / "e" / "report.pdf").touch()
+    assert SavedRun.open(None, results).folder.name == "b"
     with pytest.raises(InputError, match=r"holds no model\.npz.*assignment9"):
         SavedRun.open(None, results, needs=("model.npz",))
 
