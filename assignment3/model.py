@@ -196,7 +196,8 @@ class Quantiles(layers.Layer):
         """The log-HAR-t that a head of zeros is."""
         arrays = {name: np.asarray(variable) for name, variable in self.fitted_har.items()}
         shape = np.asarray(self.fitted_shape) * np.asarray(self.fitted_spread)[..., None]
-        return LogHar(**arrays, shape=shape, log=bool(np.asarray(self.fitted_log)[0] > 0))
+        log = bool(np.asarray(self.fitted_log)[0] > 0)
+        return LogHar(**arrays, shape=shape, log=log, candles=False)
 
     @har.setter
     def har(self, har: LogHar) -> None:

@@ -12,10 +12,10 @@ from assignment3.backend import keras
 from assignment3.config import ForecasterSettings
 from assignment3.fit import Fitted, fit
 from assignment3.model import Forecaster
-from assignment4.adapter_file import AdapterFile
-from assignment4.affine import kernels
 from assignment4.config import Config
 from assignment4.jobs import Job, ensemble_label
+from assignment4.lora.adapter_file import AdapterFile
+from assignment4.lora.affine import kernels
 from assignment4.pretrained import Base, Weights, adapt_by, trained_weights
 from assignment4.strategies import NO_ADAPTATION, singular_key
 from common.files import JsonObject

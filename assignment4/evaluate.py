@@ -12,11 +12,11 @@ import dataclasses
 from pathlib import Path
 
 from assignment3.model import Forecaster, load_model
-from assignment4.adapter_file import AdapterFile
 from assignment4.artifacts import SCALES, Scales
 from assignment4.figures import draw_figures
 from assignment4.jobs import ensemble_label
 from assignment4.lora import LoRA
+from assignment4.lora.adapter_file import AdapterFile
 from assignment4.pretrained import PRETRAINED
 from assignment4.slots import FilledForecaster
 from common.cli import InputError

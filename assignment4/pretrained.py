@@ -14,8 +14,8 @@ import numpy as np
 from assignment3.backend import keras
 from assignment3.config import Normalisation
 from assignment3.model import Forecaster, forecaster_files, load_model
-from assignment4.affine import affine_map, kernels
 from assignment4.lora import LoRA
+from assignment4.lora.affine import affine_map, kernels
 from assignment4.slots import predict_filled
 from assignment4.strategies import Strategy
 from common.cli import InputError
@@ -107,10 +107,10 @@ def adapt_by(
         "target",
         strategy.rank,
         alpha,
-        strategy.targets,
-        strategy.rank_stabilised,
-        seed,
-        narrow,
+        targets=strategy.targets,
+        rank_stabilised=strategy.rank_stabilised,
+        seed=seed,
+        rank_pattern=narrow,
     )
     return lora
 

@@ -10,11 +10,11 @@ import pytest
 from assignment3.backend import keras
 from assignment3.config import EncoderSettings, ForecasterSettings
 from assignment3.model import Forecaster, save_model
-from assignment4.affine import kernels
 from assignment4.comparisons import holm_rows, pairs
 from assignment4.config import Config
 from assignment4.jobs import CONVERGENCE, WHOLE, Amount, Job, Passes, ensemble_label
 from assignment4.lora import LoRA
+from assignment4.lora.affine import kernels
 from assignment4.pretrained import (
     COURSE_FILE,
     Weights,
@@ -104,8 +104,8 @@ def test_a_layer_narrower_than_the_rank_takes_its_own_width():
     adapter = with_adapter(build(COURSE).model, lora(32))
     assert adapter.update()["head"].shape == (64, 28)
     factors = adapter.adapter("target").factors
-    assert factors["head"][1].shape == (28, 28)
-    assert factors["attention_2/query"][1].shape == (32, 8, 64)
+    assert factors["head"].b.shape == (28, 28)
+    assert factors["attention_2/query"].b.shape == (32, 8, 64)
 
 
 def test_rank_8_trains_a_seventh_of_the_weights_and_rank_2_less_than_a_25th():
