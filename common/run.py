@@ -426,7 +426,7 @@ def finished_runs(results: Path) -> list[SavedRun]:
     """The finished runs with a report below a results folder, the newest last.
 
     Ablations, which leave tables alone, have no report and are left out. Runs with --candles come
-    before all others: few files have what they read, so that they are named with --run.
+    first, because few files have what they read.
     """
     runs = []
     for file in Path(results).glob("*/run.json"):
@@ -435,11 +435,8 @@ def finished_runs(results: Path) -> list[SavedRun]:
             complete = all((run.folder / name).exists() for name in ("metrics.json", "report.pdf"))
             if run.record.get("status") == "finished" and complete:
                 runs.append(run)
-
-    def place(run: SavedRun) -> tuple[bool, str, str]:
-        return not run.config.get("candles", False), run.record["started"], str(run.folder)
-
-    return sorted(runs, key=place)
+    runs.sort(key=lambda run: (run.record["started"], str(run.folder)))
+    return sorted(runs, key=lambda run: not run.config.get("candles"))
 
 
 def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
