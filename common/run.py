@@ -425,8 +425,7 @@ class SavedRun:
 def finished_runs(results: Path) -> list[SavedRun]:
     """The finished runs with a report below a results folder, the newest last.
 
-    Ablations, which leave tables alone, have no report and are left out. Runs with --candles come
-    first, because few files have what they read.
+    Ablations have no report and are left out. Runs with candles come first: few files have those.
     """
     runs = []
     for file in Path(results).glob("*/run.json"):
