@@ -1,4 +1,4 @@
-"""Training helpers: the best epoch's adapter, and LoRA+."""
+"""Beside an adapter in training: a checkpoint of the best epoch, and LoRA+."""
 
 from __future__ import annotations
 
