@@ -48,7 +48,7 @@ from common.cli import InputError
 from common.files import JsonObject, sha256, write_arrays
 from common.forecasting.assigned import CourseForecast, CourseWindow, assigned_rows, course_arrays
 from common.forecasting.baselines import fit_baselines
-from common.forecasting.ensemble import held_out_rows
+from common.forecasting.ensemble import ModelGroup, held_out_rows
 from common.forecasting.figures import fan_arrays
 from common.forecasting.metrics import metrics_info
 from common.forecasting.prices import CURRENCIES, Prices, check_positive, load_for
@@ -211,6 +211,24 @@ def choose_rates(config: Config, adaptation: Adaptation) -> dict[Strategy, float
     return rates
 
 
+def train_briefly(
+    config: Config, adaptation: Adaptation, best: dict[Strategy, Job]
+) -> tuple[list[ModelGroup], list[ModelGroup]]:
+    """The models of few passes over the training part, and those of small parts of it."""
+    three = main_strategies(config.rank)
+    few = [
+        adaptation.group(replace(best[strategy], epochs=epochs))
+        for epochs in config.passes
+        for strategy in three[1:]
+    ]
+    less = [
+        adaptation.group(replace(best[strategy], amount=amount))
+        for amount in config.amounts
+        for strategy in three
+    ]
+    return few, less
+
+
 def save_adapters(
     config: Config, adaptation: Adaptation, best: dict[Strategy, Job], series: Sequence[str]
 ) -> None:
@@ -282,16 +300,7 @@ def main(config: Config) -> Results:
         whole = [adaptation.group(job, brief=job.strategy not in three) for job in best.values()]
 
         # Few passes over the data, and less data
-        few = [
-            adaptation.group(replace(best[strategy], epochs=epochs))
-            for epochs in config.passes
-            for strategy in three[1:]
-        ]
-        less = [
-            adaptation.group(replace(best[strategy], amount=amount))
-            for amount in config.amounts
-            for strategy in three
-        ]
+        few, less = train_briefly(config, adaptation, best)
 
         # Adapters, and how many networks are best as they were before training
         save_adapters(config, adaptation, best, prices.series)
