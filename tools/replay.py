@@ -29,6 +29,7 @@ RECORD = Path(__file__).with_name("replayed.json")
 RUNS: dict[str, list[str]] = {  # each with the options for evaluate.py
     "assignment1/results/fer2013-full": [],
     "assignment2/results/csv-full": [],
+    "assignment2/results/candles-full": [],
     "assignment3/results/csv-full": [],
     "assignment4/results/csv-full": [],
     "assignment5/results/flowers-long": [
