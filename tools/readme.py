@@ -35,6 +35,7 @@ TITLES = {
     "crps_against": "CRPS ratio",
     "crps_against_se": "standard error over weeks",
     "p_crps_against": "p (CRPS)",
+    "p_crps_against_holm": "p after Holm",
     "rmse_against": "RMSE ratio",
     "p_rmse_against": "p (RMSE)",
     "coin_crps": "CRPS / before",
