@@ -99,13 +99,13 @@ class Config(ForecastConfig):
         smoke: dict[str, object] = {
             "steps": 700,
             "seeds": 1,
-            "assigned_epochs": 20,
+            "assigned_epochs": 10,
             "ranks": (2,),
             "rank": 2,
             "assigned_ranks": (2,),
             "shares": (0.1,),
             "passes": (),
-            "epochs": 2,
+            "epochs": 1,
             "lrs": (3e-4,),
             "lora_lrs": (1e-3,),
         }
