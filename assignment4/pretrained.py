@@ -52,6 +52,11 @@ class Base:
         return load_model(self.files[seed % len(self.files)])
 
     @property
+    def slots(self) -> int:
+        """How many series the networks forecast together."""
+        return len(self.network.settings["series"])
+
+    @property
     def widest(self) -> int:
         """The largest rank that an update of any layer can have."""
         return max(min(kernel.shape) for kernel in kernels(self.network.model).values())

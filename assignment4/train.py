@@ -4,8 +4,9 @@ Hu et al. 2021: an affine map h = x W + b of the pretrained network becomes
 h = x W + b + s (x A) B with A and B alone trained. `python assignment4/train.py` adapts the newest
 run of assignment 3 to the currencies that it finds or simulates. `--preset full` trains some eighty
 networks in 40 minutes on one CPU core; on real rates expect a CRPS 1.3 % below a random walk with
-rolling residuals for the strategy that validation chooses (LoRA of rank 2), 1.1 %
-without adaptation and 1.35 % for the log-HAR-t that all start from, and a point forecast no better than no change.
+rolling residuals for the strategy that validation chooses (LoRA of rank 2), 1.1 % without
+adaptation, 1.35 % for the log-HAR-t that all start from, and a point forecast no better than no
+change.
 
 Shape letters: C context, H horizon, S series, E epochs that are reported.
 """
@@ -119,7 +120,7 @@ def as_assigned(config: Config, run: Run, prices: Prices, base: Base) -> CourseW
     """The course's experiment: one window of the target, MinMax; from scratch for many epochs, and
     the network of the coins' window tuned for one and two."""
     horizon = base.network.horizon
-    slots = slot_series(len(prices.series), len(base.network.settings["series"]))
+    slots = slot_series(len(prices.series), base.slots)
     values = prices.values[-config.assigned_steps - horizon :, slots]
     seen = values[:-horizon]
     later = values[horizon:-horizon]  # (C, S): the context of the steps after the window
@@ -164,8 +165,7 @@ class Transfer:
     @property
     def training(self) -> Windows:
         """The target's windows with a column for every slot of the networks."""
-        slots = len(self.base.network.settings["series"])
-        return replace(self.target, prices=filled(self.target.prices, slots))
+        return replace(self.target, prices=filled(self.target.prices, self.base.slots))
 
     @property
     def provenance(self) -> JsonObject:

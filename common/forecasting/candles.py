@@ -1,8 +1,8 @@
 """Candles: the high, low and volume of each step, beside its close, and what a model reads of them.
 
-A close is refused no candle that lies beside it: a high below its close or a low above it is moved
-to the close, a missing or impossible candle is the close alone with no volume, and how many there
-were is told; more than a few mean columns of another ticker, which are refused.
+Small faults are mended and counted: a high below its close or a low above it is moved to the close,
+and a missing or impossible candle becomes its close without volume. Where more than a few are at
+fault the columns belong to another ticker, and the file is refused.
 
 Shape letters: R rows, N windows, C context, T = C - 1 steps in it, S series. The three of a candle
 array (R, 3, S) or (N, C, 3, S) are high, low and volume.
