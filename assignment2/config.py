@@ -7,7 +7,7 @@ import math
 from typing import Literal
 
 from common.cli import check_ranges
-from common.forecasting.config import ForecastConfig
+from common.forecasting.config import ForecastConfig, check_not_empty
 
 Start = Literal["har", "ewma"]
 
@@ -90,6 +90,7 @@ class Config(ForecastConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self, RANGES)
+        check_not_empty(self, "decays")
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, object]]:

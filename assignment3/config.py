@@ -10,7 +10,7 @@ import assignment2.config
 import common.forecasting.config
 from assignment2.config import Course
 from common.cli import BaseConfig, InputError, check_ranges
-from common.forecasting.config import ForecastConfig
+from common.forecasting.config import ForecastConfig, check_not_empty
 
 Normalisation = Literal["log", "minmax"]
 NORMALISATIONS: dict[Normalisation, str] = {"log": "log", "minmax": "MinMax"}  # as tables name them
@@ -150,6 +150,7 @@ class Config(ForecastConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self, RANGES)
+        check_not_empty(self, "decays")
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, object]]:
@@ -248,6 +249,7 @@ class ExchangeConfig(BaseConfig):
 
     def __post_init__(self) -> None:
         check_ranges(self, RANGES)
+        check_not_empty(self, "horizons")
         if self.context % self.patch:
             raise InputError(f"--patch {self.patch} does not divide --context {self.context}")
 
@@ -299,6 +301,7 @@ class LookbackConfig(BaseConfig):
 
     def __post_init__(self) -> None:
         check_ranges(self, RANGES)
+        check_not_empty(self, "horizons", "contexts")
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, object]]:

@@ -10,7 +10,7 @@ from assignment3.config import FitRecipe, Normalisation
 from assignment4.jobs import Amount, Job
 from assignment4.strategies import Strategy
 from common.cli import InputError, PathOrNone, check_exists, check_ranges
-from common.forecasting.config import ForecastConfig
+from common.forecasting.config import ForecastConfig, check_not_empty
 
 FEW_PASSES = (1, 2)  # of the course's tuning
 FORGETTING_WINDOWS = 1000  # about as many windows of the coins' validation part are scored
@@ -83,9 +83,7 @@ class Config(ForecastConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self, RANGES)
-        for name in ("ranks", "lrs", "lora_lrs"):
-            if not getattr(self, name):
-                raise InputError(f"--{name.replace('_', '-')}: at least one value is needed")
+        check_not_empty(self, "ranks", "lrs", "lora_lrs")
         if self.rank not in self.ranks:
             given = " ".join(str(rank) for rank in self.ranks)
             raise InputError(f"--rank {self.rank}: allowed are those of --ranks: {given}")

@@ -18,6 +18,7 @@ from common.cli import (
     SavedRunConfig,
     check_ranges,
     check_writable,
+    option_of,
 )
 
 Source = Literal["auto", "yahoo", "cache", "csv", "simulated"]
@@ -166,6 +167,13 @@ class PredictConfig(Reading, SavedRunConfig):
         super().check()
         if self.at:
             moment_of("--at", self.at)
+
+
+def check_not_empty(config: object, *names: str) -> None:
+    """Raises InputError for the first of the named tuples of a config that holds no value."""
+    for name in names:
+        if not getattr(config, name):
+            raise InputError(f"{option_of(name)}: at least one value is needed")
 
 
 def moment_of(option: str, text: str) -> datetime:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from assignment3.config import LookbackConfig
+import assignment2.config
+import assignment4.config
+from assignment3.config import Config, ExchangeConfig, LookbackConfig
 from assignment3.exchange import Benchmark, split_by_share
 from assignment3.lookback import CHOSEN, PICKED, DLinear, Errors, NLinear, rows_of, train_seed
+from common.cli import InputError, parse
 
 CONFIG = LookbackConfig(epochs=2, seeds=1, batch=64, lr=5e-3)
 
@@ -51,3 +55,19 @@ def test_validation_chooses_one_look_back_and_the_test_part_would_choose_another
     rows = {(row.variant, row.split): row.value for row in rows_of("DLinear", 12, errors)}
     assert rows[CHOSEN, "test"] == 0.5
     assert rows[PICKED, "test"] == 0.4
+
+
+@pytest.mark.parametrize(
+    ("config", "option"),
+    [
+        (LookbackConfig, "--contexts"),
+        (LookbackConfig, "--horizons"),
+        (ExchangeConfig, "--horizons"),
+        (Config, "--decays"),
+        (assignment2.config.Config, "--decays"),
+        (assignment4.config.Config, "--lora-lrs"),
+    ],
+)
+def test_an_option_of_several_values_needs_one(config, option):
+    with pytest.raises(InputError, match=f"{option}: at least one value is needed"):
+        parse(config, [option])
