@@ -327,7 +327,7 @@ class Forecaster(nn.Module):
 
     @torch.no_grad()
     def fit_shrink(self, inputs: Sequence[np.ndarray], changes: np.ndarray) -> None:
-        """Sets, per step, the share (0 to 1) of the location that a point forecast keeps.
+        """Sets the share (0 to 1) of the location that a point forecast keeps, by step and series.
 
         By least squares on windows, as Windows.inputs gives them, with changes (N, H, S): a
         location is trained by CRPS, and squared errors punish it where it is bold. No share is kept
@@ -343,8 +343,7 @@ class Forecaster(nn.Module):
         last = inputs[0][:, -1:]  # (N, 1, S)
         location = np.log(np.concatenate(points) / last) / deviation  # (N, H, S)
         truth = changes / deviation
-        kept = torch.from_numpy(kept_shares(location, truth))
-        self.shrink.copy_(kept[:, None].expand_as(self.shrink))
+        self.shrink.copy_(torch.from_numpy(kept_shares(location, truth)))
 
     @torch.no_grad()
     def predict(

@@ -15,11 +15,17 @@ from common.forecasting.config import ForecastConfig, check_not_empty
 Normalisation = Literal["log", "minmax"]
 NORMALISATIONS: dict[Normalisation, str] = {"log": "log", "minmax": "MinMax"}  # as tables name them
 Norm = Literal["post", "pre"]
+AVERAGED = "Seq2Seq, Transformer (log) and log-HAR-t"
 
 
 def ensemble_label(seeds: int, normalisation: Normalisation) -> str:
     """The variant under which the mean forecast of the Transformers is reported."""
     return f"{NORMALISATIONS[normalisation]}, {assignment2.config.ensemble_label(seeds)}"
+
+
+def average_label(seeds: int) -> str:
+    """The variant under which the mean over the seeds of their averages is reported."""
+    return f"{AVERAGED}, {assignment2.config.ensemble_label(seeds)}"
 
 
 RANGES = {

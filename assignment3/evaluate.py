@@ -14,7 +14,7 @@ from pathlib import Path
 import assignment2.evaluate
 from assignment3.config import NORMALISATIONS, PredictConfig
 from assignment3.figures import draw_figures
-from assignment3.model import load_all, transformer_group
+from assignment3.model import average_group, load_all, transformer_group
 from common.forecasting.baselines import LOG_HAR
 from common.forecasting.ensemble import Pair
 from common.forecasting.prices import COINS
@@ -33,6 +33,8 @@ def load(folder: Path, device: str) -> SavedForecasters:
     ]
     seq2seq = assignment2.evaluate.load(folder, device)
     groups = [*transformers, *seq2seq.groups]
+    if seq2seq.har is not None:
+        groups.append(average_group(seq2seq.groups[0], transformers[0], seq2seq.har))
     keys = [group.ensemble_key for group in groups]
     if seq2seq.har is not None:
         keys.append(LOG_HAR)

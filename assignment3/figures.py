@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 import assignment2.config
-from assignment3.config import NORMALISATIONS, Normalisation, ensemble_label
+from assignment3.config import NORMALISATIONS, Normalisation, average_label, ensemble_label
 from common.figures import (
     PALETTE,
     figure,
@@ -63,7 +63,8 @@ def draw_figures(folder: Path) -> None:
 
     # The mean forecasts beside the baselines, by step and by series:
     fans_of(folder / "forecast_fans.png", record, arrays)
-    shown = ensembles_and_baselines(test, [*transformers.values(), seq2seq])
+    average: ModelKey = ("average", average_label(seeds))
+    shown = ensembles_and_baselines(test, [*transformers.values(), seq2seq, average])
     by_horizon(folder / "error_by_horizon.png", record, shown, "Transformer")
     for normalisation, (model, variant) in transformers.items():
         path = folder / f"error_by_cell_{normalisation}.png"

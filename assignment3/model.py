@@ -17,15 +17,18 @@ import numpy as np
 
 from assignment3.backend import keras, layers, ops, tf
 from assignment3.config import (
+    AVERAGED,
     COURSE_ENCODER,
     NORMALISATIONS,
     EncoderSettings,
     ForecasterSettings,
     Normalisation,
+    average_label,
     ensemble_label,
 )
 from common.cli import InputError
 from common.files import JsonObject, atomic_path
+from common.forecasting.average import Average, HarForecaster
 from common.forecasting.ensemble import ModelGroup
 from common.forecasting.metrics import LEVELS, kept_shares
 from common.forecasting.volatility import WEEK_HOURS, LogHar
@@ -343,7 +346,7 @@ class Forecaster:
             self.fitted.fitted_shape.assign(shape)
 
     def fit_shrink(self, past: np.ndarray, times: np.ndarray, changes: np.ndarray) -> None:
-        """Sets, per step, the share (0 to 1) of the location that a point forecast keeps.
+        """Sets the share (0 to 1) of the location that a point forecast keeps, by step and series.
 
         By least squares on windows with path changes (N, H, S): a location is trained by CRPS,
         and squared errors punish it where it is bold. No share is kept where no change is not
@@ -353,8 +356,7 @@ class Forecaster:
         locations = [self.outputs(past[block], times[block])[0] for block in blocks(len(past))]
         location = np.concatenate(locations) / deviation  # (N, H, S)
         truth = changes / deviation
-        kept = kept_shares(location, truth)
-        self.fitted.fitted_shrink.assign(np.broadcast_to(kept[:, None], truth.shape[1:]))
+        self.fitted.fitted_shrink.assign(kept_shares(location, truth))
 
     # -- forecasts
 
@@ -419,6 +421,16 @@ def transformer_group(
     label = NORMALISATIONS[normalisation]
     ensemble = ensemble_label(len(forecasters), normalisation)
     return ModelGroup("Transformer", label, forecasters, ensemble, seconds)
+
+
+def average_group(seq2seqs: ModelGroup, transformers: ModelGroup, har: LogHar) -> ModelGroup:
+    """The average of Seq2Seq, Transformer and log-HAR-t, seed by seed, as tables report it."""
+    linear = HarForecaster(har, seq2seqs.forecasters[0].settings)
+    averages = [
+        Average([*pair, linear])
+        for pair in zip(seq2seqs.forecasters, transformers.forecasters, strict=True)
+    ]
+    return ModelGroup("average", AVERAGED, averages, average_label(len(averages)))
 
 
 # -------------------------------------------------------------------------------------- files

@@ -32,6 +32,7 @@ from assignment3.fit import fit
 from assignment3.model import (
     Forecaster,
     attention_maps,
+    average_group,
     course_transformer,
     save_model,
     transformer_group,
@@ -278,10 +279,12 @@ def main(config: Config) -> Results:
 
         # Evaluation: the test part is read once
         log = transformer_group(transformers, "log", log_seconds)
+        seq2seq = seq2seq_group(seq2seqs, seq2seq_seconds)
         groups = [
             log,
             transformer_group(scaled, "minmax", scaled_seconds),
-            seq2seq_group(seq2seqs, seq2seq_seconds),
+            seq2seq,
+            average_group(seq2seq, log, har),
         ]
         keys = [*(group.ensemble_key for group in groups), LOG_HAR]
         pairs = [Pair(*two) for two in combinations(keys, 2)]

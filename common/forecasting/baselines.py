@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,6 +16,11 @@ from common.forecasting.backtest import Forecast, ModelKey
 from common.forecasting.config import RISKMETRICS, ROLLING_HOURS
 from common.forecasting.garch import Garch, fit_garch
 from common.forecasting.metrics import LEVELS, at_once
+from common.forecasting.quantile_regression import (
+    QuantileRegression,
+    SizeQuantiles,
+    fit_quantile_regression,
+)
 from common.forecasting.ridge import RidgeWindow
 from common.forecasting.volatility import LogHar, ScaledShape, ewma_means, fit_log_har
 from common.forecasting.windows import Windows
@@ -116,6 +122,9 @@ EWMA_WALK: ModelKey = ("random walk", "EWMA-scaled residuals")
 GARCH: ModelKey = ("GARCH-t", "filtered historical simulation")
 LOG_HAR: ModelKey = ("log-HAR-t", "with the clock")
 CANDLE_HAR: ModelKey = ("log-HAR-t", "with the clock and candles")
+REGRESSION: ModelKey = ("quantile regression", "on the features of log-HAR-t")
+
+Distributions: TypeAlias = Mapping[ModelKey, ScaledShape | SizeQuantiles]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +134,15 @@ class Fitted:
     ridge: RidgeWindow | None = None
     garch: Garch | None = None
     har: LogHar | None = None
+    regression: QuantileRegression | None = None
 
-    def distributions(self, windows: Windows, origins: np.ndarray) -> dict[ModelKey, ScaledShape]:
+    def distributions(self, windows: Windows, origins: np.ndarray) -> Distributions:
         """What the models of volatility forecast at the origins, all series together."""
-        found = {}
+        found: dict[ModelKey, ScaledShape | SizeQuantiles] = {}
         if self.garch is not None:
             found[GARCH] = self.garch.at(windows, origins)
+        if self.regression is not None:
+            found[REGRESSION] = self.regression.at(windows, origins)
         if self.har is not None:
             found[har_key(self.har)] = scaled_shape(self.har, windows, origins)
         return found
@@ -152,9 +164,9 @@ def scaled_shape(har: LogHar, windows: Windows, origins: np.ndarray) -> ScaledSh
 
 
 def fit_baselines(windows: Windows, har: LogHar | None = None) -> Fitted:
-    """NLinear, chosen on validation, GARCH-t and log-HAR-t, all fitted on the training part.
+    """NLinear, chosen on validation, GARCH-t, log-HAR-t and quantile regression on its features.
 
-    `har` is the log-HAR-t of that part where it has been fitted before.
+    All are fitted on the training part; `har` is its log-HAR-t where it has been fitted before.
     """
     train = windows.parts.train
     validation = windows.parts.validation
@@ -164,14 +176,15 @@ def fit_baselines(windows: Windows, har: LogHar | None = None) -> Fitted:
         windows.past(validation),
         windows.future(validation),
     )
-    return Fitted(ridge, fit_garch(windows), har or fit_log_har(windows))
+    har = har or fit_log_har(windows)
+    return Fitted(ridge, fit_garch(windows), har, fit_quantile_regression(windows, har))
 
 
 def baselines(
     windows: Windows,
     origins: np.ndarray,
     ridge: RidgeWindow | None = None,
-    distributions: Mapping[ModelKey, ScaledShape] = MappingProxyType({}),
+    distributions: Distributions = MappingProxyType({}),
 ) -> dict[ModelKey, Forecast]:
     """The forecasts that stand in every table; the point of a distribution is no change.
 

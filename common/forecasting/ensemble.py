@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from common.forecasting.average import mean_of
 from common.forecasting.backtest import (
     Entry,
     Forecast,
@@ -280,13 +281,9 @@ class Sweep:
 
 def with_mean(forecasts: Sequence[Forecast]) -> list[Forecast]:
     """The forecasts of all seeds, and their mean behind them."""
-    count = len(forecasts)
-    point: np.ndarray | float = 0.0
-    quantiles: np.ndarray | float = 0.0
-    for forecast in forecasts:
-        point = point + forecast.point / count
-        quantiles = quantiles + forecast.distribution / count
-    return [*forecasts, Forecast(np.asarray(point), np.asarray(quantiles))]
+    point = mean_of([forecast.point for forecast in forecasts])
+    quantiles = mean_of([forecast.distribution for forecast in forecasts])
+    return [*forecasts, Forecast(point, quantiles)]
 
 
 def backtest_group(

@@ -233,20 +233,21 @@ def diebold_mariano(loss: np.ndarray, reference: np.ndarray, horizon: int) -> tu
 
 
 def kept_shares(location: np.ndarray, truth: np.ndarray, level: float = KEPT_LEVEL) -> np.ndarray:
-    """Shares (H,), 0 to 1, of locations (N, H, S) that are the best point forecast of (N, H, S).
+    """Shares (H, S), 0 to 1, of locations (N, H, S) that are the best point forecast of (N, H, S).
 
-    By least squares; 0 where a Diebold-Mariano test does not find the squared errors smaller than
-    those of no change.
+    By least squares, one for all series of a step; 0 in a cell where a Diebold-Mariano test, with
+    Holm's correction for all cells, does not find the squared errors smaller than no change's.
     """
     product = (location * truth).sum((0, 2))  # (H,)
     energy = (location**2).sum((0, 2))
     shares = np.clip(product / np.maximum(energy, 1e-12), 0, 1)
-    for h in range(len(shares)):
-        loss = ((shares[h] * location[:, h] - truth[:, h]) ** 2).mean(1)  # (N,)
-        statistic, p = diebold_mariano(loss, (truth[:, h] ** 2).mean(1), h + 1)
-        if statistic >= 0 or p > level:
-            shares[h] = 0
-    return shares
+    loss = (shares[:, None] * location - truth) ** 2  # (N, H, S)
+    unchanged = truth**2
+    p = np.ones(truth.shape[1:])
+    for h, s in np.ndindex(p.shape):
+        statistic, of_cell = diebold_mariano(loss[:, h, s], unchanged[:, h, s], h + 1)
+        p[h, s] = of_cell if statistic < 0 else 1
+    return np.where(holm(p) <= level, shares[:, None], 0.0)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

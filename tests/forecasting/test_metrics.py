@@ -13,6 +13,7 @@ from common.forecasting.metrics import (
     diebold_mariano,
     holm,
     interval,
+    kept_shares,
     lags_for,
     long_run_variance,
     metrics_info,
@@ -148,3 +149,16 @@ def test_recalibration_sees_no_outcome_that_is_not_known_yet():
         spoilt[300 - h - 1, h] *= 50
         corrected = recalibrate(quantiles, spoilt, 100, 20)
         assert not np.array_equal(corrected[300, h], clean[300, h])
+
+
+def test_a_location_is_kept_only_where_it_is_significantly_better():
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal((2000, 2, 3))
+    location = 0.5 * rng.standard_normal((2000, 2, 3))
+    location[:, 0, 1] += 0.5 * truth[:, 0, 1]  # the one cell that knows something
+    kept = kept_shares(location, truth)
+    assert kept[0, 1] > 0
+    assert (kept > 0).sum() == 1
+    assert (kept_shares(-truth, truth) == 0).all()
+    np.testing.assert_allclose(kept_shares(truth / 2, truth), 1)
+    np.testing.assert_allclose(kept_shares(2 * truth, truth), 0.5)
