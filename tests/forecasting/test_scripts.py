@@ -149,7 +149,7 @@ def test_origins_from_scores_a_part_with_its_own_history(run, tmp_path):
     assert part["run"]["origins"] == own["run"]["origins"] == 59
     assert part["run"]["first"] == test_start
     # models of volatility need a training part, or networks that they were saved with:
-    fitted = {"GARCH-t", "log-HAR-t"}
+    fitted = {"GARCH-t", "log-HAR-t", "quantile regression"}
     again = {key: value for key, value in values(own).items() if key[0] not in fitted}
     assert values(part) == again
 
