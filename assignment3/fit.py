@@ -44,11 +44,13 @@ def fit(
     run: Run,
     name: str,
     recipe: FitRecipe,
+    prepare: Callable[[keras.Optimizer], None] = lambda optimiser: None,
 ) -> Fitted:
     """Trains whatever the forecaster's model has trainable by CRPS, stopped on validation.
 
     The model is left with the weights of the best epoch. Every draw is a function of (seed,
-    epoch) or stored in the checkpoint `name`, so that a resumed run is the same run.
+    epoch) or stored in the checkpoint `name`, so that a resumed run is the same run. `prepare` is
+    given the optimiser before its first step.
     """
     start = time.perf_counter()
     model = forecaster.model
@@ -59,6 +61,7 @@ def fit(
     # Optimiser and objective:
     optimiser = build_optimiser(recipe, per_epoch)
     optimiser.build(trained)
+    prepare(optimiser)
     step = training_step(model, optimiser)
     usual_change = windows.changes(windows.parts.train).std(0)  # (H, S)
 
