@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -37,8 +38,10 @@ from common.forecasting.figures import (
     seed_curves,
 )
 
+Number = TypeVar("Number", float, pd.Series)
 CRPS_RATIO = "CRPS ratio (1: rolling random walk)"
 RMSE_RATIO = "RMSE / RMSE of no change"
+FORGOTTEN = "CRPS on the coins, change in % (0: nothing forgotten)"
 NO_WEIGHTS = 100  # where no trained weights are drawn on the logarithmic axis
 UNCHANGED = 1e-12  # largest singular value of a map that training left as it was
 NOISE = 1e-4  # of the largest singular value: below it is the rounding of merging in float32
@@ -210,9 +213,9 @@ def shares(folder: Path, record: JsonObject, options: Options, pooled: pd.DataFr
 
 
 def forgetting(folder: Path, record: JsonObject, options: Options, rows: pd.DataFrame) -> None:
-    """Error on the coins after each adaptation over that before it, and along a sequence of them.
+    """By how much each adaptation, and a sequence of them, changed the error on the coins.
 
-    Without the adapter it is 1.
+    Without the adapter it is by nothing.
     """
     ratios = rows.set_index(["variant", "model"]).sort_index()
     labels = [strategy.label for strategy in options.strategies]
@@ -227,22 +230,26 @@ def forgetting(folder: Path, record: JsonObject, options: Options, rows: pd.Data
             row = ratios.loc[CONVERGENCE, strategy.label]
             panel.barh(
                 number,
-                row.value - 1,
-                xerr=0 if pd.isna(row["std"]) else row["std"],
-                left=1,
+                percent(row.value),
+                xerr=0 if pd.isna(row["std"]) else 100 * row["std"],
                 color=Style.of(strategy).colour,
                 height=0.7,
             )
-        panel.axvline(1, color="#888888", lw=0.8)
+        panel.axvline(0, color="#888888", lw=0.8)
         panel.set_yticks(range(len(labels)), labels)
         panel.invert_yaxis()
         panel.set(
-            xlabel="CRPS on the coins, after over before (1: nothing forgotten)",
+            xlabel=FORGOTTEN,
             title="Forgetting, with the adapter left on",
         )
         panel.grid(axis="y", visible=False)
         if stages:
             _along_sequence(axes[0, 1], options, ratios, stages)
+
+
+def percent(ratio: Number) -> Number:
+    """A ratio as the difference from 1 in percent, whose axis needs no offset."""
+    return 100 * (ratio - 1)
 
 
 def _along_sequence(
@@ -254,19 +261,19 @@ def _along_sequence(
         along = ratios.loc[[(sequence_label(stage), strategy.label) for stage in stages]]
         panel.errorbar(
             stages,
-            along.value,
-            along["std"].fillna(0),
+            percent(along.value),
+            100 * along["std"].fillna(0),
             capsize=2,
             ms=5,
             color=style.colour,
             marker=style.marker,
             label=strategy.label,
         )
-    panel.axhline(1, color="#888888", lw=0.8)
+    panel.axhline(0, color="#888888", lw=0.8)
     panel.set_xticks(stages)
     panel.set(
         xlabel="adaptations, one after another",
-        ylabel="CRPS on the coins, after over before",
+        ylabel=FORGOTTEN,
         title="Each from where the last one ended",
     )
     panel.legend()

@@ -123,10 +123,11 @@ def adapt_by(
 
 def set_rates(
     optimiser: keras.Optimizer, strategy: Strategy, lora: LoRA | None, ratio: float
-) -> None:
-    """Gives every B of LoRA+ a learning rate of `ratio` times that of A."""
-    if lora is not None and strategy.variant == "LoRA+":
-        lora_plus(optimiser, lora, ratio)
+) -> keras.Optimizer:
+    """Gives every B of LoRA+ a learning rate of `ratio` times that of A; returns the optimiser."""
+    if lora is None or strategy.variant != "LoRA+":
+        return optimiser
+    return lora_plus(optimiser, lora, ratio)
 
 
 def trained_weights(model: keras.Model) -> int:

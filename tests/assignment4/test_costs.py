@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from assignment4.adaptation import Adaptation, Adapted
 from assignment4.config import Config
 from assignment4.costs import adapter_bytes, cost_rows
 from assignment4.jobs import Job
+from assignment4.lora import LoRA
 from assignment4.pretrained import Base
-from assignment4.strategies import FULL, NO_ADAPTATION, lora
+from assignment4.strategies import FULL, NO_ADAPTATION, Strategy, Variant, lora
 from common.forecasting.prices import CURRENCIES
 from common.forecasting.simulate import simulate
 from common.forecasting.windows import Windows, split
@@ -31,6 +33,8 @@ def adaptation(tmp_path_factory):
     folder = tmp_path_factory.mktemp("costs")
     file = folder / "model.minmax-0.keras"
     network = build()
+    kernel = network.model.get_layer("head").kernel  # zero in a network that was never trained
+    kernel.assign(0.3 * np.random.default_rng(0).standard_normal(kernel.shape))
     save_model(file, network.model)
     prices = simulate(CURRENCIES, 300, 1)
     windows = Windows(prices, split(prices.contiguous(), 48, 3, 60, 40), 48, 3, log=False)
@@ -47,6 +51,31 @@ def test_an_adapter_takes_the_bytes_of_its_files_and_other_weights_four_each(
     assert adapter_bytes(adapted) == sum(files) > 4 * adapted.params
     whole = Adapted([], 7, 0.0, 0, 0.0, {}, np.ones(1), None)
     assert adapter_bytes(whole) == 28
+
+
+@pytest.mark.parametrize("variant", get_args(Variant))
+def test_a_trained_variant_is_stored_and_its_file_gives_the_same_weights(
+    adaptation, tmp_path, variant
+):
+    job = Job(Strategy("lora", 2, variant=variant), 0, 1e-2, epochs=1, stage=1)
+    adapted = adaptation.train(job)
+    adapted.adapter_file.save(tmp_path / "a.safetensors")
+
+    # onto the network with the target's scales, as it was before training
+    model, lora = adaptation.prepared(job, adaptation.windows.parts.train)
+    before = [weight.numpy() for weight in lora.detach().weights]
+    again = LoRA(model)
+    again.load(tmp_path / "a.safetensors", "again")
+    again.merge()
+    names = [weight.path for weight in model.weights]
+    moved = 0
+    for name, old, ours, theirs in zip(
+        names, before, model.get_weights(), adapted.weights, strict=True
+    ):
+        if name != "quantiles/shrink":  # which is no part of an adapter
+            np.testing.assert_allclose(ours, theirs, atol=2e-6, err_msg=name)
+            moved += not np.array_equal(old, theirs)
+    assert moved == len(again.targets())
 
 
 def test_rows_of_costs_are_timed_where_that_is_asked_and_something_is_trained(adaptation):
