@@ -44,11 +44,12 @@ def fit(
     run: Run,
     name: str,
     recipe: FitRecipe,
+    prepare: Callable[[keras.Optimizer], keras.Optimizer] = lambda optimiser: optimiser,
 ) -> Fitted:
     """Trains whatever the forecaster's model has trainable by CRPS, stopped on validation.
 
-    The model is left with the weights of the best epoch. Every draw is a function of (seed,
-    epoch) or stored in the checkpoint `name`, so that a resumed run is the same run.
+    The model is left with the weights of the best epoch; `prepare` changes the optimiser. Draws are
+    functions of (seed, epoch) or in the checkpoint `name`, so that a resumed run is the same run.
     """
     start = time.perf_counter()
     model = forecaster.model
@@ -57,7 +58,7 @@ def fit(
     per_epoch = -(-len(train_origins) // recipe.batch)  # the last batch may be smaller
 
     # Optimiser and objective:
-    optimiser = build_optimiser(recipe, per_epoch)
+    optimiser = prepare(build_optimiser(recipe, per_epoch))
     optimiser.build(trained)
     step = training_step(model, optimiser)
     usual_change = windows.changes(windows.parts.train).std(0)  # (H, S)

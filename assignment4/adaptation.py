@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -14,9 +15,10 @@ from assignment3.fit import Fitted, fit
 from assignment3.model import Forecaster
 from assignment4.config import Config
 from assignment4.jobs import Job, ensemble_label
+from assignment4.lora import LoRA
 from assignment4.lora.adapter_file import AdapterFile
 from assignment4.lora.affine import kernels
-from assignment4.pretrained import Base, Weights, adapt_by, trained_weights
+from assignment4.pretrained import Base, Weights, adapt_by, set_rates, trained_weights
 from assignment4.strategies import NO_ADAPTATION, singular_key
 from common.files import JsonObject
 from common.forecasting.ensemble import ModelGroup
@@ -107,15 +109,8 @@ class Adaptation:
         parts = windows.parts
         train_origins = job.amount.of(parts.train, windows.prices.times, self.config.batch)
 
-        # the network, with the usual size of a change on the target
-        keras.utils.set_random_seed(job.seed)  # a loaded network draws its dropout's seeds anew
-        model = self._network(job)
-        past, _ = windows.inputs(train_origins)
-        keep_shape = job.strategy.kind != "scratch"
-        Forecaster(model).fit_scales(past, self.har(train_origins), keep_shape)
-
-        # what the strategy trains of it; LoRA: h = x W + b + s (x A) B, A and B alone
-        lora = adapt_by(model, job.strategy, job.seed, self.config.alpha)
+        # the network, and what the strategy trains of it
+        model, lora = self.prepared(job, train_origins)
         before = kernels(model)
         params = trained_weights(model)
 
@@ -123,7 +118,10 @@ class Adaptation:
         tuned = Forecaster(model)  # made after the adapter, so that it traces that
         if params:
             recipe = self.config.recipe(job, len(train_origins) / len(parts.train))
-            fitted = fit(tuned, windows, train_origins, self.run, job.name, recipe)
+            rates = functools.partial(
+                set_rates, strategy=job.strategy, lora=lora, ratio=self.config.lora_plus_ratio
+            )
+            fitted = fit(tuned, windows, train_origins, self.run, job.name, recipe, rates)
         else:
             usual_change = windows.changes(parts.train).std(0)  # (H, S)
             fitted = Fitted(windows.crps(tuned, usual_change, parts.validation), 0, 0.0)
@@ -151,6 +149,18 @@ class Adaptation:
             tuned.fitted.fitted_shrink.numpy(),
             adapter,
         )
+
+    def prepared(self, job: Job, origins: np.ndarray) -> tuple[keras.Model, LoRA | None]:
+        """The network of a job before training, and its adapter: h = x W + b + s (x A) B with A
+        and B alone trained."""
+        keras.utils.set_random_seed(job.seed)  # a loaded network draws its dropout's seeds anew
+        model = self._network(job)
+
+        # the usual size of a change on the target
+        past, _ = self.windows.inputs(origins)
+        keep_shape = job.strategy.kind != "scratch"
+        Forecaster(model).fit_scales(past, self.har(origins), keep_shape)
+        return model, adapt_by(model, job.strategy, job.seed, self.config.alpha)
 
     def fitted_arrays(self) -> list[np.ndarray]:
         """The arrays of a pretrained network's quantile layer on the whole training part."""

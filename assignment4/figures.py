@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from numpy.lib.npyio import NpzFile
 
-from assignment4.jobs import CONVERGENCE, Job, ensemble_label
+from assignment4.jobs import CONVERGENCE, Job, ensemble_label, sequence_label
 from assignment4.strategies import (
     FROM_SCRATCH,
     FULL,
     HEAD_ONLY,
     NO_ADAPTATION,
+    Kind,
+    Relative,
     Strategy,
+    Variant,
     compared,
     lora,
     main_strategies,
@@ -33,11 +38,29 @@ from common.forecasting.figures import (
     seed_curves,
 )
 
+Number = TypeVar("Number", float, pd.Series)
 CRPS_RATIO = "CRPS ratio (1: rolling random walk)"
 RMSE_RATIO = "RMSE / RMSE of no change"
+FORGOTTEN = "CRPS on the coins, change in % (0: nothing forgotten)"
 NO_WEIGHTS = 100  # where no trained weights are drawn on the logarithmic axis
 UNCHANGED = 1e-12  # largest singular value of a map that training left as it was
 NOISE = 1e-4  # of the largest singular value: below it is the rounding of merging in float32
+# colour and marker of each kind of strategy, and of each variant of LoRA
+KINDS: dict[Kind, tuple[str, str]] = {
+    "scratch": (PALETTE[0], MARKERS[0]),
+    "full": (PALETTE[1], MARKERS[1]),
+    "head": (PALETTE[5], MARKERS[5]),
+    "none": (PALETTE[6], MARKERS[6]),
+    "norms": (PALETTE[7], MARKERS[7]),
+}
+VARIANTS: dict[Variant, tuple[str, str]] = {
+    "LoRA": (PALETTE[2], MARKERS[2]),
+    "rsLoRA": (PALETTE[4], MARKERS[4]),
+    "DoRA": ("#882255", "<"),
+    "PiSSA": ("#332288", ">"),
+    "LoRA+": ("#999933", "h"),
+}
+ATTENTION = (PALETTE[3], MARKERS[3])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +69,7 @@ class Options:
 
     ranks: tuple[int, ...]
     rank: int
+    relatives: tuple[Relative, ...]
     windows: dict[str, int]
     seeds: int
 
@@ -54,11 +78,13 @@ class Options:
         """The options in run.json."""
         config = record["config"]
         windows = record["notes"]["windows"]
-        return cls(tuple(config["ranks"]), config["rank"], windows, config["seeds"])
+        relatives = tuple(config.get("relatives", ["rsLoRA"]))  # (older runs have no other)
+        ranks = tuple(config["ranks"])
+        return cls(ranks, config["rank"], relatives, windows, config["seeds"])
 
     @property
     def strategies(self) -> list[Strategy]:
-        return compared(self.ranks, self.rank)
+        return compared(self.ranks, self.rank, self.relatives)
 
 
 def draw_figures(folder: Path) -> None:
@@ -94,33 +120,18 @@ def draw_figures(folder: Path) -> None:
 class Style:
     """Colour, marker and legend of a kind of strategy."""
 
-    number: int
+    colour: str
+    marker: str
     label: str
 
     @classmethod
     def of(cls, strategy: Strategy) -> Style:
         """The style of a strategy, the same for every rank."""
+        if strategy.kind != "lora":
+            return cls(*KINDS[strategy.kind], strategy.label)
         if strategy.attention_only:
-            return cls(3, "LoRA, attention only")
-        if strategy.rank_stabilised:
-            return cls(4, "rsLoRA")
-        styles = {
-            "scratch": cls(0, strategy.label),
-            "full": cls(1, strategy.label),
-            "lora": cls(2, "LoRA"),
-            "head": cls(5, strategy.label),
-            "norms": cls(7, strategy.label),
-            "none": cls(6, strategy.label),
-        }
-        return styles[strategy.kind]
-
-    @property
-    def colour(self) -> str:
-        return PALETTE[self.number]
-
-    @property
-    def marker(self) -> str:
-        return MARKERS[self.number]
+            return cls(*ATTENTION, "LoRA, attention only")
+        return cls(*VARIANTS[strategy.variant], strategy.variant)
 
 
 def parameters(folder: Path, record: JsonObject, options: Options, pooled: pd.DataFrame) -> None:
@@ -202,29 +213,70 @@ def shares(folder: Path, record: JsonObject, options: Options, pooled: pd.DataFr
 
 
 def forgetting(folder: Path, record: JsonObject, options: Options, rows: pd.DataFrame) -> None:
-    """Error on the coins after each adaptation over that before it; without the adapter it is 1."""
-    by_model = rows.set_index("model")
-    strategies = options.strategies
-    size = (7, 0.28 * len(strategies) + 1.2)
-    with figure(folder / "forgetting.png", record, size) as (_, panel):
-        for number, strategy in enumerate(strategies):
-            row = by_model.loc[strategy.label]
+    """By how much each adaptation, and a sequence of them, changed the error on the coins.
+
+    Without the adapter it is by nothing.
+    """
+    ratios = rows.set_index(["variant", "model"]).sort_index()
+    labels = [strategy.label for strategy in options.strategies]
+    stages = [stage for stage in range(1, len(rows)) if sequence_label(stage) in set(rows.variant)]
+    panels_of = {"width_ratios": (1.5, 1)} if stages else {}
+    size = (10 if stages else 7, 0.28 * len(labels) + 1.4)
+    with figure(
+        folder / "forgetting.png", record, size, 1, 2 if stages else 1, squeeze=False, **panels_of
+    ) as (_, axes):
+        panel = axes[0, 0]
+        for number, strategy in enumerate(options.strategies):
+            row = ratios.loc[CONVERGENCE, strategy.label]
             panel.barh(
                 number,
-                row.value - 1,
-                xerr=0 if pd.isna(row["std"]) else row["std"],
-                left=1,
+                percent(row.value),
+                xerr=0 if pd.isna(row["std"]) else 100 * row["std"],
                 color=Style.of(strategy).colour,
                 height=0.7,
             )
-        panel.axvline(1, color="#888888", lw=0.8)
-        panel.set_yticks(range(len(strategies)), [strategy.label for strategy in strategies])
+        panel.axvline(0, color="#888888", lw=0.8)
+        panel.set_yticks(range(len(labels)), labels)
         panel.invert_yaxis()
         panel.set(
-            xlabel="CRPS on the coins' validation part, after over before (1: nothing forgotten)",
+            xlabel=FORGOTTEN,
             title="Forgetting, with the adapter left on",
         )
         panel.grid(axis="y", visible=False)
+        if stages:
+            _along_sequence(axes[0, 1], options, ratios, stages)
+
+
+def percent(ratio: Number) -> Number:
+    """A ratio as the difference from 1 in percent, whose axis needs no offset."""
+    return 100 * (ratio - 1)
+
+
+def _along_sequence(
+    panel: Axes, options: Options, ratios: pd.DataFrame, stages: Sequence[int]
+) -> None:
+    """Forgetting after one adaptation, two, and so on, of the strategies that had them."""
+    for strategy in (FULL, lora(options.rank)):
+        style = Style.of(strategy)
+        along = ratios.loc[[(sequence_label(stage), strategy.label) for stage in stages]]
+        panel.errorbar(
+            stages,
+            percent(along.value),
+            100 * along["std"].fillna(0),
+            capsize=2,
+            ms=5,
+            color=style.colour,
+            marker=style.marker,
+            label=strategy.label,
+        )
+    panel.axhline(0, color="#888888", lw=0.8)
+    panel.set_xticks(stages)
+    panel.set(
+        xlabel="adaptations, one after another",
+        ylabel=FORGOTTEN,
+        title="Each from where the last one ended",
+    )
+    panel.legend()
 
 
 def singular_values(folder: Path, record: JsonObject, options: Options, arrays: NpzFile) -> None:

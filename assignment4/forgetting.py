@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from assignment3.model import Forecaster
-from assignment4.adaptation import Adaptation
+from assignment4.adaptation import Adapted
 from assignment4.config import FORGETTING_WINDOWS
 from assignment4.jobs import Job
+from assignment4.pretrained import Base
 from common.cli import InputError
 from common.forecasting.prices import COINS, load_prices
 from common.forecasting.scripts import prices_of
@@ -59,29 +60,30 @@ class Coins:
         return cls(Windows(prices, parts, context, horizon), origin)
 
 
-def forgetting_rows(coins: Windows, adaptation: Adaptation, jobs: Sequence[Job]) -> list[Row]:
-    """The error on the coins after each job over that of its own base before it.
+def forgetting_rows(
+    coins: Windows, base: Base, adapted: Mapping[Job, Sequence[Adapted]]
+) -> list[Row]:
+    """The error on the coins after each job, of every seed, over that of its own base before.
 
     The coins' own scales are put back into the adapted networks.
     """
     validation = coins.parts.validation
     origins = validation[:: max(len(validation) // FORGETTING_WINDOWS, 1)]
     usual_change = coins.changes(coins.parts.train).std(0)  # (H, S)
-    adapted = [adaptation.train_seeds(job) for job in jobs]
-    seeds = len(adapted[0])
-    ratios = np.zeros((len(jobs), seeds))
+    seeds = len(next(iter(adapted.values())))
+    ratios = {job: np.zeros(seeds) for job in adapted}
     for seed in range(seeds):
-        network = Forecaster(adaptation.base.load(seed))
+        network = Forecaster(base.load(seed))
         scales = network.fitted.get_weights()
         before = coins.crps(network, usual_change, origins)
-        for number in range(len(jobs)):
-            network.model.set_weights(adapted[number][seed].weights)
+        for job, networks in adapted.items():
+            network.model.set_weights(networks[seed].weights)
             network.fitted.set_weights(scales)
-            ratios[number, seed] = coins.crps(network, usual_change, origins) / before
+            ratios[job][seed] = coins.crps(network, usual_change, origins) / before
 
     rows = []
-    for number, job in enumerate(jobs):
-        value, std = mean_and_std(ratios[number])
+    for job, networks in adapted.items():
+        value, std = mean_and_std(ratios[job])
         row = Row(
             protocol="held-out",
             split="validation",
@@ -91,7 +93,7 @@ def forgetting_rows(coins: Windows, adaptation: Adaptation, jobs: Sequence[Job])
             value=value,
             std=std,
             n_seeds=seeds,
-            params=adapted[number][0].params,
+            params=networks[0].params,
         )
         rows.append(row)
     return rows

@@ -63,12 +63,18 @@ def ensemble_label(variant: str, seeds: int) -> str:
     return f"{variant}, mean of {seeds} seeds"
 
 
+def sequence_label(stage: int) -> str:
+    """The variant of a network that was adapted to so many targets, one after another."""
+    return f"after {stage} adaptation{'s' if stage > 1 else ''} in sequence"
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """One training: a strategy with a seed and a peak learning rate.
 
     It is trained on an `amount` of the training part, for `epochs` epochs at most (None: those of
-    --epochs).
+    --epochs). A `stage` above 0 is the number of this adaptation among those that follow each
+    other.
     """
 
     strategy: Strategy
@@ -76,10 +82,13 @@ class Job:
     lr: float
     amount: Amount = WHOLE
     epochs: int | None = None
+    stage: int = 0
 
     @property
     def variant(self) -> str:
         """The variant in metrics.json."""
+        if self.stage:
+            return sequence_label(self.stage)
         return self.amount.label if self.epochs is None else Passes(self.epochs).label
 
     @property
@@ -90,6 +99,8 @@ class Job:
             words.append(self.amount.name)
         if self.epochs is not None:
             words.append(f"epochs_{self.epochs}")
+        if self.stage:
+            words.append(f"stage_{self.stage}")
         return "-".join(words)
 
     @property

@@ -14,16 +14,24 @@ import numpy as np
 from assignment3.backend import keras
 from assignment3.config import Normalisation
 from assignment3.model import Forecaster, forecaster_files, load_model
-from assignment4.lora import LoRA
+from assignment4.lora import LoRA, lora_plus
+from assignment4.lora.adapter import Options
 from assignment4.lora.affine import affine_map, kernels
 from assignment4.slots import predict_filled
-from assignment4.strategies import Strategy
+from assignment4.strategies import Strategy, Variant
 from common.cli import InputError
 from common.files import JsonObject
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "assignment3" / "results"
 COURSE_FILE = "model.assigned-minmax.keras"
 SMALL_WEIGHTS = ("bias", "beta", "gamma")  # of affine maps and layer normalisations
+VARIANTS: dict[Variant, Options] = {
+    "LoRA": {},
+    "rsLoRA": {"rank_stabilised": True},
+    "DoRA": {"dora": True},
+    "PiSSA": {"start": "pissa"},
+    "LoRA+": {},  # another step of the optimiser, not another adapter
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,21 +116,36 @@ def adapt_by(
         width = min(affine_map(path, layer).size)
         if width < strategy.rank:
             narrow[f"^{re.escape(path)}$"] = width
-    lora.add(
-        "target",
-        strategy.rank,
-        alpha,
-        targets=strategy.targets,
-        rank_stabilised=strategy.rank_stabilised,
-        seed=seed,
-        rank_pattern=narrow,
-    )
+    options: Options = {"targets": strategy.targets, "seed": seed, "rank_pattern": narrow}
+    lora.add("target", strategy.rank, alpha, **(options | VARIANTS[strategy.variant]))
     return lora
+
+
+def set_rates(
+    optimiser: keras.Optimizer, strategy: Strategy, lora: LoRA | None, ratio: float
+) -> keras.Optimizer:
+    """Gives every B of LoRA+ a learning rate of `ratio` times that of A; returns the optimiser."""
+    if lora is None or strategy.variant != "LoRA+":
+        return optimiser
+    return lora_plus(optimiser, lora, ratio)
 
 
 def trained_weights(model: keras.Model) -> int:
     """How many weights are trained."""
     return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+
+
+@dataclasses.dataclass(frozen=True)
+class TunedBase(Base):
+    """Networks that were adapted before, to be adapted again: `weights` by seed."""
+
+    weights: list[list[np.ndarray]]
+
+    def load(self, seed: int) -> keras.Model:
+        """The adapted network of a seed, anew."""
+        model = super().load(seed)
+        model.set_weights(self.weights[seed])
+        return model
 
 
 @dataclasses.dataclass(frozen=True)

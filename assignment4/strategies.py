@@ -9,6 +9,8 @@ import dataclasses
 from typing import Literal
 
 Kind = Literal["none", "head", "norms", "scratch", "full", "lora"]
+Relative = Literal["rsLoRA", "DoRA", "PiSSA", "LoRA+"]  # of LoRA, as tables name them
+Variant = Literal["LoRA", Relative]
 LABELS: dict[Kind, str] = {
     "none": "no adaptation",
     "head": "head only",
@@ -21,20 +23,20 @@ SMALL_RANK = 2  # its adapters are saved beside those of --rank
 
 @dataclasses.dataclass(frozen=True)
 class Strategy:
-    """One way to adapt a network; `rank` and what follows belong to LoRA."""
+    """One way to adapt a network; `rank` and what follows belong to low-rank adapters."""
 
     kind: Kind
     rank: int = 0
     attention_only: bool = False
-    rank_stabilised: bool = False
+    variant: Variant = "LoRA"
 
     @property
     def label(self) -> str:
         """The model's name in metrics.json."""
         if self.kind != "lora":
             return LABELS[self.kind]
-        name = "rsLoRA" if self.rank_stabilised else "LoRA"
-        return f"{name}, rank {self.rank}" + (", attention only" if self.attention_only else "")
+        where = ", attention only" if self.attention_only else ""
+        return f"{self.variant}, rank {self.rank}{where}"
 
     @property
     def targets(self) -> tuple[str, ...] | None:
@@ -55,13 +57,12 @@ def lora(rank: int) -> Strategy:
     return Strategy("lora", rank)
 
 
-def compared(ranks: tuple[int, ...], rank: int) -> list[Strategy]:
-    """Every strategy that is trained to convergence.
+def compared(ranks: tuple[int, ...], rank: int, relatives: tuple[Relative, ...]) -> list[Strategy]:
+    """Every strategy that is trained to convergence, once.
 
-    LoRA on attention alone has `rank`, rsLoRA has `rank` and the highest of `ranks`.
+    LoRA has each of `ranks`, LoRA on attention alone and its `relatives` have `rank`.
     """
-    stabilised = dict.fromkeys((rank, max(ranks)))
-    return [
+    strategies = [
         NO_ADAPTATION,
         HEAD_ONLY,
         NORMS_ONLY,
@@ -69,8 +70,9 @@ def compared(ranks: tuple[int, ...], rank: int) -> list[Strategy]:
         FULL,
         *(lora(each) for each in ranks),
         Strategy("lora", rank, attention_only=True),
-        *(Strategy("lora", each, rank_stabilised=True) for each in stabilised),
+        *(Strategy("lora", rank, variant=relative) for relative in relatives),
     ]
+    return list(dict.fromkeys(strategies))
 
 
 def main_strategies(rank: int) -> tuple[Strategy, Strategy, Strategy]:

@@ -31,21 +31,22 @@ from assignment3.model import course_transformer, load_model
 from assignment4.adaptation import Adaptation
 from assignment4.artifacts import SCALES, Scales, adapter_name
 from assignment4.comparisons import HOLM_INFO, holm_rows, pairs
+from assignment4.costs import COSTS, cost_rows
 from assignment4.figures import draw_figures
 from assignment4.forgetting import FORGETTING, Coins, forgetting_rows
 from assignment4.jobs import CONVERGENCE, WHOLE, Job, Passes
 from assignment4.pretrained import COURSE_FILE, PRETRAINED, Base, adapt_by, trained_weights
+from assignment4.sequence import adapt_in_sequence
 from assignment4.slots import filled, slot_series
 from assignment4.strategies import (
+    FULL,
     NO_ADAPTATION,
     Strategy,
-    compared,
     course_strategies,
     lora,
     main_strategies,
     saved_strategies,
 )
-from common.cli import InputError
 from common.files import JsonObject, sha256, write_arrays
 from common.forecasting.assigned import CourseForecast, CourseWindow, assigned_rows, course_arrays
 from common.forecasting.baselines import fit_baselines
@@ -55,7 +56,7 @@ from common.forecasting.metrics import metrics_info
 from common.forecasting.prices import CURRENCIES, Prices, check_positive, load_for
 from common.forecasting.scripts import print_results
 from common.forecasting.windows import MinMax, Windows, split
-from common.results import Results, print_table
+from common.results import Results, Row, print_table
 from common.run import Run, SavedRun, progress
 
 HERE = Path(__file__).resolve().parent
@@ -182,12 +183,6 @@ def load_transfer(config: Config) -> Transfer:
         check_positive(prices, "--normalisation log needs prices above zero; minmax takes any")
     folder = config.base or SavedRun.open(None, PRETRAINED).folder
     base = Base.open(folder, config.normalisation, len(prices.series), config.seeds)
-    for rank in (*config.ranks, *config.assigned_ranks):
-        if rank > base.widest:
-            raise InputError(
-                f"--ranks {rank}: from 1 to {base.widest}, "
-                "the width of the base's widest layer, is allowed"
-            )
     context = base.network.context
     horizon = base.network.horizon
     parts = split(prices.contiguous(), context, horizon, config.test_steps, config.validation_steps)
@@ -196,19 +191,23 @@ def load_transfer(config: Config) -> Transfer:
 
 def choose_rates(config: Config, adaptation: Adaptation) -> dict[Strategy, float]:
     """The learning rate of each strategy: of its candidates the one with the best validation CRPS,
-    mean over the seeds."""
-    rates = {}
-    for strategy in compared(config.ranks, config.rank):
+    mean over the seeds.
+
+    Candidates are trained for --rate-epochs. Some LoRAs have the rate that LoRA at --rank chose.
+    """
+    epochs = config.rate_epochs or None
+    chosen: dict[Strategy, float] = {}
+    for strategy in dict.fromkeys(config.chooses_for(each) for each in config.compared()):
         candidates = config.candidate_rates(strategy)
         if len(candidates) == 1 or strategy == NO_ADAPTATION:
-            rates[strategy] = candidates[0]
+            chosen[strategy] = candidates[0]
             continue
-        crps = {
-            lr: np.mean([each.crps for each in adaptation.train_seeds(Job(strategy, 0, lr))])
-            for lr in candidates
+        tries = {
+            lr: adaptation.train_seeds(Job(strategy, 0, lr, epochs=epochs)) for lr in candidates
         }
-        rates[strategy] = min(candidates, key=crps.__getitem__)
-    return rates
+        crps = {lr: np.mean([each.crps for each in networks]) for lr, networks in tries.items()}
+        chosen[strategy] = min(candidates, key=crps.__getitem__)
+    return {strategy: chosen[config.chooses_for(strategy)] for strategy in config.compared()}
 
 
 def train_briefly(
@@ -227,6 +226,17 @@ def train_briefly(
         for strategy in three
     ]
     return few, less
+
+
+def forgotten(
+    config: Config, adaptation: Adaptation, best: dict[Strategy, Job], transfer: Transfer
+) -> list[Row]:
+    """What the coins lose by every strategy, and by two of them along a sequence of targets."""
+    adapted = {job: adaptation.train_seeds(job) for job in best.values()}
+    if config.sequence:
+        for strategy in (FULL, lora(config.rank)):
+            adapted |= adapt_in_sequence(adaptation, best[strategy], transfer.target.prices)
+    return forgetting_rows(transfer.coins.windows, transfer.base, adapted)
 
 
 def save_adapters(
@@ -276,6 +286,7 @@ def print_choice(results: Results, untrained: dict[str, int], seeds: int) -> Non
 def main(config: Config) -> Results:
     # Data and base: checked before anything is written
     transfer = load_transfer(config)
+    config = config.fitting(transfer.base.widest)
     windows = transfer.target
     prices, parts = windows.prices, windows.parts
 
@@ -316,15 +327,16 @@ def main(config: Config) -> Results:
         every = [*whole, *few, *less]
         on_test = pairs(whole, less, config.rank)
         test = held_out_rows(windows, every, parts.test, "test", fitted, on_test)
-        forgotten = forgetting_rows(transfer.coins.windows, adaptation, list(best.values()))
+        beside = forgotten(config, adaptation, best, transfer)
+        beside += cost_rows(adaptation, list(best.values()))
 
         # Record
         headline = test.ensembles[lora(config.rank).label, CONVERGENCE]
         arrays = fan_arrays(windows, headline) | adaptation.singular_values(best.values())
         write_arrays(folder / "predictions.npz", **arrays, **course_arrays(course))
         held_out = [*validation.rows, *test.rows, *holm_rows(test.rows)]
-        rows = [*assigned_rows(course), *held_out, *forgotten]
-        info = metrics_info(windows.log) | FORGETTING | HOLM_INFO
+        rows = [*assigned_rows(course), *held_out, *beside]
+        info = metrics_info(windows.log) | FORGETTING | COSTS | HOLM_INFO
         results = run.finish(rows, info, draw_figures, HERE / "report.typ")
     print_results(results, folder)
     print_choice(results, untrained, config.seeds)

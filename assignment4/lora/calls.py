@@ -27,7 +27,10 @@ def adapted_call(affine: Affine, factors: Factors, dropout: float = 0.0) -> Call
         # (without stop_gradient a tape records the gradient of W, and eagerly computes it)
         h = ops.add(affine.plain(inputs, ops.stop_gradient(kernel)), low_rank)
         if factors.magnitude is not None:
-            length = ops.divide(factors.magnitude, direction_norms(affine, kernel, factors))
+            norms = direction_norms(affine, kernel, factors)
+            known = ops.greater(norms, 0)  # a unit without any weight has no direction to scale
+            length = ops.divide(factors.magnitude, ops.where(known, norms, 1.0))
+            length = ops.where(known, length, 1.0)
             h = ops.multiply(affine.per_output(length, h), h)
         return affine.finish(h)
 

@@ -124,7 +124,10 @@ class LoRA:
             if factors.magnitude is not None:
                 kernel = self._matrix(path)
                 direction = kernel + update
-                length = factors.magnitude.numpy().ravel() / np.linalg.norm(direction, axis=0)
+                norms = np.linalg.norm(direction, axis=0)
+                known = norms > 0
+                length = factors.magnitude.numpy().ravel() / np.where(known, norms, 1)
+                length = np.where(known, length, 1)
                 update = length * direction - kernel
             updates[path] = update
         return updates

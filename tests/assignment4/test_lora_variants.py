@@ -115,6 +115,24 @@ def test_start_merge_off_files_and_effective_weights(build, options, tmp_path):
 # --------------------------------------------------------------------------------- DoRA and PiSSA
 
 
+def test_dora_trains_a_unit_whose_weights_are_all_zero():
+    """Its direction is 0 / 0; a head that starts at zero has such units."""
+    model = dense()
+    kernel = model.get_layer("d").kernel
+    kernel.assign(kernel.numpy() * (np.arange(7) != 3))
+    base = model.predict(X[:, 0], verbose=0)
+    lora = LoRA(model)
+    lora.add("a", 2, dora=True)
+    np.testing.assert_allclose(model.predict(X[:, 0], verbose=0), base, atol=2e-6)
+    model.compile(keras.optimizers.Adam(0.05), "mse")
+    model.fit(X[:, 0], np.ones((len(X), 7)), epochs=4, verbose=0)
+    assert all(np.isfinite(variable).all() for variable in lora.trainable_variables)
+    adapted = model.predict(X[:, 0], verbose=0)
+    assert np.ptp(adapted[:, 3]) > 1e-3  # it answers to its input now
+    lora.merge()
+    np.testing.assert_allclose(model.predict(X[:, 0], verbose=0), adapted, atol=1e-5)
+
+
 def test_dora_is_its_formula_and_its_norm_is_a_constant_of_the_gradient():
     model = dense()
     layer = model.get_layer("d")

@@ -56,7 +56,6 @@ MODELS = {
     "full fine-tuning",
     "LoRA, rank 2",
     "LoRA, rank 2, attention only",
-    "rsLoRA, rank 2",
 }
 VARIANTS = {"to convergence", "10 % of the data"}
 
@@ -97,8 +96,12 @@ def test_the_rows_of_a_run(smoke4):
     pooled = test[test.series.isna() & test.horizon.isna()]
     assert set(pooled.model) >= MODELS
     assert set(pooled.variant) >= VARIANTS
-    forgotten = rows[rows.metric == "coin_crps"].set_index("model").value
-    assert forgotten["no adaptation"] == pytest.approx(1, abs=1e-6)
+    forgotten = rows[rows.metric == "coin_crps"].set_index(["model", "variant"]).value
+    assert forgotten["no adaptation", "to convergence"] == pytest.approx(1, abs=1e-6)
+    for model in ("full fine-tuning", "LoRA, rank 2"):
+        assert forgotten[model, "after 2 adaptations in sequence"] != 1
+    sizes = rows[rows.metric == "adapter_bytes"].set_index("model").value
+    assert 0 == sizes["no adaptation"] < sizes["LoRA, rank 2"]
 
 
 def test_networks_that_training_never_improved_are_counted(smoke4):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from assignment4.pretrained import (
     Weights,
     adapt_by,
     base_files,
+    set_rates,
     trained_weights,
 )
 from assignment4.slots import filled, predict_filled
@@ -28,7 +30,9 @@ from assignment4.strategies import (
     FULL,
     HEAD_ONLY,
     NO_ADAPTATION,
+    Relative,
     Strategy,
+    Variant,
     compared,
     lora,
     main_strategies,
@@ -152,15 +156,54 @@ def test_an_adapter_switched_off_leaves_the_forecast_on_the_coins_as_it_was():
     merged = Weights(build(), base.model.get_weights(), 0)
     np.testing.assert_allclose(merged.predict(*inputs)[1], changed[1], rtol=1e-5, atol=1e-5)
 
+    # taken off after the merge, it has left nothing behind
+    adapter.detach()
+    removed = Forecaster(base.model).predict(*inputs)
+    np.testing.assert_array_equal(removed[0], before[0])
+    np.testing.assert_array_equal(removed[1], before[1])
+
+
+def test_a_relative_of_lora_differs_from_it_by_what_it_is_named_for():
+    factors = {}
+    for variant in get_args(Variant):
+        model = build().model
+        kernel = model.get_layer("head").kernel.numpy()
+        adapter = with_adapter(model, Strategy("lora", 2, variant=variant), alpha=4).adapter()
+        factors[variant] = adapter.factors["head"]
+        assert factors[variant].a.shape == (kernel.shape[0], 2)
+    plain = factors.pop("LoRA")
+    assert (float(plain.scale), plain.magnitude, plain.start) == (2, None, None)
+    assert float(factors["rsLoRA"].scale) == pytest.approx(4 / 2**0.5)
+    assert factors["DoRA"].magnitude is not None
+    assert factors["PiSSA"].start is not None
+    np.testing.assert_array_equal(factors["LoRA+"].a, plain.a)
+
+
+@pytest.mark.parametrize(("variant", "ratio"), [("LoRA", 1), ("DoRA", 1), ("LoRA+", 16)])
+def test_only_lora_plus_gives_b_a_rate_of_its_own(variant, ratio):
+    model = build().model
+    strategy = Strategy("lora", 2, variant=variant)
+    adapter = with_adapter(model, strategy)
+    optimiser = keras.optimizers.SGD(0.01)
+    set_rates(optimiser, strategy, adapter, 16)
+    trained = adapter.trainable_variables
+    before = [variable.numpy() for variable in trained]
+    optimiser.apply([np.ones(variable.shape, np.float32) for variable in trained], trained)
+    for variable, start in zip(trained, before, strict=True):
+        expected = 0.01 * (ratio if variable.name == "lora_b" else 1)
+        np.testing.assert_allclose(start - variable.numpy(), expected, rtol=1e-3)
+
 
 # ------------------------------------------------------------------------------ names and labels
 
 
 def test_every_strategy_has_its_label_once():
-    labels = [strategy.label for strategy in compared(RANKS, 8)]
-    assert len(labels) == len(set(labels)) == 5 + 6 + 1 + 2
+    relatives = get_args(Relative)
+    labels = [strategy.label for strategy in compared(RANKS, 8, relatives)]
+    assert len(labels) == len(set(labels)) == 5 + 6 + 1 + 4
+    assert {f"{relative}, rank 8" for relative in relatives} <= set(labels)
     assert "LoRA, rank 8, attention only" in labels
-    assert "rsLoRA, rank 32" in labels
+    assert compared((8, 8), 8, ("DoRA", "DoRA")) == compared((8,), 8, ("DoRA",))
 
 
 def test_adapters_of_the_plain_lora_at_two_ranks_are_saved():
@@ -178,6 +221,11 @@ def test_adapters_of_the_plain_lora_at_two_ranks_are_saved():
             Job(Strategy("lora", 8, attention_only=True), 4, 3e-3),
             "LoRA-rank_8-attention_only-0.003-4",
             CONVERGENCE,
+        ),
+        (
+            Job(FULL, 0, 1e-3, epochs=2, stage=3),
+            "full_fine-tuning-0.001-epochs_2-stage_3-0",
+            "after 3 adaptations in sequence",
         ),
     ],
 )
@@ -235,6 +283,23 @@ def test_a_share_is_trained_for_more_epochs_in_proportion_to_its_root():
     assert config.recipe(Job(FULL, 0, 1e-3, epochs=2), 1.0).epochs == 2
 
 
+def test_an_adaptation_in_sequence_is_kept_whatever_validation_says():
+    config = Config(sequence_epochs=2)
+    recipe = config.recipe(Job(lora(8), 0, 1e-3, epochs=2, stage=1), 1.0)
+    assert (recipe.epochs, recipe.least_epochs) == (2, 2)
+    assert config.recipe(Job(lora(8), 0, 1e-3), 1.0).least_epochs == 0
+
+
+def test_ranks_of_a_preset_end_at_the_width_of_the_base_and_others_are_refused():
+    full = Config.of_preset("full")
+    assert full.fitting(16).ranks == (1, 2, 4, 8, 16)
+    assert full.fitting(64) == full
+    with pytest.raises(InputError, match="--ranks 32: from 1 to 16"):
+        dataclasses.replace(full, ranks=(8, 32)).fitting(16)
+    with pytest.raises(InputError, match="--ranks 8: from 1 to 4"):
+        full.fitting(4)
+
+
 # ----------------------------------------------------------------------------------- comparisons
 
 
@@ -244,7 +309,7 @@ def group(strategy: Strategy, variant: str) -> ModelGroup:
 
 def test_pairs_compare_rows_that_exist():
     share = Amount(0.05).label
-    whole = [group(strategy, CONVERGENCE) for strategy in compared((2, 8), 8)]
+    whole = [group(strategy, CONVERGENCE) for strategy in compared((2, 8), 8, ("DoRA",))]
     less = [group(strategy, share) for strategy in main_strategies(8)]
     result = pairs(whole, less, 8)
     rows = {each.ensemble_key for each in (*whole, *less)}
