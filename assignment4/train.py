@@ -48,7 +48,7 @@ from assignment4.strategies import (
     saved_strategies,
 )
 from common.cli import InputError
-from common.files import JsonObject, sha256, write_arrays
+from common.files import JsonObject, write_arrays
 from common.forecasting.assigned import CourseForecast, CourseWindow, assigned_rows, course_arrays
 from common.forecasting.baselines import fit_baselines
 from common.forecasting.ensemble import ModelGroup, held_out_rows
@@ -173,7 +173,7 @@ class Transfer:
     @property
     def provenance(self) -> JsonObject:
         """Where the target's prices and the networks come from."""
-        digests = [sha256(file)[:16] for file in self.base.files]
+        digests = [digest[:16] for digest in self.base.digests]
         return self.target.prices.provenance | {"base": [self.base.folder.name, *digests]}
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 
 import numpy as np
 import pytest
 
 from assignment3.backend import keras
 from assignment3.config import EncoderSettings, ForecasterSettings
-from assignment3.model import Forecaster, save_model
+from assignment3.model import Forecaster, load_model, save_model
 from assignment4.comparisons import holm_rows, pairs
 from assignment4.config import Config
 from assignment4.jobs import CONVERGENCE, WHOLE, Amount, Job, Passes, ensemble_label
 from assignment4.lora import LoRA
+from assignment4.lora.adapter_file import weights_digest
 from assignment4.lora.affine import kernels
 from assignment4.pretrained import (
     COURSE_FILE,
     Weights,
     adapt_by,
+    base_digest,
     base_files,
     trained_weights,
 )
@@ -281,3 +284,33 @@ def test_a_base_of_another_shape_or_none_is_refused(tmp_path):
     assert len(base_files(tmp_path, "minmax", 1)) == 1
     with pytest.raises(InputError, match=r"forecasts 7 series, and there are 8 here; take as many"):
         base_files(tmp_path, "minmax", 8)
+
+
+def test_a_base_is_named_by_its_weights_and_not_by_the_bytes_of_its_file(tmp_path):
+    model = build().model
+    digest = base_digest(model)
+    first, again = tmp_path / "first.keras", tmp_path / "again.keras"
+    save_model(first, model)
+    with zipfile.ZipFile(first) as old, zipfile.ZipFile(again, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))  # with the date of now, and not compressed
+    assert first.read_bytes() != again.read_bytes()
+    assert base_digest(load_model(first)) == base_digest(load_model(again)) == digest
+
+    # one weight, one fitted number, and the same numbers in another shape are another base
+    for variable in (model.trainable_variables[0], model.get_layer("quantiles").fitted_shrink):
+        before = variable.numpy()
+        changed = before.copy()
+        changed.flat[-1] = np.nextafter(changed.flat[-1], np.float32(9))
+        variable.assign(changed)
+        assert base_digest(model) != digest
+        variable.assign(before)
+    assert base_digest(model) == digest
+    values = np.zeros((2, 3), np.float32)
+    digests = {
+        weights_digest([("kernel", values)]),
+        weights_digest([("bias", values)]),
+        weights_digest([("kernel", values.T)]),
+        weights_digest([("kernel", values.view(np.int32))]),
+    }
+    assert len(digests) == 4
