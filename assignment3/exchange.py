@@ -20,13 +20,14 @@ if __name__ == "__main__":  # before the heavy imports: --help and a refusal ans
 
 import dataclasses
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from assignment3.backend import keras, layers, tf
+from assignment3.backend import keras, layers
+from assignment3.fit import squared_error_step
 from assignment3.model import encoder
+from assignment3.optimiser import VectorOptimiser
 from common.cli import InputError, data_folder
 from common.files import sha256
 from common.forecasting.baselines import RidgeWindow, no_change
@@ -180,22 +181,6 @@ def build(config: ExchangeConfig, horizon: int, seed: int) -> keras.Model:
     return keras.Model(inputs, head(layers.Flatten()(token)))
 
 
-def training_step(
-    model: keras.Model, optimiser: keras.Optimizer
-) -> Callable[[np.ndarray, np.ndarray], tf.Tensor]:
-    """One traced step of the optimiser on contexts (B, C) and targets (B, H): the squared error."""
-
-    @tf.function
-    def step(contexts: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean((model(contexts, training=True) - targets) ** 2)
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimiser.apply(gradients, model.trainable_variables)
-        return loss
-
-    return step
-
-
 def train(config: ExchangeConfig, run: Run, benchmark: Benchmark, seed: int) -> Trained:
     """Trains one network and forecasts with the epoch that was best on validation."""
     start = time.perf_counter()
@@ -209,7 +194,7 @@ def train(config: ExchangeConfig, run: Run, benchmark: Benchmark, seed: int) -> 
     optimiser = keras.optimizers.AdamW(
         config.lr, weight_decay=config.weight_decay, global_clipnorm=config.clip_norm
     )
-    step = training_step(model, optimiser)
+    step = squared_error_step(model, VectorOptimiser(optimiser, model.trainable_variables))
 
     # The untrained network, which is no change, is the first candidate:
     best = float(np.mean(truth**2))

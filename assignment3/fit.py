@@ -14,6 +14,7 @@ import numpy as np
 from assignment3.backend import keras, tf
 from assignment3.config import FitRecipe
 from assignment3.model import Forecaster, pinball
+from assignment3.optimiser import VectorOptimiser
 from common.files import State
 from common.forecasting.windows import Windows
 from common.run import Run, progress
@@ -44,12 +45,13 @@ def fit(
     run: Run,
     name: str,
     recipe: FitRecipe,
-    prepare: Callable[[keras.Optimizer], keras.Optimizer] = lambda optimiser: optimiser,
+    rates: Sequence[float] | None = None,
 ) -> Fitted:
     """Trains whatever the forecaster's model has trainable by CRPS, stopped on validation.
 
-    The model is left with the weights of the best epoch; `prepare` changes the optimiser. Draws are
-    functions of (seed, epoch) or in the checkpoint `name`, so that a resumed run is the same run.
+    The model is left with the weights of the best epoch. Every draw is a function of (seed,
+    epoch) or stored in the checkpoint `name`, so that a resumed run is the same run. `rates` are as
+    in VectorOptimiser.
     """
     start = time.perf_counter()
     model = forecaster.model
@@ -58,8 +60,7 @@ def fit(
     per_epoch = -(-len(train_origins) // recipe.batch)  # the last batch may be smaller
 
     # Optimiser and objective:
-    optimiser = prepare(build_optimiser(recipe, per_epoch))
-    optimiser.build(trained)
+    optimiser = VectorOptimiser(build_optimiser(recipe, per_epoch), trained, rates)
     step = training_step(model, optimiser)
     usual_change = windows.changes(windows.parts.train).std(0)  # (H, S)
 
@@ -113,10 +114,9 @@ def build_optimiser(recipe: FitRecipe, per_epoch: int) -> keras.Optimizer:
 
 
 def training_step(
-    model: keras.Model, optimiser: keras.Optimizer
+    model: keras.Model, optimiser: VectorOptimiser
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray], tf.Tensor]:
     """One traced step of the optimiser on tokens, truth and weight; returns the batch's loss."""
-    trained = model.trainable_variables
     tokens_like = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)  # (B, T, I)
     truth_like = tf.TensorSpec((None, *model.output_shape[0][1:]), tf.float32)  # (B, H, S)
 
@@ -125,7 +125,24 @@ def training_step(
         with tf.GradientTape() as tape:
             _, quantiles = model(tokens, training=True)
             loss = tf.reduce_mean(pinball(quantiles, truth) * weight)
-        optimiser.apply(tape.gradient(loss, trained), trained)
+        optimiser.apply(tape.gradient(loss, optimiser.trained))
+        return loss
+
+    return step
+
+
+def squared_error_step(
+    model: keras.Model, optimiser: VectorOptimiser
+) -> Callable[[np.ndarray, np.ndarray], tf.Tensor]:
+    """One traced step of the optimiser on inputs and truth; returns the mean squared error."""
+    inputs_like = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+    truth_like = tf.TensorSpec((None, *model.output_shape[1:]), tf.float32)
+
+    @tf.function(input_signature=[inputs_like, truth_like], autograph=False)
+    def step(inputs: tf.Tensor, truth: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(inputs, training=True) - truth) ** 2)
+        optimiser.apply(tape.gradient(loss, optimiser.trained))
         return loss
 
     return step
@@ -145,7 +162,7 @@ def training_batch(
     return tokens, truth.astype(np.float32), weight.astype(np.float32)
 
 
-def state_of(model: keras.Model, optimiser: keras.Optimizer) -> State:
+def state_of(model: keras.Model, optimiser: VectorOptimiser) -> State:
     """What a checkpoint holds of a training, with the state of the dropout's draws."""
     return {
         "model": values_of(model.variables),
@@ -153,7 +170,7 @@ def state_of(model: keras.Model, optimiser: keras.Optimizer) -> State:
     }
 
 
-def restore(state: State, model: keras.Model, optimiser: keras.Optimizer) -> None:
+def restore(state: State, model: keras.Model, optimiser: VectorOptimiser) -> None:
     """Continues from the state of a checkpoint."""
     assign(model.variables, state["model"])
     assign(optimiser.variables, state["optimiser"])

@@ -28,7 +28,7 @@ from assignment2.train import CourseTask, seq2seq_forecasts, train_course_seq2se
 from assignment3.backend import keras
 from assignment3.config import NORMALISATIONS, Normalisation
 from assignment3.figures import draw_figures
-from assignment3.fit import fit
+from assignment3.fit import fit, squared_error_step
 from assignment3.model import (
     Forecaster,
     attention_maps,
@@ -37,6 +37,7 @@ from assignment3.model import (
     save_model,
     transformer_group,
 )
+from assignment3.optimiser import VectorOptimiser
 from common.files import write_arrays
 from common.forecasting.assigned import CourseForecast, CourseWindow, assigned_rows, course_arrays
 from common.forecasting.baselines import LOG_HAR, fit_baselines
@@ -103,19 +104,20 @@ def train_course_transformer(
     keras.utils.set_random_seed(config.seed)
     _, context, series = task.context.shape
     model = course_transformer(series, context, config.horizon, config.assigned_blocks)
-    model.compile(keras.optimizers.Adam(config.assigned_lr), "mse")
+    optimiser = keras.optimizers.Adam(config.assigned_lr)
+    step = squared_error_step(model, VectorOptimiser(optimiser, model.trainable_variables))
 
     epochs = range(1, config.assigned_epochs + 1)
     with run.stoppable(lambda: None) as check:
         for epoch in progress(epochs, f"as assigned, {NORMALISATIONS[normalisation]}"):
-            loss = float(model.train_on_batch(task.context, task.target))
+            loss = float(step(task.context, task.target))
             run.log(epoch, epoch, "train", **{f"assigned_{normalisation}": loss})
             check(epoch, loss)
 
     return CourseTransformer(
         model.get_weights(),
-        model.predict(task.context, verbose=0)[0].astype(np.float64),
-        model.predict(task.later, verbose=0)[0].astype(np.float64),
+        np.asarray(model(task.context))[0].astype(np.float64),
+        np.asarray(model(task.later))[0].astype(np.float64),
         model.count_params(),
     )
 

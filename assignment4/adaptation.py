@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -18,7 +17,7 @@ from assignment4.jobs import Job, ensemble_label
 from assignment4.lora import LoRA
 from assignment4.lora.adapter_file import AdapterFile
 from assignment4.lora.affine import kernels
-from assignment4.pretrained import Base, Weights, adapt_by, set_rates, trained_weights
+from assignment4.pretrained import Base, Weights, adapt_by, rates_of, trained_weights
 from assignment4.strategies import NO_ADAPTATION, singular_key
 from common.files import JsonObject
 from common.forecasting.ensemble import ModelGroup
@@ -118,9 +117,7 @@ class Adaptation:
         tuned = Forecaster(model)  # made after the adapter, so that it traces that
         if params:
             recipe = self.config.recipe(job, len(train_origins) / len(parts.train))
-            rates = functools.partial(
-                set_rates, strategy=job.strategy, lora=lora, ratio=self.config.lora_plus_ratio
-            )
+            rates = rates_of(model, job.strategy, lora, self.config.lora_plus_ratio)
             fitted = fit(tuned, windows, train_origins, self.run, job.name, recipe, rates)
         else:
             usual_change = windows.changes(parts.train).std(0)  # (H, S)

@@ -12,7 +12,7 @@ from assignment3.config import Normalisation
 from assignment4.pretrained import Base
 from assignment4.strategies import Strategy
 from common.cli import InputError
-from common.files import JsonObject, load_state, save_state, sha256
+from common.files import JsonObject, load_state, save_state
 
 SCALES = "scales.safetensors"
 
@@ -26,8 +26,9 @@ def adapter_name(strategy: Strategy, seed: int) -> str:
 class Scales:
     """What the adapters of a run need beside their bases.
 
-    `bases` holds {"run", "file", "sha256"} of each seed's pretrained network, `fitted` the arrays
-    of its quantile layer on the target, and `shrink` (H, P) of each adapter by its name.
+    `bases` holds {"run", "file", "weights"} of each seed's pretrained network, the last of them the
+    digest of its weights, `fitted` the arrays of its quantile layer on the target, and `shrink`
+    (H, P) of each adapter by its name.
     """
 
     series: list[str]
@@ -47,8 +48,8 @@ class Scales:
     ) -> Scales:
         """The scales of the target's `series`."""
         bases = [
-            {"run": file.parent.name, "file": file.name, "sha256": sha256(file)}
-            for file in base.files
+            {"run": file.parent.name, "file": file.name, "weights": digest}
+            for file, digest in zip(base.files, base.digests, strict=True)
         ]
         return cls(list(series), normalisation, bases, fitted, shrink)
 

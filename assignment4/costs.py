@@ -14,9 +14,10 @@ import numpy as np
 
 from assignment3.fit import build_optimiser, training_batch, training_step
 from assignment3.model import Forecaster
+from assignment3.optimiser import VectorOptimiser
 from assignment4.adaptation import Adaptation, Adapted
 from assignment4.jobs import Job
-from assignment4.pretrained import set_rates
+from assignment4.pretrained import rates_of
 from common.results import Metric, Row
 
 FLOAT = np.dtype(np.float32).itemsize
@@ -76,9 +77,9 @@ def step_seconds(adaptation: Adaptation, job: Job, steps: int) -> float:
     model, lora = adaptation.prepared(job, origins)
     forecaster = Forecaster(model)
     batch = training_batch(forecaster, adaptation.windows, origins[: config.batch])
-    optimiser = build_optimiser(config.recipe(job, 1.0), steps + 1)
-    optimiser.build(model.trainable_variables)
-    set_rates(optimiser, job.strategy, lora, config.lora_plus_ratio)
+    rates = rates_of(model, job.strategy, lora, config.lora_plus_ratio)
+    plain = build_optimiser(config.recipe(job, 1.0), steps + 1)
+    optimiser = VectorOptimiser(plain, model.trainable_variables, rates)
     step = training_step(model, optimiser)
     float(step(*batch))  # traced
 

@@ -17,10 +17,9 @@ from assignment4.figures import draw_figures
 from assignment4.jobs import ensemble_label
 from assignment4.lora import LoRA
 from assignment4.lora.adapter_file import AdapterFile
-from assignment4.pretrained import PRETRAINED
+from assignment4.pretrained import PRETRAINED, base_digest
 from assignment4.slots import FilledForecaster
 from common.cli import InputError
-from common.files import sha256
 from common.forecasting.ensemble import ModelGroup
 from common.forecasting.prices import CURRENCIES
 from common.forecasting.saved import SavedForecasters
@@ -44,14 +43,15 @@ def adapted(file: Path, base: Path | None) -> FilledForecaster:
             f"{file}: its base {base_file} does not exist; "
             "make it with python assignment3/train.py, or name its run with --base"
         )
-    if sha256(base_file) != named["sha256"]:
+    model = load_model(base_file)
+    digest = base_digest(model)
+    if digest != named["weights"]:
         raise InputError(
-            f"{file} is an adapter for another base than {base_file} "
-            f"(sha256 {named['sha256'][:12]}); name the right run with --base"
+            f"{file} is an adapter for another base than {base_file}: for weights with the digest "
+            f"{named['weights'][:12]}, and these have {digest[:12]}; name the right run with --base"
         )
 
     # the base with the target's scales is what the adapter was trained on
-    model = load_model(base_file)
     fitted = model.get_layer("quantiles")
     fitted.set_weights(scales.fitted)
     LoRA(model).load(file, "target")

@@ -6,6 +6,7 @@ Shape letters as in assignment3.model.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import numpy as np
 from assignment3.backend import keras
 from assignment3.config import Normalisation
 from assignment3.model import Forecaster, forecaster_files, load_model
-from assignment4.lora import LoRA, lora_plus
+from assignment4.lora import LoRA, lora_plus_rates
 from assignment4.lora.adapter import Options
+from assignment4.lora.adapter_file import weights_digest
 from assignment4.lora.affine import affine_map, kernels
 from assignment4.slots import predict_filled
 from assignment4.strategies import Strategy, Variant
@@ -59,6 +61,11 @@ class Base:
         """The pretrained network of a seed, anew."""
         return load_model(self.files[seed % len(self.files)])
 
+    @functools.cached_property
+    def digests(self) -> list[str]:
+        """The digest of each network's weights, by seed."""
+        return [base_digest(load_model(file)) for file in self.files]
+
     @property
     def slots(self) -> int:
         """How many series the networks forecast together."""
@@ -68,6 +75,11 @@ class Base:
     def widest(self) -> int:
         """The largest rank that an update of any layer can have."""
         return max(min(kernel.shape) for kernel in kernels(self.network.model).values())
+
+
+def base_digest(model: keras.Model) -> str:
+    """What names a pretrained network: the digest of its weights."""
+    return weights_digest((weight.name, weight.numpy()) for weight in model.weights)
 
 
 def base_files(folder: Path, normalisation: Normalisation, series: int) -> list[Path]:
@@ -121,13 +133,13 @@ def adapt_by(
     return lora
 
 
-def set_rates(
-    optimiser: keras.Optimizer, strategy: Strategy, lora: LoRA | None, ratio: float
-) -> keras.Optimizer:
-    """Gives every B of LoRA+ a learning rate of `ratio` times that of A; returns the optimiser."""
+def rates_of(
+    model: keras.Model, strategy: Strategy, lora: LoRA | None, ratio: float
+) -> list[float] | None:
+    """Factors of the learning rate, one for each trained variable; LoRA+ alone has such."""
     if lora is None or strategy.variant != "LoRA+":
-        return optimiser
-    return lora_plus(optimiser, lora, ratio)
+        return None
+    return lora_plus_rates(model.trainable_variables, lora, ratio)
 
 
 def trained_weights(model: keras.Model) -> int:

@@ -27,7 +27,9 @@ from pathlib import Path
 import numpy as np
 
 from assignment3.backend import keras
+from assignment3.fit import squared_error_step
 from assignment3.model import course_transformer, load_model
+from assignment3.optimiser import VectorOptimiser
 from assignment4.adaptation import Adaptation
 from assignment4.artifacts import SCALES, Scales, adapter_name
 from assignment4.comparisons import HOLM_INFO, holm_rows, pairs
@@ -47,7 +49,7 @@ from assignment4.strategies import (
     main_strategies,
     saved_strategies,
 )
-from common.files import JsonObject, sha256, write_arrays
+from common.files import JsonObject, write_arrays
 from common.forecasting.assigned import CourseForecast, CourseWindow, assigned_rows, course_arrays
 from common.forecasting.baselines import fit_baselines
 from common.forecasting.ensemble import ModelGroup, held_out_rows
@@ -99,19 +101,20 @@ def tune_course_network(
         blocks = sum(layer.name.startswith("attention_") for layer in model.layers)
         model = course_transformer(series, context, task.target.shape[1], blocks)
     adapter = adapt_by(model, strategy, config.seed)  # LoRA: h = x W + b + s (x A) B
-    model.compile(keras.optimizers.Adam(config.assigned_lr), "mse")
+    optimiser = keras.optimizers.Adam(config.assigned_lr)
+    step = squared_error_step(model, VectorOptimiser(optimiser, model.trainable_variables))
 
     reported = reported_epochs(config, strategy)
     target = []
     next_steps = []
     with run.stoppable(lambda: None) as check:
         for epoch in progress(range(1, reported[-1] + 1), f"as assigned, {strategy.label}"):
-            loss = float(model.train_on_batch(task.context, task.target))
+            loss = float(step(task.context, task.target))
             run.log(epoch, epoch, "train", **{f"assigned {strategy.label}": loss})
             check(epoch, loss)
             if epoch in reported:
-                target.append(model.predict(task.context, verbose=0)[0])
-                next_steps.append(model.predict(task.later, verbose=0)[0])
+                target.append(np.asarray(model(task.context))[0])
+                next_steps.append(np.asarray(model(task.later))[0])
 
     params = adapter.count() if adapter else trained_weights(model)
     return CourseTuned(np.stack(target), np.stack(next_steps), params)
@@ -171,7 +174,7 @@ class Transfer:
     @property
     def provenance(self) -> JsonObject:
         """Where the target's prices and the networks come from."""
-        digests = [sha256(file)[:16] for file in self.base.files]
+        digests = [digest[:16] for digest in self.base.digests]
         return self.target.prices.provenance | {"base": [self.base.folder.name, *digests]}
 
 

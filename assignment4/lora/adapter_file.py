@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
@@ -203,6 +204,19 @@ class AdapterFile:
             facts.get("modules_to_save", []),
             tensors,
         )
+
+
+def weights_digest(weights: Iterable[tuple[str, np.ndarray]]) -> str:
+    """sha256 over name, dtype, shape and bytes of a model's weights, in the model's order.
+
+    It names the numbers and not the file that holds them: the same weights written again into
+    other bytes, with another date in them, are the same base.
+    """
+    digest = hashlib.sha256()
+    for name, value in weights:
+        digest.update(f"{name} {value.dtype} {value.shape}\n".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
 
 
 def adapter_path(path: Path) -> Path:

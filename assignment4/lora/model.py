@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import keras
 import numpy as np
 
 from assignment4.lora.adapter import Adapter, Options, Settings, first_factors
-from assignment4.lora.adapter_file import AdapterFile, adapter_path
+from assignment4.lora.adapter_file import AdapterFile, adapter_path, weights_digest
 from assignment4.lora.affine import affine_layers, affine_map, affine_of_rank, all_layers
 from assignment4.lora.calls import adapted_call, inference_call, quantised_call
 from assignment4.lora.mixing import mix
@@ -146,14 +145,11 @@ class LoRA:
         return adapter
 
     def digest(self) -> str:
-        """sha256 over name, shape and bytes of the base's weights, whatever adapter is on or
-        merged."""
-        digest = hashlib.sha256()
-        for index, weight in enumerate(self._weights):
-            value = np.ascontiguousarray(self._originals.get(index, weight.numpy()))
-            digest.update(f"{weight.name} {value.dtype} {value.shape}\n".encode())
-            digest.update(value.tobytes())
-        return digest.hexdigest()
+        """`weights_digest` of the base's weights, whatever adapter is on or merged."""
+        return weights_digest(
+            (weight.name, self._originals.get(index, weight.numpy()))
+            for index, weight in enumerate(self._weights)
+        )
 
     # -- adding and switching
 

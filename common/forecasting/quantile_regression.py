@@ -29,20 +29,22 @@ SMALLEST = 1e-3  # of the usual change: the logarithm of a step that rests
 NEWTON_STEPS = 30
 CLOSE = 1e-6  # a Newton step that moves no weight further ends the fit
 LARGEST_STEP = 1.0  # of a weight at once
+LARGEST_SIZE = 100.0  # usual changes: a quantile beyond windows like those that were fitted
 
 
 @dataclasses.dataclass(frozen=True)
 class SizeQuantiles:
     """Quantiles of changes at N origins, computed where they are asked for.
 
-    `features` (N, S, F), `offset` (N, H, S) of the clock, and of each knot `weights` (K, H, S, F)
-    and `bias` (K, H, S).
+    `features` (N, S, F), `offset` (N, H, S) of the clock, of each knot `weights` (K, H, S, F) and
+    `bias` (K, H, S), and `largest` (S,), the size that no quantile exceeds.
     """
 
     features: np.ndarray
     offset: np.ndarray
     weights: np.ndarray
     bias: np.ndarray
+    largest: np.ndarray
 
     def of_series(self, part: slice) -> SizeQuantiles:
         """The same for some of the series."""
@@ -51,6 +53,7 @@ class SizeQuantiles:
             self.offset[..., part],
             self.weights[:, :, part],
             self.bias[..., part],
+            self.largest[part],
         )
 
     def changes(self) -> np.ndarray:
@@ -58,7 +61,8 @@ class SizeQuantiles:
         inner = np.einsum("nsf,khsf->nhsk", self.features, self.weights, optimize=True)
         logs = np.moveaxis(self.bias, 0, -1) + inner + self.offset[..., None]  # (N, H, S, K)
         logs.sort(-1)  # levels that cross change places (Chernozhukov et al. 2010)
-        sizes = np.exp((logs @ between_knots()).astype(np.float32))  # (N, H, S, Q // 2)
+        logs = np.minimum(logs @ between_knots(), np.log(self.largest)[:, None])
+        sizes = np.exp(logs.astype(np.float32))  # (N, H, S, Q // 2)
         middle = np.zeros_like(sizes[..., :1])
         return np.concatenate([-sizes[..., ::-1], middle, sizes], -1)
 
@@ -83,7 +87,8 @@ class QuantileRegression:
     def at(self, windows: Windows, origins: np.ndarray) -> SizeQuantiles:
         """What it forecasts at the origins (N,)."""
         features, offset = read_features(self.har, windows, origins)
-        return SizeQuantiles(features, offset, self.weights, self.bias)
+        largest = LARGEST_SIZE * self.har.usual
+        return SizeQuantiles(features, offset, self.weights, self.bias, largest)
 
 
 def fit_quantile_regression(windows: Windows, har: LogHar) -> QuantileRegression:

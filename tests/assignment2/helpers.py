@@ -22,7 +22,7 @@ from common.results import Results
 from tests.conftest import ROOT, no_data_folder, run_main
 
 CONTEXT = 48
-WALKS = {"random walk", "GARCH-t", "log-HAR-t"}
+WALKS = {"random walk", "GARCH-t", "quantile regression", "log-HAR-t"}
 BASELINES = {"no change", "drift", "seasonal naive", "NLinear"} | WALKS
 
 

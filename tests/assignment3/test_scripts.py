@@ -76,7 +76,7 @@ def test_the_rows_of_a_run(smoke3):
     assert len(rows[rows.protocol == "as-assigned"]) == 2 * (2 + 3) + 2
     test = rows[(rows.protocol == "held-out") & (rows.split == "test")]
     pooled = test[test.series.isna() & test.horizon.isna()]
-    assert set(pooled.model) == BASELINES | {"Transformer", "Seq2Seq"}
+    assert set(pooled.model) == BASELINES | {"Transformer", "Seq2Seq", "average"}
     assert len(pooled[pooled.metric == "crps_against"]) == 6
     tested = test[(test.metric == "p_crps_against") & test.series.notna()]
     assert len(tested) == 6 * 35

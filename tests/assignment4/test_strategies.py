@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from typing import get_args
 
 import numpy as np
@@ -10,18 +11,21 @@ import pytest
 
 from assignment3.backend import keras
 from assignment3.config import EncoderSettings, ForecasterSettings
-from assignment3.model import Forecaster, save_model
+from assignment3.model import Forecaster, load_model, save_model
+from assignment3.optimiser import VectorOptimiser
 from assignment4.comparisons import holm_rows, pairs
 from assignment4.config import Config
 from assignment4.jobs import CONVERGENCE, WHOLE, Amount, Job, Passes, ensemble_label
 from assignment4.lora import LoRA
+from assignment4.lora.adapter_file import weights_digest
 from assignment4.lora.affine import kernels
 from assignment4.pretrained import (
     COURSE_FILE,
     Weights,
     adapt_by,
+    base_digest,
     base_files,
-    set_rates,
+    rates_of,
     trained_weights,
 )
 from assignment4.slots import filled, predict_filled
@@ -184,11 +188,11 @@ def test_only_lora_plus_gives_b_a_rate_of_its_own(variant, ratio):
     model = build().model
     strategy = Strategy("lora", 2, variant=variant)
     adapter = with_adapter(model, strategy)
-    optimiser = keras.optimizers.SGD(0.01)
-    set_rates(optimiser, strategy, adapter, 16)
-    trained = adapter.trainable_variables
+    trained = model.trainable_variables
+    rates = rates_of(model, strategy, adapter, 16)
+    optimiser = VectorOptimiser(keras.optimizers.SGD(0.01), trained, rates)
     before = [variable.numpy() for variable in trained]
-    optimiser.apply([np.ones(variable.shape, np.float32) for variable in trained], trained)
+    optimiser.apply([np.ones(variable.shape, np.float32) for variable in trained])
     for variable, start in zip(trained, before, strict=True):
         expected = 0.01 * (ratio if variable.name == "lora_b" else 1)
         np.testing.assert_allclose(start - variable.numpy(), expected, rtol=1e-3)
@@ -346,3 +350,33 @@ def test_a_base_of_another_shape_or_none_is_refused(tmp_path):
     assert len(base_files(tmp_path, "minmax", 1)) == 1
     with pytest.raises(InputError, match=r"forecasts 7 series, and there are 8 here; take as many"):
         base_files(tmp_path, "minmax", 8)
+
+
+def test_a_base_is_named_by_its_weights_and_not_by_the_bytes_of_its_file(tmp_path):
+    model = build().model
+    digest = base_digest(model)
+    first, again = tmp_path / "first.keras", tmp_path / "again.keras"
+    save_model(first, model)
+    with zipfile.ZipFile(first) as old, zipfile.ZipFile(again, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))  # with the date of now, and not compressed
+    assert first.read_bytes() != again.read_bytes()
+    assert base_digest(load_model(first)) == base_digest(load_model(again)) == digest
+
+    # one weight, one fitted number, and the same numbers in another shape are another base
+    for variable in (model.trainable_variables[0], model.get_layer("quantiles").fitted_shrink):
+        before = variable.numpy()
+        changed = before.copy()
+        changed.flat[-1] = np.nextafter(changed.flat[-1], np.float32(9))
+        variable.assign(changed)
+        assert base_digest(model) != digest
+        variable.assign(before)
+    assert base_digest(model) == digest
+    values = np.zeros((2, 3), np.float32)
+    digests = {
+        weights_digest([("kernel", values)]),
+        weights_digest([("bias", values)]),
+        weights_digest([("kernel", values.T)]),
+        weights_digest([("kernel", values.view(np.int32))]),
+    }
+    assert len(digests) == 4
