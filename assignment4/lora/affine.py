@@ -11,6 +11,7 @@ import dataclasses
 import math
 import re
 import string
+from collections.abc import Callable
 from typing import TypeAlias
 
 import keras
@@ -74,6 +75,15 @@ class Affine(abc.ABC):
         """s (x A) B in the shape of the layer's output."""
         return self.up(scale * self.down(x, a), b)
 
+    def adapted(self, x: Tensor, kernel: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+        """x W + s (x A) B with gradients for x, A and B, and none for W.
+
+        Not x (W + s A B), whose backward pass would pay for the gradient of a whole kernel.
+        """
+        # (without stop_gradient a tape records the gradient of W, and eagerly computes it)
+        h = self.plain(x, ops.stop_gradient(kernel))
+        return ops.add(h, self.low_rank(x, a, b, scale))
+
     def finish(self, h: Tensor) -> Tensor:
         """The layer's bias and activation."""
         if self.layer.bias is not None:
@@ -116,6 +126,26 @@ class Product(Affine):
         if isinstance(self.layer, keras.layers.Dense):
             return ops.matmul(x, kernel)
         return ops.einsum(self.equation, x, kernel)
+
+    def adapted(self, x: Tensor, kernel: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+        axes, _, y, _ = self._middle
+        lengths = _lengths(x.shape[: len(x.shape) - len(self.summed)])
+        free = axes.removesuffix(self.summed)
+        if (axes, self.axes, y) != (free + self.summed, self.summed + self.made, free + self.made):
+            return super().adapted(x, kernel, a, b, scale)
+        if lengths is None:
+            return super().adapted(x, kernel, a, b, scale)
+
+        # the usual order of axes: matrices with one row for each x
+        rows, columns = self.size
+        h = merged_product(
+            ops.reshape(x, (-1, rows)),
+            ops.reshape(ops.stop_gradient(kernel), (rows, columns)),
+            ops.reshape(a, (rows, -1)),
+            ops.reshape(b, (-1, columns)),
+            ops.convert_to_tensor(scale),
+        )
+        return ops.reshape(h, (*lengths, *self.outputs))
 
     def down(self, x: Tensor, a: Tensor) -> Tensor:
         axes, middle, _, r = self._middle
@@ -205,6 +235,32 @@ class Lookup(Affine):
 
     def finish(self, h: Tensor) -> Tensor:
         return h
+
+
+def merged_product(
+    x: Tensor, kernel: Tensor, first: Tensor, second: Tensor, scale: Tensor
+) -> Tensor:
+    """x (W + s A B) for x (N, in), W (in, out), A (in, r) and B (r, out), as the formula's gradient.
+
+    With h = x W + s (x A) B and its gradient g, those of A and B are x^T (s g B^T) and s (x A)^T g:
+    products with r columns, and no gradient of a whole kernel. Forward the one product with
+    W + s A B saves the two passes over h that the sum of two terms takes.
+    """
+
+    @ops.custom_gradient
+    def product(x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Callable]:
+        merged = ops.add(kernel, scale * ops.matmul(a, b))
+
+        def gradient(*arguments: Tensor, upstream: Tensor | None = None) -> tuple[Tensor, ...]:
+            (g,) = arguments if upstream is None else (upstream,)
+            narrow = ops.matmul(g, ops.transpose(scale * b))  # (N, r)
+            of_a = ops.matmul(ops.transpose(x), narrow)
+            of_b = ops.matmul(ops.transpose(ops.matmul(x, scale * a)), g)
+            return ops.matmul(g, ops.transpose(merged)), of_a, of_b
+
+        return ops.matmul(x, merged), gradient
+
+    return product(x, first, second)
 
 
 def affine_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:

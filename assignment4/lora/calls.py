@@ -22,10 +22,11 @@ def adapted_call(affine: Affine, factors: Factors, dropout: float = 0.0) -> Call
     kernel = affine.kernel if factors.residual is None else factors.residual
 
     def call(inputs, training=None):
-        # not x (W + s A B), whose backward pass would pay for the gradient of a whole kernel
-        low_rank = affine.low_rank(drop(inputs), factors.a, factors.b, factors.scale)
-        # (without stop_gradient a tape records the gradient of W, and eagerly computes it)
-        h = ops.add(affine.plain(inputs, ops.stop_gradient(kernel)), low_rank)
+        if dropout == 0:
+            h = affine.adapted(inputs, kernel, factors.a, factors.b, factors.scale)
+        else:
+            low_rank = affine.low_rank(drop(inputs), factors.a, factors.b, factors.scale)
+            h = ops.add(affine.plain(inputs, ops.stop_gradient(kernel)), low_rank)
         if factors.magnitude is not None:
             norms = direction_norms(affine, kernel, factors)
             known = ops.greater(norms, 0)  # a unit without any weight has no direction to scale
