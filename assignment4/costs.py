@@ -1,13 +1,10 @@
-"""What a strategy costs: seconds of a training step, and bytes of what it leaves beside its base.
-
-The first step of each is left out, which traces.
-"""
+"""What a strategy costs: seconds of a training step, and bytes that it leaves beside its base."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,34 +28,31 @@ COSTS = {
     "step_seconds": Metric(
         "seconds",
         "lower",
-        "median time of one training step on one batch, all strategies timed in turn",
+        "median time of one training step on one batch; the strategies take turns",
     ),
 }
 
 
 def cost_rows(adaptation: Adaptation, jobs: Sequence[Job]) -> list[Row]:
     """Bytes of every job, and with --timed-steps the seconds of its step."""
-    steps = adaptation.config.timed_steps
-    rows = []
-    for job in jobs:
-        adapted = adaptation.train(job)
-        values = {"adapter_bytes": float(adapter_bytes(adapted))}
-        if steps and adapted.params:
-            name = f"step_seconds-{job.name}"
-            values["step_seconds"] = adaptation.run.memo(name, step_seconds, adaptation, job, steps)
-        rows += [
-            Row(
-                protocol="held-out",
-                split="train",
-                model=job.strategy.label,
-                variant=job.variant,
-                metric=metric,
-                value=value,
-                params=adapted.params,
-            )
-            for metric, value in values.items()
-        ]
-    return rows
+    adapted = {job: adaptation.train(job) for job in jobs}
+    values = [(job, "adapter_bytes", float(adapter_bytes(adapted[job]))) for job in jobs]
+    if adaptation.config.timed_steps:
+        trained = [job for job in jobs if adapted[job].params]
+        seconds = adaptation.run.memo("step_seconds", step_seconds, adaptation, trained)
+        values += [(job, "step_seconds", each) for job, each in zip(trained, seconds, strict=True)]
+    return [
+        Row(
+            protocol="held-out",
+            split="train",
+            model=job.strategy.label,
+            variant=job.variant,
+            metric=metric,
+            value=value,
+            params=adapted[job].params,
+        )
+        for job, metric, value in values
+    ]
 
 
 def adapter_bytes(adapted: Adapted) -> int:
@@ -70,22 +64,35 @@ def adapter_bytes(adapted: Adapted) -> int:
         return sum(file.stat().st_size for file in Path(folder).iterdir())
 
 
-def step_seconds(adaptation: Adaptation, job: Job, steps: int) -> float:
-    """Median seconds of so many training steps of a job, on the first batch of its windows."""
+def step_seconds(adaptation: Adaptation, jobs: Sequence[Job]) -> list[float]:
+    """Median seconds of a training step of each job.
+
+    The jobs take turns, so that a load that comes and goes on the machine meets all of them.
+    """
+    steps = [training_step_of(adaptation, job) for job in jobs]
+    seconds: list[list[float]] = []
+    for _ in range(adaptation.config.timed_steps):
+        seconds.append([])
+        for step in steps:
+            start = time.perf_counter()
+            step()
+            seconds[-1].append(time.perf_counter() - start)
+    return [float(each) for each in np.median(seconds, axis=0)]
+
+
+def training_step_of(adaptation: Adaptation, job: Job) -> Callable[[], float]:
+    """A function that takes one more training step on a job's first windows; it is traced."""
     config = adaptation.config
     origins = adaptation.windows.parts.train
     model, lora = adaptation.prepared(job, origins)
-    forecaster = Forecaster(model)
-    batch = training_batch(forecaster, adaptation.windows, origins[: config.batch])
+    batch = training_batch(Forecaster(model), adaptation.windows, origins[: config.batch])
     rates = rates_of(model, job.strategy, lora, config.lora_plus_ratio)
-    plain = build_optimiser(config.recipe(job, 1.0), steps + 1)
+    plain = build_optimiser(config.recipe(job, 1.0), config.timed_steps + 1)
     optimiser = VectorOptimiser(plain, model.trainable_variables, rates)
     step = training_step(model, optimiser)
-    float(step(*batch))  # traced
 
-    seconds = []
-    for _ in range(steps):
-        start = time.perf_counter()
-        float(step(*batch))
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
+    def another() -> float:
+        return float(step(*batch))
+
+    another()
+    return another
