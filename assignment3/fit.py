@@ -55,7 +55,6 @@ def fit(
     start = time.perf_counter()
     model = forecaster.model
     trained = model.trainable_variables
-    validation = windows.parts.validation
     per_epoch = -(-len(train_origins) // recipe.batch)  # the last batch may be smaller
 
     # Optimiser and objective:
@@ -64,7 +63,7 @@ def fit(
     usual_change = windows.changes(windows.parts.train).std(0)  # (H, S)
 
     # The untrained network is the first candidate; a resumed run goes on from its checkpoint:
-    crps = windows.crps(forecaster, usual_change, validation)
+    crps = windows.crps(forecaster, usual_change, windows.parts.validation)
     best = Best(crps, 0, values_of(trained))
     run.log(0, 0, "validation", **{f"crps_{name}": crps})
     first_epoch = 0
@@ -88,7 +87,7 @@ def fit(
                 check(epoch * per_epoch + batch, losses[-1])
 
             # Validation:
-            crps = windows.crps(forecaster, usual_change, validation)
+            crps = windows.crps(forecaster, usual_change, windows.parts.validation)
             steps = (epoch + 1) * per_epoch
             run.log(steps, epoch + 1, "train", **{f"loss_{name}": float(np.mean(losses))})
             run.log(steps, epoch + 1, "validation", **{f"crps_{name}": crps})
