@@ -49,9 +49,8 @@ def fit(
 ) -> Fitted:
     """Trains whatever the forecaster's model has trainable by CRPS, stopped on validation.
 
-    The model is left with the weights of the best epoch. Every draw is a function of (seed,
-    epoch) or stored in the checkpoint `name`, so that a resumed run is the same run. `rates` are as
-    in VectorOptimiser.
+    The model is left with the weights of the best epoch. Every draw is a function of (seed, epoch)
+    or stored in the checkpoint `name`: a resumed run is the same. `rates`: see VectorOptimiser.
     """
     start = time.perf_counter()
     model = forecaster.model

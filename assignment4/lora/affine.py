@@ -240,7 +240,7 @@ class Lookup(Affine):
 def merged_product(
     x: Tensor, kernel: Tensor, first: Tensor, second: Tensor, scale: Tensor
 ) -> Tensor:
-    """x (W + s A B) for x (N, in), W (in, out), A (in, r) and B (r, out), as the formula's gradient.
+    """x (W + s A B) of x (N, in), W (in, out), A (in, r), B (r, out), with the formula's gradients.
 
     With h = x W + s (x A) B and its gradient g, those of A and B are x^T (s g B^T) and s (x A)^T g:
     products with r columns, and no gradient of a whole kernel. Forward the one product with

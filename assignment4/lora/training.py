@@ -56,20 +56,39 @@ def lora_plus(
     with any Keras optimizer; weight decay keeps the plain rate. Returns the optimizer. Raises
     InputError for a ratio that is not a finite number above 0.
     """
-    if not (ratio > 0 and math.isfinite(ratio)):
-        raise InputError(f"ratio {ratio}: it must be a finite number above 0")
+    _check_ratio(ratio)
     step = optimizer.update_step
 
     def update_step(
         gradient: Tensor, variable: keras.Variable, learning_rate: Tensor | float
     ) -> None:
-        second = any(
-            variable is form
-            for name in lora.names
-            for factors in lora.adapter(name).factors.values()
-            for form in (factors.b, factors.b.value)
-        )
+        second = _is_second(variable, lora)
         step(gradient, variable, learning_rate * ratio if second else learning_rate)
 
     vars(optimizer)["update_step"] = update_step
     return optimizer
+
+
+def lora_plus_rates(lora: LoRA, ratio: float) -> list[float]:
+    """The factor of the learning rate of each of the active adapter's trainable variables in LoRA+:
+    `ratio` for every B, 1 for the others.
+
+    For an optimizer that does not see the variables one by one. Raises InputError as `lora_plus`.
+    """
+    _check_ratio(ratio)
+    return [ratio if _is_second(each, lora) else 1.0 for each in lora.trainable_variables]
+
+
+def _check_ratio(ratio: float) -> None:
+    if not (ratio > 0 and math.isfinite(ratio)):
+        raise InputError(f"ratio {ratio}: it must be a finite number above 0")
+
+
+def _is_second(variable: keras.Variable, lora: LoRA) -> bool:
+    """Whether a variable is a B."""
+    return any(
+        variable is form
+        for name in lora.names
+        for factors in lora.adapter(name).factors.values()
+        for form in (factors.b, factors.b.value)
+    )
