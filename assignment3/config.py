@@ -171,7 +171,8 @@ class Config(ForecastConfig):
             "key": 8,
             "epochs": 2,
         }
-        return {"smoke": smoke, "default": {"seeds": 2, "epochs": 1}, "full": {}}
+        default: dict[str, object] = {"seeds": 1, "epochs": 1, "assigned_epochs": 300}
+        return {"smoke": smoke, "default": default, "full": {}}
 
     @property
     def seq2seq(self) -> assignment2.config.Config:

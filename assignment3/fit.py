@@ -49,12 +49,13 @@ def fit(
 ) -> Fitted:
     """Trains whatever the forecaster's model has trainable by CRPS, stopped on validation.
 
-    The model is left with the weights of the best epoch; `rates` are as in VectorOptimiser. Draws
-    are functions of (seed, epoch) or in the checkpoint `name`, so a resumed run is the same run.
+    The model is left with the weights of the best epoch. Every draw is a function of (seed, epoch)
+    or stored in the checkpoint `name`: a resumed run is the same. `rates`: see VectorOptimiser.
     """
     start = time.perf_counter()
     model = forecaster.model
     trained = model.trainable_variables
+    validation = windows.parts.validation
     per_epoch = -(-len(train_origins) // recipe.batch)  # the last batch may be smaller
 
     # Optimiser and objective:
@@ -63,7 +64,7 @@ def fit(
     usual_change = windows.changes(windows.parts.train).std(0)  # (H, S)
 
     # The untrained network is the first candidate; a resumed run goes on from its checkpoint:
-    crps = windows.crps(forecaster, usual_change, windows.parts.validation)
+    crps = windows.crps(forecaster, usual_change, validation)
     best = Best(crps, 0, values_of(trained))
     run.log(0, 0, "validation", **{f"crps_{name}": crps})
     first_epoch = 0
@@ -87,7 +88,7 @@ def fit(
                 check(epoch * per_epoch + batch, losses[-1])
 
             # Validation:
-            crps = windows.crps(forecaster, usual_change, windows.parts.validation)
+            crps = windows.crps(forecaster, usual_change, validation)
             steps = (epoch + 1) * per_epoch
             run.log(steps, epoch + 1, "train", **{f"loss_{name}": float(np.mean(losses))})
             run.log(steps, epoch + 1, "validation", **{f"crps_{name}": crps})

@@ -117,7 +117,7 @@ class Adaptation:
         tuned = Forecaster(model)  # made after the adapter, so that it traces that
         if params:
             recipe = self.config.recipe(job, len(train_origins) / len(parts.train))
-            rates = rates_of(model, job.strategy, lora, self.config.lora_plus_ratio)
+            rates = rates_of(job.strategy, lora, self.config.lora_plus_ratio)
             fitted = fit(tuned, windows, train_origins, self.run, job.name, recipe, rates)
         else:
             usual_change = windows.changes(parts.train).std(0)  # (H, S)

@@ -145,13 +145,14 @@ class Config(ForecastConfig):
         }
         default: dict[str, object] = {
             "steps": 2000,
-            "seeds": 2,
+            "seeds": 1,
+            "assigned_epochs": 300,
             "ranks": (2, 8),
             "shares": (0.05,),
             "passes": (1,),
             "lrs": (3e-4,),
             "lora_lrs": (1e-3,),
-            "epochs": 3,
+            "epochs": 2,
         }
         return {"smoke": smoke, "default": default, "full": full}
 

@@ -86,7 +86,7 @@ def training_step_of(adaptation: Adaptation, job: Job) -> Callable[[], float]:
     origins = adaptation.windows.parts.train
     model, lora = adaptation.prepared(job, origins)
     batch = training_batch(Forecaster(model), adaptation.windows, origins[: config.batch])
-    rates = rates_of(model, job.strategy, lora, config.lora_plus_ratio)
+    rates = rates_of(job.strategy, lora, config.lora_plus_ratio)
     plain = build_optimiser(config.recipe(job, 1.0), config.timed_steps + 1)
     optimiser = VectorOptimiser(plain, model.trainable_variables, rates)
     step = training_step(model, optimiser)

@@ -133,13 +133,11 @@ def adapt_by(
     return lora
 
 
-def rates_of(
-    model: keras.Model, strategy: Strategy, lora: LoRA | None, ratio: float
-) -> list[float] | None:
+def rates_of(strategy: Strategy, lora: LoRA | None, ratio: float) -> list[float] | None:
     """Factors of the learning rate, one for each trained variable; LoRA+ alone has such."""
     if lora is None or strategy.variant != "LoRA+":
         return None
-    return lora_plus_rates(model.trainable_variables, lora, ratio)
+    return lora_plus_rates(lora, ratio)
 
 
 def trained_weights(model: keras.Model) -> int:

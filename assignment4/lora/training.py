@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,39 +47,48 @@ class AdapterCheckpoint(keras.callbacks.Callback):
             self.best = value
 
 
-def lora_plus_rates(trained: Sequence[keras.Variable], lora: LoRA, ratio: float) -> list[float]:
-    """Factors of the learning rate of trained variables in LoRA+: `ratio` for every B, else 1.
-
-    Hayou et al. 2024, section 4. Raises InputError for a ratio that is not a finite number above 0.
-    """
-    if not (ratio > 0 and math.isfinite(ratio)):
-        raise InputError(f"ratio {ratio}: it must be a finite number above 0")
-    second = [
-        form
-        for name in lora.names
-        for factors in lora.adapter(name).factors.values()
-        for form in (factors.b, factors.b.value)
-    ]
-    return [ratio if any(form is each for each in second) else 1.0 for form in trained]
-
-
 def lora_plus(
     optimizer: keras.optimizers.Optimizer, lora: LoRA, ratio: float
 ) -> keras.optimizers.Optimizer:
-    """Gives every B a rate of `ratio` times the optimizer's (LoRA+).
+    """Gives every B a rate of `ratio` times the optimizer's (LoRA+, Hayou et al. 2024, section 4).
 
     It changes the step itself and not the gradient, to whose scale Adam is blind, so that it goes
     with any Keras optimizer; weight decay keeps the plain rate. Returns the optimizer. Raises
-    InputError as `lora_plus_rates`.
+    InputError for a ratio that is not a finite number above 0.
     """
-    lora_plus_rates([], lora, ratio)
+    _check_ratio(ratio)
     step = optimizer.update_step
 
     def update_step(
         gradient: Tensor, variable: keras.Variable, learning_rate: Tensor | float
     ) -> None:
-        (rate,) = lora_plus_rates([variable], lora, ratio)
-        step(gradient, variable, learning_rate * rate)
+        second = _is_second(variable, lora)
+        step(gradient, variable, learning_rate * ratio if second else learning_rate)
 
     vars(optimizer)["update_step"] = update_step
     return optimizer
+
+
+def lora_plus_rates(lora: LoRA, ratio: float) -> list[float]:
+    """The factor of the learning rate of each of the active adapter's trainable variables in LoRA+:
+    `ratio` for every B, 1 for the others.
+
+    For an optimizer that does not see the variables one by one. Raises InputError as `lora_plus`.
+    """
+    _check_ratio(ratio)
+    return [ratio if _is_second(each, lora) else 1.0 for each in lora.trainable_variables]
+
+
+def _check_ratio(ratio: float) -> None:
+    if not (ratio > 0 and math.isfinite(ratio)):
+        raise InputError(f"ratio {ratio}: it must be a finite number above 0")
+
+
+def _is_second(variable: keras.Variable, lora: LoRA) -> bool:
+    """Whether a variable is a B."""
+    return any(
+        variable is form
+        for name in lora.names
+        for factors in lora.adapter(name).factors.values()
+        for form in (factors.b, factors.b.value)
+    )

@@ -13,7 +13,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from assignment4.lora import LoRA, lora_plus
+from assignment3.optimiser import VectorOptimiser
+from assignment4.lora import LoRA, lora_plus, lora_plus_rates
 from common.cli import InputError
 from tests.assignment4.test_lora import X, Y, fit, randomise, same, transformer, values
 
@@ -512,6 +513,29 @@ def test_lora_plus_multiplies_the_step_of_b_alone(kind):
     np.testing.assert_allclose(steps[4][1], 4 * steps[1][1], rtol=1e-3, atol=1e-6)
 
 
+def test_lora_plus_for_all_weights_as_one_vector_is_that_of_single_variables():
+    changed = []
+    for vector in (False, True):
+        model = transformer()
+        lora = LoRA(model)
+        lora.add("a", 2, dora=True)
+        tuned(lora)
+        trained = lora.trainable_variables
+        before = [v.numpy() for v in trained]
+        optimizer = keras.optimizers.SGD(0.01)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(X) - 1) ** 2)
+        gradients = tape.gradient(loss, trained)
+        if vector:
+            VectorOptimiser(optimizer, trained, lora_plus_rates(lora, 4)).apply(gradients)
+        else:
+            optimizer.build(trained)
+            lora_plus(optimizer, lora, 4).apply(gradients, trained)
+        changed.append([v.numpy() - old for v, old in zip(trained, before, strict=True)])
+    for ours, theirs in zip(*changed, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
 def test_the_step_of_an_adapter_makes_no_gradient_of_a_kernel():
     """No product that the gradients depend on has the shape of a kernel, but for A B itself."""
     rank = 2  # no other axis of the model has this length
@@ -581,6 +605,8 @@ def test_bad_swaps_and_ratios():
         lora.swap("a")
     with pytest.raises(InputError, match="ratio 0"):
         lora_plus(keras.optimizers.SGD(), lora, 0)
+    with pytest.raises(InputError, match="ratio inf"):
+        lora_plus_rates(lora, float("inf"))
 
 
 def test_a_convolution_in_groups_is_refused():

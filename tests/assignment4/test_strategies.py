@@ -189,7 +189,7 @@ def test_only_lora_plus_gives_b_a_rate_of_its_own(variant, ratio):
     strategy = Strategy("lora", 2, variant=variant)
     adapter = with_adapter(model, strategy)
     trained = model.trainable_variables
-    rates = rates_of(model, strategy, adapter, 16)
+    rates = rates_of(strategy, adapter, 16)
     optimiser = VectorOptimiser(keras.optimizers.SGD(0.01), trained, rates)
     before = [variable.numpy() for variable in trained]
     optimiser.apply([np.ones(variable.shape, np.float32) for variable in trained])
