@@ -3,7 +3,7 @@
 Hu et al. 2021: an affine map h = x W + b of the pretrained network becomes
 h = x W + b + s (x A) B with A and B alone trained. `python assignment4/train.py` adapts the newest
 run of assignment 3 to the currencies that it finds or simulates. `--preset full` trains some 160
-networks in 40 minutes on one CPU core; on real rates expect a CRPS 1.3 % below a random walk with
+networks in an hour on one CPU core; on real rates expect a CRPS 1.3 % below a random walk with
 rolling residuals for the strategy that validation chooses (DoRA of rank 8), 1.1 % without
 adaptation, 1.35 % for the log-HAR-t that all start from, and a point forecast no better than no
 change.
