@@ -449,6 +449,10 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"activation={self.activation!r}; allowed are {allowed} or a tuple of them"
             )
+        if 0 < self.n_hidden < len(kinds):
+            raise ValueError(
+                f"activation={self.activation!r}; n_hidden={self.n_hidden} are too few"
+            )
         if self.n_hidden < (0 if self.direct_links else 1):
             raise ValueError(
                 f"n_hidden={self.n_hidden}; at least 1 is needed (0 with direct_links)"

@@ -116,7 +116,7 @@ class HiddenLayer:
 
 def kinds_of(activation: Activation) -> tuple[str, ...]:
     """The kinds of units that an `activation` names."""
-    return (activation,) if isinstance(activation, str) else tuple(activation)
+    return tuple(activation) if isinstance(activation, tuple | list) else (activation,)
 
 
 def random_layer(kind: str, inputs: int, units: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -51,7 +51,9 @@ def test_loo_takes_the_alpha_of_the_highest_accuracy_and_the_largest_of_equals()
         fixed = ELMClassifier(30, penalty="ridge", alpha=alpha, random_state=0)
         for left_out in range(len(y)):
             rest = np.arange(len(y)) != left_out
-            right[row] += clone(fixed).fit(X[rest], y[rest]).predict(X[[left_out]])[0] == y[left_out]
+            right[row] += (
+                clone(fixed).fit(X[rest], y[rest]).predict(X[[left_out]])[0] == y[left_out]
+            )
     np.testing.assert_allclose(model.loo_accuracy_, right / len(y), atol=1e-12)
     assert model.alpha_ == GRID[right == right.max()].max()
     fixed = ELMClassifier(30, penalty="ridge", alpha=model.alpha_, random_state=0).fit(X, y)
@@ -208,9 +210,7 @@ def test_a_mapped_file_of_whole_numbers_is_fitted_without_a_copy(tmp_path, monke
     expected = clone(model).fit(X.astype(np.float32), y)
     seen: list[np.ndarray] = []
     inputs = ELMClassifier._inputs
-    monkeypatch.setattr(
-        ELMClassifier, "_inputs", lambda self, X: seen.append(X) or inputs(self, X)
-    )
+    monkeypatch.setattr(ELMClassifier, "_inputs", lambda self, X: seen.append(X) or inputs(self, X))
     mapped = np.load(path, mmap_mode="r")
     model.fit(mapped, y, np.ones(len(y)))
     assert len(seen) > 20
