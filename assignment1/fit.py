@@ -77,7 +77,8 @@ def new_elm(config: FitConfig) -> ELMClassifier:
 
 def fit(config: FitConfig, world: World) -> ELMClassifier:
     """The ELM of all rows, of which this process reads its share. Raises InputError."""
-    assert config.data is not None and config.labels is not None  # FitConfig.check refused it
+    assert config.data is not None  # FitConfig.check has refused that
+    assert config.labels is not None
     X = mapped("--data", config.data, 2)
     y = mapped("--labels", config.labels, 1)
     check_rows(X, y, world)
@@ -98,7 +99,7 @@ def summary(model: ELMClassifier, world: World) -> str:
     words = [
         f"{model.n_hidden} units",
         f"{len(model.classes_)} classes",
-        f"{world.size} process(es)",
+        f"{world.size} processes",
     ]
     if model.alpha == "loo":
         words.append(f"alpha {model.alpha_:.3g}")

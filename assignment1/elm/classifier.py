@@ -18,6 +18,7 @@ from scipy.sparse import sparray
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import Tags
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -54,6 +55,11 @@ FeaturesToFile: TypeAlias = Callable[[Any], tuple[files.JsonObject, files.Arrays
 FeaturesFromFile: TypeAlias = Callable[[files.JsonObject, Mapping[str, np.ndarray]], Transformer]
 
 
+def _has_one_alpha(model: ELMClassifier) -> bool:
+    """Whether the output layer follows from the moments alone."""
+    return not isinstance(model.alpha, str)
+
+
 class ELMClassifier(ClassifierMixin, BaseEstimator):
     """Extreme learning machine (Huang, Zhu & Siew 2006): random hidden layer, least-squares output.
 
@@ -85,7 +91,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
     Attributes
     ----------
     classes_ (k,), coef_ (L, k), intercept_ (k,), n_features_in_, seed_ (int, of the hidden layer);
-    alpha_, alphas_ (A,) and loo_accuracy_ (A,) after alpha="loo"; moments_ after partial_fit.
+    moments_ (Moments, of all rows), or after alpha="loo" alpha_, alphas_ (A,), loo_accuracy_ (A,).
     """
 
     def __init__(
@@ -146,7 +152,9 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         X, target, weight = self._start(X, y, sample_weight)
         moments = self._all_moments(X, target, weight)
         if self.alpha == LOO:
-            return self._choose_alpha(moments, self._targeted(X, target, weight))
+            right = self.leave_one_out(moments).right(self._targeted(X, target, weight))
+            return self.take_alpha(moments, right / moments.n)
+        self.moments_ = moments
         return self.solve(moments)
 
     def accumulate(
@@ -164,6 +172,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         self._check_parameters()
         return self._all_moments(*self._start(X, y, sample_weight, classes))
 
+    @available_if(_has_one_alpha)
     def partial_fit(
         self,
         X: Rows,
@@ -173,10 +182,10 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
     ) -> ELMClassifier:
         """Adds rows to those of earlier calls; the result is that of `fit` on all of them.
 
-        The first call draws the hidden layer and fits `features`. Classes that are new, in y or in
-        `classes` (k,), get an output of their own. Sums are float64 where there is no penalty.
-        Raises ValueError as `fit`, and where each call would have to see all rows: alpha="loo",
-        class_weight="balanced", or a model that `fit` trained, which keeps no moments.
+        The first call draws the hidden layer and fits `features`; sums are float64 then if there is
+        no penalty. Classes that are new, in y or in `classes` (k,), get an output of their own.
+        There is none with alpha="loo", which sees all rows at once. Raises ValueError as `fit`, for
+        class_weight="balanced", and for a model from a file, which holds no moments.
         """
         self._check_parameters()
         self._check_incremental()
@@ -191,10 +200,11 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         self.moments_ += self._batch(X, y, weight)
         return self.solve(self.moments_)
 
+    @available_if(_has_one_alpha)
     def forget(
         self, X: Rows, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
     ) -> ELMClassifier:
-        """Takes rows away that `partial_fit` was given, with the weights that they had.
+        """Takes rows away that the model was fitted to, with the weights that they had.
 
         The result is that of a fit without them. Classes stay, also those that lose all rows.
         Raises ValueError for an unknown class and where no row would be left.
@@ -242,10 +252,6 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         """Blocks (H (b, L), Y one-hot (b, k), weights (b,) or None) of a model with `seed_`."""
         X, y, weight = self._checked(X, y, sample_weight, reset=False)
         return self._targeted(X, np.searchsorted(self.classes_, y), weight)
-
-    def _choose_alpha(self, moments: Moments, blocks: Iterator[Block]) -> ELMClassifier:
-        right = self.leave_one_out(moments).right(blocks)
-        return self.take_alpha(moments, right / moments.n)
 
     def set_output(self, moments: Moments, beta: np.ndarray) -> ELMClassifier:
         """Takes output weights (L, k), such as one entry of Moments.path."""
@@ -450,9 +456,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
                 f"activation={self.activation!r}; allowed are {allowed} or a tuple of them"
             )
         if 0 < self.n_hidden < len(kinds):
-            raise ValueError(
-                f"activation={self.activation!r}; n_hidden={self.n_hidden} are too few"
-            )
+            raise ValueError(f"activation={self.activation!r}; n_hidden={self.n_hidden} is less")
         if self.n_hidden < (0 if self.direct_links else 1):
             raise ValueError(
                 f"n_hidden={self.n_hidden}; at least 1 is needed (0 with direct_links)"
@@ -474,14 +478,11 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"alphas={self.alphas!r}; a list of numbers above 0 is needed")
 
     def _check_incremental(self) -> None:
-        if self.alpha == LOO or self.class_weight == "balanced":
-            raise ValueError(
-                'alpha="loo" and class_weight="balanced" need all rows at once: call fit'
-            )
+        if self.class_weight == "balanced":
+            raise ValueError('class_weight="balanced" needs all rows at once: call fit')
         if hasattr(self, "coef_") and not hasattr(self, "moments_"):
             raise ValueError(
-                "fit keeps no moments that rows could be added to or taken from; "
-                "give all rows to partial_fit"
+                "a model from a file holds no moments that rows could be added to or taken from"
             )
 
     # -- files: the seed stands for the hidden layer
