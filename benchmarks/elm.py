@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -262,12 +261,13 @@ def mapped(rows: int) -> Comparison:
     code = (
         "import sys, time, numpy as np\n"
         "from benchmarks.elm import FILE_UNITS, fit_ours, resident_mb\n"
-        "X, y = np.load(sys.argv[1], mmap_mode='r'), np.load(sys.argv[2])\n"
+        "X = np.load(sys.argv[1], mmap_mode='r', allow_pickle=False)\n"
+        "y = np.load(sys.argv[2], allow_pickle=False)\n"
         "start = time.perf_counter()\n"
         "fit_ours(X, y, FILE_UNITS)\n"
         "print(time.perf_counter() - start, resident_mb())\n"
     )
-    with tempfile.TemporaryDirectory(dir=os.environ.get("ADL_SCRATCH")) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         names = [str(file) for file in write_rows(Path(folder), rows)]
         command = [sys.executable, "-c", code, *names]
         result = subprocess.run(command, capture_output=True, text=True, check=True)

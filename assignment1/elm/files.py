@@ -18,10 +18,11 @@ Arrays: TypeAlias = dict[str, np.ndarray]
 def write(path: Path, facts: JsonObject, arrays: Arrays) -> None:
     """Writes facts and arrays under a temporary name and renames it. Raises OSError."""
     path = Path(path)
+    content: dict[str, Any] = {"facts": np.array(json.dumps(facts)), **arrays}
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         with open(temporary, "wb") as file:
-            np.savez_compressed(file, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
+            np.savez_compressed(file, **content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
