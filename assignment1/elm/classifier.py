@@ -191,7 +191,8 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         self._check_incremental()
         if not hasattr(self, "moments_"):
             X, target, weight = self._start(X, y, sample_weight, classes, least=1)
-            kind = self._kind(X) if self.penalty else np.float64
+            exact = self.precision == "float64" or self.penalty is None
+            kind = np.float64 if exact else self._kind(X)
             self.moments_ = self._moments(X, target, kind, weight)
             return self.solve(self.moments_)
 
