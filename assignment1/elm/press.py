@@ -52,20 +52,27 @@ class LeaveOneOut:
         The fit without row i is that to all rows with i's weight set to zero: the intercept is
         not penalised and alpha stays what it is. `hidden` is overwritten.
         """
-        hidden -= self.moments.hidden_mean
-        axes = hidden @ self.vectors  # (b, L)
-        fitted = axes @ self.rotated  # (b, A k)
-        fitted = fitted.reshape(len(axes), -1, target.shape[1]) + self.moments.target_mean
-        leverage = np.square(axes, out=axes) @ self.inverse  # (b, A)
-        if self.intercept:
-            leverage += leverage.dtype.type(1 / self.moments.n)
-        if weight is not None:
-            leverage = leverage * weight[:, None]
+        fitted, leverage = self._fitted(hidden, weight)
 
         # the residual without the row is the residual over 1 - leverage
         left = np.maximum(1 - leverage, np.finfo(leverage.dtype).eps)[:, :, None]  # (b, A, 1)
         predicted = target[:, None] - (target[:, None] - fitted) / left  # (b, A, k)
         return predicted.transpose(1, 0, 2)
+
+    def _fitted(
+        self, hidden: np.ndarray, weight: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions (b, A, k) of the fit to all rows, and leverages (b, A) of these rows."""
+        hidden -= self.moments.hidden_mean
+        axes = hidden @ self.vectors  # (b, L)
+        fitted = (axes @ self.rotated).reshape(len(axes), self.inverse.shape[1], -1)
+        fitted += self.moments.target_mean
+        leverage = np.square(axes, out=axes) @ self.inverse  # (b, A)
+        if self.intercept:
+            leverage += leverage.dtype.type(1 / self.moments.n)
+        if weight is not None:
+            leverage *= weight[:, None].astype(leverage.dtype)
+        return fitted, leverage
 
     def right(self, blocks: Iterable[Block]) -> np.ndarray:
         """Weight (A,) of the rows whose largest prediction is their class, over all blocks.
@@ -75,8 +82,14 @@ class LeaveOneOut:
         total = np.zeros(self.inverse.shape[1])
         for hidden, target, *weights in blocks:
             weight = weights[0] if weights else None
-            predicted = self.predictions(hidden, target, weight)
-            hits = predicted.argmax(2) == target.argmax(1)  # (A, b)
+            fitted, leverage = self._fitted(hidden, weight)
+
+            # over 1 - leverage, which leaves the order as it is, the row's own class loses its
+            # leverage and the other classes lose nothing
+            label = target.argmax(1)
+            rows = np.arange(len(label))
+            fitted[rows, :, label] -= leverage
+            hits = (fitted.argmax(2) == label[:, None]).T  # (A, b)
             total += hits.sum(1) if weight is None else hits @ weight
         return total
 
