@@ -11,6 +11,7 @@ from assignment1.audit import fingerprints
 from assignment1.config import EXAMPLES, EXAMPLES_SEED, Compute, Config
 from assignment1.data import Faces
 from assignment1.elm import ELMClassifier
+from assignment1.features import features_from_file, features_to_file
 from assignment1.mlp import MLPClassifier
 from assignment1.representations import new_elm, new_mlp, representations
 from assignment1.selection import ELM_FAMILIES, Candidate, Selection
@@ -20,7 +21,7 @@ from assignment1.views import Dataset
 from assignment1.vqvae import VQVAE, load_vqvae
 from assignment1.words import CLASSES
 from common.cli import InputError
-from common.files import write_arrays
+from common.files import atomic_path, write_arrays
 from common.run import Run
 
 VQVAE_FILE = "vqvae.safetensors"
@@ -49,13 +50,21 @@ def load_models(folder: Path, device: str = "cpu") -> SavedModels:
     vqvae_path = folder / VQVAE_FILE
     vqvae = load_vqvae(vqvae_path, device) if vqvae_path.exists() else None
     classifiers: dict[str, ELMClassifier | MLPClassifier] = {
-        family: ELMClassifier.load(folder / elm_file(family)) for family in ELM_FAMILIES
+        family: load_elm(folder / elm_file(family)) for family in ELM_FAMILIES
     }
     classifiers[MLP] = MLPClassifier.load(folder / MLP_FILE, device)
     for name, classifier in classifiers.items():
         if not set(np.ravel(classifier.classes_)) <= set(range(len(CLASSES))):
             raise InputError(f"{folder}: the {name} was trained on other classes than the seven")
     return SavedModels(vqvae, classifiers)
+
+
+def load_elm(path: Path) -> ELMClassifier:
+    """A saved ELM with its features. Raises InputError."""
+    try:
+        return ELMClassifier.load(path, features_from_file)
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 def save_models(
@@ -75,7 +84,8 @@ def save_elm(config: Config, folder: Path, data: Dataset, selection: Selection) 
     model.set_params(penalty=selection.variant.penalty, alpha=selection.alpha)
     model.fit(*data.rows(data.split.train))
     model.calibrate(*data.rows(data.split.validation))
-    model.save(folder / elm_file(selection.family))
+    with atomic_path(folder / elm_file(selection.family)) as temporary:
+        model.save(temporary, features_to_file)
     return {"temperature": model.temperature}
 
 

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from common.cli import BaseConfig, InputError, PathOrNone, SavedRunConfig, check_ranges
+from common import cli
+from common.cli import (
+    BaseConfig,
+    InputError,
+    PathOrNone,
+    SavedRunConfig,
+    check_ranges,
+    check_writable,
+)
 
 # ------------------------------------------------------------------------------------ recipes
 
@@ -303,3 +311,42 @@ class EncodeConfig(SavedRunConfig):
     run)"""
     out: Path = Path("codemaps")
     """folder that the code maps are written into"""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """One ELM on a matrix on disk, in one process or, under torchrun, in several."""
+
+    data: PathOrNone = None
+    """.npy file of numbers (n, p), a sample a row; it is mapped and need not fit into memory"""
+    labels: PathOrNone = None
+    """.npy file of the samples' classes (n,)"""
+    out: Path = Path("elm.npz")
+    """.npz file for the model"""
+    units: int = 1000
+    """hidden units"""
+    weights: Literal["gaussian", "binary"] = "gaussian"
+    """hidden weights: N(0, 1) or -1 and +1"""
+    activation: tuple[Literal["tanh", "relu", "sigmoid", "sign", "rbf"], ...] = ("tanh",)
+    """kind of the hidden units; several share the units evenly"""
+    penalty: Literal["ridge", "lasso", "elasticnet"] | None = "ridge"
+    """penalty on the output weights"""
+    alpha: float | Literal["loo"] = 1.0
+    """strength of the penalty; loo: the ridge penalty of the best leave-one-out accuracy"""
+    l1_ratio: float = 0.5
+    """share of the lasso in the elastic net"""
+    seed: int = 0
+    """seed of the hidden layer"""
+
+    def check(self) -> None:
+        """Raises InputError for options that cannot be used."""
+        for option, path in (("--data", self.data), ("--labels", self.labels)):
+            if path is None:
+                raise InputError(f"{option} is missing; give a .npy file")
+            cli.check_exists(option, path)
+        check_writable("--out", self.out.parent)
+        check_ranges(self, {"units": (1, math.inf), "seed": (0, math.inf)})
+        if self.out.suffix != ".npz":
+            raise InputError(f"--out {self.out}: the name must end in .npz")
+        if self.alpha == "loo" and self.penalty != "ridge":
+            raise InputError(f"--alpha loo is for --penalty ridge, not {self.penalty}")

@@ -24,10 +24,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
-from assignment1.elm import integer_seed
+from assignment1.elm import ClassWeight, Penalty, integer_seed, weighted_rows
 from assignment1.features import Matrix, Transformer, features_from_file, features_to_file
-from assignment1.moments import Penalty
-from assignment1.weighting import ClassWeight, weighted_rows
 from common.cli import InputError
 from common.files import JsonObject, StateDict, atomic_path
 from common.run import progress

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import clone
 
 from assignment1.config import ALPHA_GRIDS, LABEL_SMOOTHING, PICTURE_STRIDE, Compute, Config
-from assignment1.elm import ELMClassifier, Weights
+from assignment1.elm import ELMClassifier, Moments, Penalty, Weights
 from assignment1.features import (
     CodebookLookup,
     OneHotCodes,
@@ -20,7 +20,6 @@ from assignment1.features import (
     StandardisedIntegers,
 )
 from assignment1.mlp import CNNClassifier, MLPClassifier
-from assignment1.moments import Moments, Penalty
 from assignment1.selection import ELM_FAMILIES
 from assignment1.variants import (
     DECODED_FIELDS,

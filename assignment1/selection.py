@@ -11,8 +11,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from assignment1.elm import Weights
-from assignment1.moments import Penalty
+from assignment1.elm import Penalty, Weights
 from assignment1.variants import BINARY_ELM, GAUSSIAN_ELM, PENALTY_LABELS, Variant, path_key
 from common.files import JsonObject
 

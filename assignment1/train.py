@@ -43,10 +43,10 @@ from assignment1.assigned import as_assigned
 from assignment1.audit import Audit, audit, held_out_split
 from assignment1.config import ALPHA_GRIDS, LINEAR_ITERATIONS, VQ_TRAINING, Compute
 from assignment1.data import Faces, Split, load
+from assignment1.elm import Alphas
 from assignment1.evaluation import METRICS_INFO, held_out_rows, print_chosen, vqvae_rows
 from assignment1.figures import draw_figures
 from assignment1.mlp import Epoch
-from assignment1.moments import Alphas
 from assignment1.representations import (
     alpha_grid,
     new_cnn,

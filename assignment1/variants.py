@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from assignment1.moments import Penalty
+from assignment1.elm import Penalty
 
 GAUSSIAN_ELM = "ELM"
 BINARY_ELM = "binary ELM"

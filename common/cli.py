@@ -154,7 +154,7 @@ def parse(config_class: type[C], argv: Sequence[str] | None = None) -> C:
         if stop.code in (0, None):
             raise
         raise InputError(_one_line(caught.getvalue())) from None
-    if isinstance(config, BaseConfig | SavedRunConfig):
+    if hasattr(config, "check"):
         config.check()
     return config
 

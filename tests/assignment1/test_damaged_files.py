@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from assignment1 import data as faces
-from assignment1.elm import ELMClassifier
+from assignment1.artifacts import load_elm
 from assignment1.synthetic import draw_faces
 from common.cli import InputError
 from tests.conftest import peak_memory
@@ -268,7 +268,7 @@ class Trap:
             lambda path: faces.load_codemaps(path.parent),
             {"codemaps": "codemaps", "labels": "labels"},
         ),
-        ("model.npz", ELMClassifier.load, {}),
+        ("model.npz", load_elm, {}),
     ],
 )
 def test_no_loader_unpickles(tmp_path, name, load, usual_files):

@@ -96,6 +96,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(picture).save(place / folder / f"{number}.png")
     with tarfile.open(place / "data" / "oxford_flowers102.tar", "w") as archive:
         archive.add(place / "photographs", "jpg")
+    np.save(place / "X.npy", np.random.default_rng(0).standard_normal((300, 9)))
+    np.save(place / "y.npy", np.arange(300) % 3)
     rows = pd.DataFrame(np.random.default_rng(0).standard_normal((200, 3)), columns=["a", "b", "c"])
     rows.to_csv(place / "rows.csv", index=False)
     for name in ("table.csv", "more.csv"):

@@ -35,4 +35,6 @@ def weighted_rows(
         factors = compute_class_weight(class_weight, classes=classes, y=y, sample_weight=own)
         weight = weight * factors[label]
     keep = weight > 0
+    if keep.all():
+        return X, y, weight  # no copy of rows that may be a file mapped into memory
     return X[keep], y[keep], weight[keep]

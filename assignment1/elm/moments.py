@@ -3,20 +3,19 @@
 All four penalties need nothing but H'H and H'Y, so the rows are read once, in blocks, and a whole
 path of penalties costs little more than one fit.
 
-Shape letters: n rows, b rows of a block, L hidden units, k outputs (classes), A alphas,
-C = A k columns that are solved at once.
+Shape letters: n rows, b rows of a block, L hidden units, k outputs (classes), A alphas.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh
-from sklearn.exceptions import ConvergenceWarning
+
+from .sparse import admm_path
 
 Penalty: TypeAlias = Literal["ridge", "lasso", "elasticnet"] | None
 Alphas: TypeAlias = Sequence[float] | np.ndarray
@@ -27,13 +26,6 @@ REFINEMENTS = 2  # solutions by the Cholesky factor: the first, and one refineme
 RESIDUAL = 1e-4  # relative residual of the normal equations that float32 must reach
 BLOCK = 1024  # rows of the Gram matrix that are centred at once, to save memory
 
-# ADMM, Boyd et al. 2011
-RELAXATION = 1.6  # share of the new solution, section 3.4.3 advises 1.5 to 1.8
-REMAINDER = 0.6  # RELAXATION - 1, share of the old one that is taken off
-CHECK_EVERY = 10  # rounds between two looks at the residuals
-BALANCE_FROM = 0.26  # |log| of a change of rho that is worth making
-BALANCE_LIMITS = (1 / 3, 3)
-TINY = 1e-12
 FLOAT64_UP_TO = 512  # units up to which ADMM runs in the precision of the moments
 
 
@@ -69,6 +61,68 @@ class Moments:
         if sums is None:
             raise ValueError("no rows to accumulate")
         return sums.centred(intercept)
+
+    # -- rows of another batch, process or class
+
+    def __add__(self, other: Moments) -> Moments:
+        """The moments of both sets of rows (Chan, Golub & LeVeque 1983)."""
+        return self._merged(other, 1)
+
+    def __sub__(self, other: Moments) -> Moments:
+        """The moments without the rows of `other`. Raises ValueError where none would be left."""
+        if other.n >= self.n:
+            raise ValueError(f"{other.n:g} rows cannot be taken from {self.n:g}")
+        return self._merged(other, -1)
+
+    def _merged(self, other: Moments, sign: int) -> Moments:
+        n = self.n + sign * other.n
+        share = sign * other.n / n
+
+        # between the means; all means are zero where there is no intercept
+        hidden = other.hidden_mean.astype(np.float64) - self.hidden_mean  # (L,)
+        target = other.target_mean.astype(np.float64) - self.target_mean  # (k,)
+        between = share * self.n
+        kind = self.gram.dtype
+        gram = self.gram + sign * other.gram
+        for start in range(0, len(hidden), BLOCK):
+            rows = slice(start, start + BLOCK)
+            gram[rows] += (between * np.outer(hidden[rows], hidden)).astype(kind)
+        cross = self.cross + sign * other.cross + between * np.outer(hidden, target)
+        hidden_mean = self.hidden_mean + share * hidden
+        target_mean = self.target_mean + share * target
+        return Moments(
+            n, gram, cross.astype(kind), hidden_mean.astype(kind), target_mean.astype(kind)
+        )
+
+    def over(self, total: Callable[[np.ndarray], np.ndarray]) -> Moments:
+        """The moments of the rows of all processes, each of which calls this with its own.
+
+        `total` adds an array up over the processes, as the all-reduce of MPI or torch does.
+        """
+        kind = self.gram.dtype
+        n = float(total(np.array([self.n]))[0])
+        hidden_mean = total(self.n * self.hidden_mean.astype(np.float64)) / n
+        target_mean = total(self.n * self.target_mean.astype(np.float64)) / n
+
+        # about the common mean, where moments simply add
+        hidden = np.sqrt(self.n) * (self.hidden_mean - hidden_mean)
+        target = np.sqrt(self.n) * (self.target_mean - target_mean)
+        gram = total(self.gram + np.outer(hidden, hidden).astype(kind))
+        cross = total(self.cross + np.outer(hidden, target))
+        return Moments(
+            n, gram, cross.astype(kind), hidden_mean.astype(kind), target_mean.astype(kind)
+        )
+
+    def with_outputs(self, places: np.ndarray, outputs: int) -> Moments:
+        """The moments of `outputs` outputs, of which those here are at `places` (k,).
+
+        The new outputs are zero in every row.
+        """
+        cross = np.zeros((len(self.cross), outputs), self.cross.dtype)
+        cross[:, places] = self.cross
+        target_mean = np.zeros(outputs, self.target_mean.dtype)
+        target_mean[places] = self.target_mean
+        return dataclasses.replace(self, cross=cross, target_mean=target_mean)
 
     # -- ridge
 
@@ -114,12 +168,7 @@ class Moments:
 
         path = np.empty((len(alphas), *self.cross.shape), self.gram.dtype)  # (A, L, k)
         for row, alpha in enumerate(alphas):
-            lowest = noise if alpha == 0 else -alpha
-            floor = noise if alpha == 0 else 0
-            used = values > lowest
-            damped = np.where(used, np.maximum(values, floor) + alpha, 1)
-            inverse = np.where(used, 1 / damped, 0)
-            path[row] = vectors @ (inverse[:, None] * rotated)
+            path[row] = vectors @ (damped_inverse(values, alpha, noise)[:, None] * rotated)
         return path
 
     def minimum_norm(self) -> np.ndarray:
@@ -136,13 +185,10 @@ class Moments:
         tolerance: float = 1e-3,
         max_rounds: int = 3000,
     ) -> np.ndarray:
-        """Elastic-net solutions (A, L, k) for many alphas, by ADMM on all columns at once.
+        """Elastic-net solutions (A, L, k) for many alphas, in the scaling of scikit-learn.
 
-        argmin |H beta - Y|^2 / 2n + alpha (l1_ratio |beta|_1 + (1 - l1_ratio) |beta|^2 / 2)
-        (Boyd et al. 2011, section 6.4). In the eigenbasis of the Gram matrix each round is two
-        matrix products, whatever the step size rho of each column; columns leave as they converge.
-        Warns (ConvergenceWarning) when a column does not reach the tolerance, the relative change
-        and gap, in `max_rounds`.
+        argmin |H beta - Y|^2 / 2n + alpha (l1_ratio |beta|_1 + (1 - l1_ratio) |beta|^2 / 2). Warns
+        (ConvergenceWarning) when a column does not reach the tolerance in `max_rounds`.
         """
         values, vectors = eigen or self.eigen()
         # the tolerance is far above float32's rounding
@@ -150,28 +196,9 @@ class Moments:
         spectrum = (np.maximum(values, 0) / self.n).astype(kind)[:, None]  # (L, 1)
         vectors = vectors.astype(kind)
         target = vectors.T @ (self.cross / self.n).astype(kind)  # (L, k)
-
-        columns = _Columns.start(spectrum, target, np.asarray(alphas, kind))
-        solution = np.zeros((len(values), len(columns.number)), kind)  # (L, C)
-        for rounds in range(1, max_rounds + 1):
-            smooth, before = columns.step(spectrum, vectors, l1_ratio)
-            if rounds % CHECK_EVERY:
-                continue
-            primal, change = columns.residuals(smooth, before)
-            converged = (primal < tolerance) & (change < tolerance)
-            solution[:, columns.number[converged]] = columns.split[:, converged]
-            columns = columns.without(converged)
-            columns.balance(primal[~converged], change[~converged])
-            if not columns.number.size:
-                break
-        else:
-            warnings.warn(
-                f"{columns.number.size} of {solution.shape[1]} columns did not converge in "
-                f"{max_rounds} rounds",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-            solution[:, columns.number] = columns.split
+        solution = admm_path(
+            (spectrum, vectors), target, np.asarray(alphas, kind), l1_ratio, tolerance, max_rounds
+        )
         shape = (len(values), len(alphas), self.cross.shape[1])
         return solution.reshape(shape).transpose(1, 0, 2)  # (A, L, k)
 
@@ -197,6 +224,18 @@ class Moments:
     def largest_alpha(self, l1_ratio: float = 1.0) -> float:
         """The smallest alpha at which every weight is zero: max |H'Y| / (n l1_ratio)."""
         return float(np.abs(self.cross).max() / self.n / l1_ratio)
+
+
+def damped_inverse(values: np.ndarray, alpha: float, noise: float = 0) -> np.ndarray:
+    """1 / (values + alpha) (L,) of eigenvalues (L,), with 0 for those that are only rounding.
+
+    Without a penalty, alpha = 0, those are the eigenvalues up to `noise`.
+    """
+    lowest = noise if alpha == 0 else -alpha
+    floor = noise if alpha == 0 else 0
+    used = values > lowest
+    damped = np.where(used, np.maximum(values, floor) + alpha, 1)
+    return np.where(used, 1 / damped, 0)
 
 
 @dataclasses.dataclass
@@ -259,78 +298,3 @@ class _Sums:
         hidden_mean = (self.shift + hidden_sum / self.n).astype(kind)
         target_mean = (target_sum / self.n).astype(kind)
         return Moments(self.n, self.gram, cross.astype(kind), hidden_mean, target_mean)
-
-
-@dataclasses.dataclass
-class _Columns:
-    """The columns that ADMM has not solved yet: one per alpha and output, C at the start."""
-
-    number: np.ndarray  # (C,) place in the solution
-    weight: np.ndarray  # (C,) alpha
-    rho: np.ndarray  # (C,) step size
-    target: np.ndarray  # (L, C) H'Y / n in the eigenbasis
-    split: np.ndarray  # (L, C) the sparse copy of beta
-    dual: np.ndarray  # (L, C) scaled dual variable
-
-    @classmethod
-    def start(cls, spectrum: np.ndarray, target: np.ndarray, alphas: np.ndarray) -> _Columns:
-        """All columns at zero, from the spectrum (L, 1), the target (L, k) and the alphas (A,)."""
-        units, outputs = target.shape
-        count = len(alphas) * outputs
-        kind = spectrum.dtype
-        rho = max(np.median(spectrum), 1e-6 * spectrum[-1, 0])
-        split, dual = np.zeros((2, units, count), kind)
-        return cls(
-            number=np.arange(count),
-            weight=np.repeat(alphas, outputs),
-            rho=np.full(count, rho, kind),
-            target=np.tile(target, (1, len(alphas))),
-            split=split,
-            dual=dual,
-        )
-
-    def step(
-        self, spectrum: np.ndarray, vectors: np.ndarray, l1_ratio: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """One round; returns the smooth copy of beta (L, C) and the sparse one before the round."""
-        rotated = vectors.T @ (self.split - self.dual)
-        curvature = spectrum + (self.weight * (1 - l1_ratio) + self.rho)
-        rotated = (rotated * self.rho + self.target) / curvature
-        smooth = vectors @ rotated
-
-        # soft threshold of the over-relaxed step
-        before = self.split
-        moved = RELAXATION * smooth - REMAINDER * self.split + self.dual
-        threshold = self.weight * l1_ratio / self.rho
-        self.split = np.maximum(moved - threshold, 0) + np.minimum(moved + threshold, 0)
-        self.dual = moved - self.split
-        return smooth, before
-
-    def residuals(self, smooth: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Relative gap between the copies and relative change of the sparse one, (C,) each."""
-        size = np.linalg.norm(self.split, axis=0)
-        gap = np.linalg.norm(smooth - self.split, axis=0) / np.maximum(size, TINY)
-        primal = np.where(size > 0, gap, np.abs(smooth).max(0) > 1e-6)
-        moved = np.linalg.norm(self.split - before, axis=0)
-        change = moved / np.maximum(np.linalg.norm(self.dual, axis=0), TINY)
-        return primal, change
-
-    def without(self, converged: np.ndarray) -> _Columns:
-        """The columns that are still open."""
-        open_ = ~converged
-        return _Columns(
-            number=self.number[open_],
-            weight=self.weight[open_],
-            rho=self.rho[open_],
-            target=self.target[:, open_],
-            split=self.split[:, open_],
-            dual=self.dual[:, open_],
-        )
-
-    def balance(self, primal: np.ndarray, change: np.ndarray) -> None:
-        """Adapts the step sizes to the relative residuals (Boyd et al. 2011, section 3.4.1)."""
-        ratio = np.sqrt(np.maximum(primal, 1e-9) / np.maximum(change, 1e-9)).clip(*BALANCE_LIMITS)
-        worth_it = np.abs(np.log(ratio)) > BALANCE_FROM
-        ratio = np.where(worth_it, ratio, 1).astype(self.rho.dtype)
-        self.rho = self.rho * ratio
-        self.dual = self.dual / ratio
