@@ -285,13 +285,13 @@ def _point_metrics(reference: Reference, point: np.ndarray, error: np.ndarray) -
 def _direction_accuracy(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Share (H, S) of changes (N, H, S) other than 0 whose sign was predicted.
 
-    NaN where every prediction is no change, which has no sign.
+    NaN for a series and step where every prediction is no change, which has no sign.
     """
     moved = truth != 0
     right = (np.sign(predicted) == np.sign(truth)) & moved
     with np.errstate(divide="ignore", invalid="ignore"):
         share = right.sum(0) / moved.sum(0)
-    return np.where(np.any(predicted != 0), share, np.nan)
+    return np.where(np.any(predicted != 0, axis=0), share, np.nan)
 
 
 def significance(of: Score) -> Cells:

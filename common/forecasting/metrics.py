@@ -60,7 +60,8 @@ METRICS = {
     "direction_accuracy": Metric(
         "share",
         "higher",
-        "share of changes whose sign was forecast, changes of 0 left out; 0.5: a coin toss",
+        "share of changes whose sign was forecast, changes of 0 left out, and so are series and "
+        "steps whose forecast is always no change; 0.5: a coin toss",
     ),
     "crps": Metric(
         "log return",

@@ -11,6 +11,7 @@ from common.forecasting.backtest import (
     Reference,
     compare,
     measure,
+    pool,
     score,
     score_rows,
     weekly_standard_error,
@@ -55,6 +56,18 @@ def test_no_change_has_ratio_one_and_no_direction():
     np.testing.assert_allclose(metrics["rmse"], np.sqrt((truth**2).mean(0)))
     dollars = np.abs(reference.actual - values[origins][:, None])
     np.testing.assert_allclose(metrics["mae_usd"], dollars.mean(0))
+
+
+def test_only_the_cells_that_leave_no_change_have_a_direction():
+    values = walk(600)
+    origins = np.arange(300, 590)
+    reference = reference_of(values, origins)
+    point = np.repeat(values[origins][:, None], reference.horizon, axis=1)
+    point[:, 1, 0] = reference.actual[:, 1, 0]  # every move of one cell is known
+    direction = measure(reference, Forecast(point)).metrics["direction_accuracy"]
+    assert direction[1, 0] == 1
+    assert np.isfinite(direction).sum() == 1
+    assert pool("direction_accuracy", direction) == 1
 
 
 def test_a_perfect_forecast_has_no_error_and_half_of_every_move_half_the_error():
