@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from common import cli
 from common.cli import (
     BaseConfig,
     InputError,
     PathOrNone,
     SavedRunConfig,
+    check_exists,
     check_ranges,
     check_writable,
 )
@@ -343,7 +343,7 @@ class FitConfig:
         for option, path in (("--data", self.data), ("--labels", self.labels)):
             if path is None:
                 raise InputError(f"{option} is missing; give a .npy file")
-            cli.check_exists(option, path)
+            check_exists(option, path)
         check_writable("--out", self.out.parent)
         check_ranges(self, {"units": (1, math.inf), "seed": (0, math.inf)})
         if self.out.suffix != ".npz":

@@ -103,10 +103,10 @@ def draw_figures(folder: Path) -> None:
     ensembles = test.model.isin([strategy.label for strategy in main_models]) & (
         test.variant == ensemble
     )
-    walks = test.model == "random walk"
+    baselines = test.model.isin(["random walk", "log-HAR-t"])
 
     fans_of(folder / "forecast_fans.png", record, arrays)
-    by_horizon(folder / "error_by_horizon.png", record, test[ensembles | walks], chosen)
+    by_horizon(folder / "error_by_horizon.png", record, test[ensembles | baselines], chosen)
     cells(folder / "error_by_cell.png", record, test, series, chosen, ensemble)
     calibration(folder / "calibration.png", record, arrays)
     parameters(folder, record, options, pooled)

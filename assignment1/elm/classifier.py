@@ -238,7 +238,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
 
     def leave_one_out(self, moments: Moments) -> LeaveOneOut:
         """What the leave-one-out predictions of all rows follow from, for a grid of alphas."""
-        self.alphas_ = np.asarray(LOO_ALPHAS if self.alphas is None else self.alphas, np.float64)
+        self.alphas_ = self._grid()
         return LeaveOneOut.of(moments, self.alphas_, self.fit_intercept)
 
     def take_alpha(self, moments: Moments, accuracy: np.ndarray) -> ELMClassifier:
@@ -474,9 +474,13 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f'alpha={self.alpha!r}; a number from 0 or "loo" is needed')
         if self.penalty != "ridge":
             raise ValueError(f'alpha="loo" is for penalty="ridge", not {self.penalty!r}')
-        grid = np.asarray(LOO_ALPHAS if self.alphas is None else self.alphas, np.float64)
+        grid = self._grid()
         if grid.ndim != 1 or not grid.size or not (grid > 0).all():
             raise ValueError(f"alphas={self.alphas!r}; a list of numbers above 0 is needed")
+
+    def _grid(self) -> np.ndarray:
+        """The alphas (A,) that alpha="loo" chooses from."""
+        return np.asarray(LOO_ALPHAS if self.alphas is None else self.alphas, np.float64)
 
     def _check_incremental(self) -> None:
         if self.class_weight == "balanced":

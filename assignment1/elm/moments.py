@@ -197,7 +197,7 @@ class Moments:
         vectors = vectors.astype(kind)
         target = vectors.T @ (self.cross / self.n).astype(kind)  # (L, k)
         solution = admm_path(
-            (spectrum, vectors), target, np.asarray(alphas, kind), l1_ratio, tolerance, max_rounds
+            spectrum, vectors, target, np.asarray(alphas, kind), l1_ratio, tolerance, max_rounds
         )
         shape = (len(values), len(alphas), self.cross.shape[1])
         return solution.reshape(shape).transpose(1, 0, 2)  # (A, L, k)

@@ -11,8 +11,6 @@ import warnings
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-Eigen = tuple[np.ndarray, np.ndarray]  # values and vectors
-
 # ADMM, Boyd et al. 2011
 RELAXATION = 1.6  # share of the new solution, section 3.4.3 advises 1.5 to 1.8
 REMAINDER = 0.6  # RELAXATION - 1, share of the old one that is taken off
@@ -23,7 +21,8 @@ TINY = 1e-12
 
 
 def admm_path(
-    eigen: Eigen,
+    spectrum: np.ndarray,
+    vectors: np.ndarray,
     target: np.ndarray,
     alphas: np.ndarray,
     l1_ratio: float,
@@ -32,13 +31,12 @@ def admm_path(
 ) -> np.ndarray:
     """Elastic-net solutions (L, C) for every alpha (A,) and output at once.
 
-    `eigen` are the spectrum (L, 1) and the eigenvectors (L, L) of the Gram matrix over n, `target`
-    is H'Y / n (L, k) in their basis. Boyd et al. 2011, section 6.4. In the eigenbasis each round is
+    `spectrum` (L, 1) and `vectors` (L, L) are those of the Gram matrix over n, `target` is H'Y / n
+    (L, k) in their basis. Boyd et al. 2011, section 6.4. In the eigenbasis each round is
     two matrix products, whatever the step size rho of each column; columns leave as they converge.
     Warns (ConvergenceWarning) when a column does not reach the tolerance, the relative change and
     gap, in `max_rounds`.
     """
-    spectrum, vectors = eigen
     columns = _Columns.start(spectrum, target, alphas)
     solution = np.zeros((len(vectors), len(columns.number)), vectors.dtype)  # (L, C)
     for rounds in range(1, max_rounds + 1):

@@ -76,13 +76,16 @@ class Affine(abc.ABC):
         return self.up(scale * self.down(x, a), b)
 
     def adapted(self, x: Tensor, kernel: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
-        """x W + s (x A) B with gradients for x, A and B, and none for W.
+        """x W + s (x A) B with gradients for x, A and B, and none for W."""
+        return self.frozen_and(x, kernel, self.low_rank(x, a, b, scale))
+
+    def frozen_and(self, x: Tensor, kernel: Tensor, low_rank: Tensor) -> Tensor:
+        """x W, with no gradient for W, and a low-rank term beside it.
 
         Not x (W + s A B), whose backward pass would pay for the gradient of a whole kernel.
         """
         # (without stop_gradient a tape records the gradient of W, and eagerly computes it)
-        h = self.plain(x, ops.stop_gradient(kernel))
-        return ops.add(h, self.low_rank(x, a, b, scale))
+        return ops.add(self.plain(x, ops.stop_gradient(kernel)), low_rank)
 
     def finish(self, h: Tensor) -> Tensor:
         """The layer's bias and activation."""

@@ -26,7 +26,7 @@ def adapted_call(affine: Affine, factors: Factors, dropout: float = 0.0) -> Call
             h = affine.adapted(inputs, kernel, factors.a, factors.b, factors.scale)
         else:
             low_rank = affine.low_rank(drop(inputs), factors.a, factors.b, factors.scale)
-            h = ops.add(affine.plain(inputs, ops.stop_gradient(kernel)), low_rank)
+            h = affine.frozen_and(inputs, kernel, low_rank)
         if factors.magnitude is not None:
             norms = direction_norms(affine, kernel, factors)
             known = ops.greater(norms, 0)  # a unit without any weight has no direction to scale

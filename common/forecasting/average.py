@@ -21,7 +21,7 @@ class HarForecaster:
 
     har: LogHar
     settings: JsonObject
-    """"context" and "horizon" """
+    """the numbers of steps, context and horizon"""
 
     @property
     def params(self) -> int:

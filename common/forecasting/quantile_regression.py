@@ -1,7 +1,7 @@
 """Quantile regression of absolute changes on the features of log-HAR-t: every level by itself.
 
-Koenker & Bassett 1978, with a smoothed check loss (Fernandes, Guerre & Horta 2021). A
-quantile of the logarithm of a change's size is linear in log-HAR-t's features, beside the clock:
+Koenker & Bassett 1978, with a smoothed check loss (Fernandes, Guerre & Horta 2021). A quantile
+of the logarithm of a change's size is linear in log-HAR-t's features, beside the clock:
 
     log quantile = bias + weights . features + log sqrt(mean of profile^2 over the h steps)
 
@@ -18,8 +18,8 @@ import dataclasses
 import numpy as np
 from scipy import special
 
-from common.forecasting.metrics import LEVELS, at_once
-from common.forecasting.volatility import LogHar
+from common.forecasting.metrics import LEVELS
+from common.forecasting.volatility import LogHar, read_features
 from common.forecasting.windows import Windows
 
 KNOTS = np.array([0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98])
@@ -86,7 +86,7 @@ class QuantileRegression:
 
     def at(self, windows: Windows, origins: np.ndarray) -> SizeQuantiles:
         """What it forecasts at the origins (N,)."""
-        features, offset = read_features(self.har, windows, origins)
+        features, offset = standardised_features(self.har, windows, origins)
         largest = LARGEST_SIZE * self.har.usual
         return SizeQuantiles(features, offset, self.weights, self.bias, largest)
 
@@ -94,7 +94,7 @@ class QuantileRegression:
 def fit_quantile_regression(windows: Windows, har: LogHar) -> QuantileRegression:
     """The quantile regression of the training part that `har` was fitted on."""
     train = windows.parts.train
-    features, offset = read_features(har, windows, train)
+    features, offset = standardised_features(har, windows, train)
     changes = np.abs(windows.changes(train))  # (N, H, S)
     horizon, series = changes.shape[1:]
     weights = np.empty((len(KNOTS), horizon, series, features.shape[2]))
@@ -110,19 +110,12 @@ def fit_quantile_regression(windows: Windows, har: LogHar) -> QuantileRegression
     return QuantileRegression(har, weights, bias)
 
 
-def read_features(
+def standardised_features(
     har: LogHar, windows: Windows, origins: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Standardised features (N, S, F) and the clock's offset (N, H, S), some origins at a time."""
-    together = at_once(windows.horizon, len(windows.prices.series))
-    features = []
-    offsets = []
-    for start in range(0, len(origins), together):
-        past, times, *candles = windows.inputs(origins[start : start + together])
-        known, ahead = np.split(times, [windows.context], axis=1)
-        features.append((har.features(past, known, *candles) - har.mean) / har.deviation)
-        offsets.append(har.clock_ahead(ahead))
-    return np.concatenate(features), np.concatenate(offsets)
+    """Features (N, S, F) as log-HAR-t weighs them, and the clock ahead (N, H, S)."""
+    features, offset = read_features(har, windows, origins)
+    return (features - har.mean) / har.deviation, offset
 
 
 def smoothed_quantile(

@@ -202,15 +202,7 @@ def fit_log_har(windows: Windows, origins: np.ndarray | None = None) -> LogHar:
     profile, usual = clock_profile(prices.values[known], prices.times[known], bins, windows.log)
     model = dataclasses.replace(model, profile=profile, usual=usual)
 
-    # Features and the clock ahead, some windows at a time:
-    together = at_once(horizon, series)
-    read = []
-    for start in range(0, len(train), together):
-        past, times, *ranges = windows.inputs(train[start : start + together])
-        known_times, ahead = np.split(times, [windows.context], axis=1)
-        read.append((model.features(past, known_times, *ranges), model.clock_ahead(ahead)))
-    features = np.concatenate([block for block, _ in read])  # (N, S, F)
-    offset = np.concatenate([block for _, block in read])  # (N, H, S)
+    features, offset = read_features(model, windows, train)
     mean = features.mean(0)
     deviation = np.where(features.std(0) > 0, features.std(0), 1)
     features = (features - mean) / deviation
@@ -240,6 +232,21 @@ def fit_log_har(windows: Windows, origins: np.ndarray | None = None) -> LogHar:
         log=windows.log,
         candles=candles,
     )
+
+
+def read_features(
+    har: LogHar, windows: Windows, origins: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, S, F) and the clock ahead (N, H, S) at the origins, some of them at a time."""
+    together = at_once(windows.horizon, len(windows.prices.series))
+    features = []
+    offsets = []
+    for start in range(0, len(origins), together):
+        past, times, *candles = windows.inputs(origins[start : start + together])
+        known, ahead = np.split(times, [windows.context], axis=1)
+        features.append(har.features(past, known, *candles))
+        offsets.append(har.clock_ahead(ahead))
+    return np.concatenate(features), np.concatenate(offsets)
 
 
 def clock_profile(
