@@ -344,8 +344,13 @@ class FitConfig:
             if path is None:
                 raise InputError(f"{option} is missing; give a .npy file")
             check_exists(option, path)
+        if not self.out.absolute().parent.is_dir():
+            raise InputError(f"--out {self.out}: the folder {self.out.parent} does not exist")
         check_writable("--out", self.out.parent)
-        check_ranges(self, {"units": (1, math.inf), "seed": (0, math.inf)})
+        check_ranges(self, {"units": (len(self.activation), math.inf), "seed": (0, math.inf)})
+        check_ranges(self, {"l1_ratio": (0.001, 1)})
+        if self.alpha != "loo":
+            check_ranges(self, {"alpha": (0, math.inf)})
         if self.out.suffix != ".npz":
             raise InputError(f"--out {self.out}: the name must end in .npz")
         if self.alpha == "loo" and self.penalty != "ridge":

@@ -91,7 +91,8 @@ def fit(config: FitConfig, world: World) -> ELMClassifier:
             return model.take_alpha(moments, total(right) / moments.n)
         return model.solve(moments)
     except ValueError as error:
-        raise InputError(f"--data {config.data}: {error}") from None
+        problem = str(error).splitlines()[0]  # scikit-learn's advice follows in further lines
+        raise InputError(f"--data {config.data}: {problem}") from None
 
 
 def summary(model: ELMClassifier, world: World) -> str:
@@ -99,7 +100,7 @@ def summary(model: ELMClassifier, world: World) -> str:
     words = [
         f"{model.n_hidden} units",
         f"{len(model.classes_)} classes",
-        f"{world.size} processes",
+        f"{world.size} process{'es' if world.size > 1 else ''}",
     ]
     if model.alpha == "loo":
         words.append(f"alpha {model.alpha_:.3g}")
