@@ -1,8 +1,8 @@
 """Networks trained by gradient descent on code maps, as scikit-learn classifiers.
 
-The MLP, and a small CNN as the ceiling that an untrained hidden layer is measured against.
+The MLP, and small CNNs on codes and on pictures, the ceiling of an untrained hidden layer.
 
-Shape letters: n rows, B batch, p inputs, P places of a code map, S its side, k classes,
+Shape letters: n rows, B batch, V views, p inputs, P places of a code map, S its side, k classes,
 m codebook size, d code dimension, w channels.
 """
 
@@ -56,8 +56,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     optimiser : "sgd" (constant rate, as the course) | "adamw" (one cycle, weight decay).
     penalty, alpha, l1_ratio : on the output weights w: alpha (l1_ratio |w|_1 + (1 - l1_ratio)
         |w|^2 / 2) is added to the loss.
-    mirror : X holds the mirror image's features behind the image's; one of the two is trained on at
-        random, both are averaged at prediction.
+    views : V of a row, side by side in its features: its mirror image, say, or warped copies. One
+        of them is trained on at random, all are averaged at prediction.
     features : a transformer that is fitted first.
     precision : "float32" | "bfloat16" for the products.
     class_weight : None | "balanced" | {class: weight}; multiplies the rows' own weights.
@@ -78,7 +78,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         penalty: Penalty = None,
         alpha: float = 1e-3,
         l1_ratio: float = 0.5,
-        mirror: bool = False,
+        views: int = 1,
         features: Transformer | None = None,
         precision: str = "float32",
         device: str = "cpu",
@@ -96,7 +96,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         self.penalty = penalty
         self.alpha = alpha
         self.l1_ratio = l1_ratio
-        self.mirror = mirror
+        self.views = views
         self.features = features
         self.precision = precision
         self.device = device
@@ -134,7 +134,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
 
         seed = integer_seed(self.random_state)
         inputs = self._prepare(X)
-        self.inputs_ = self._columns // (2 if self.mirror else 1)
+        self.inputs_ = self._columns // self.views
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network_ = self._build(self.inputs_, len(self.classes_)).to(self.device)
@@ -163,8 +163,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
                 rows = torch.from_numpy(order[start : start + batch])
                 x = inputs[rows]
                 target = labels[rows].to(self.device)
-                if self.mirror:
-                    x = one_view(x, rng)
+                if self.views > 1:
+                    x = one_view(x, self.views, rng)
                 with autocast:
                     logits = network(x.to(self.device))  # (B, k)
                 loss = self._loss(logits, target, None if share is None else share[rows])
@@ -250,9 +250,9 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         with torch.no_grad():
             for start in range(0, len(X), ROWS_AT_ONCE):
                 x = self._prepare(X[start : start + ROWS_AT_ONCE]).to(self.device)
-                views = x.chunk(2, 1) if self.mirror else (x,)
+                views = x.chunk(self.views, 1)
                 total = sum(network(view).softmax(1) for view in views)
-                blocks.append(total.cpu().numpy() / len(views))
+                blocks.append(total.cpu().numpy() / self.views)
         return np.concatenate(blocks)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -292,7 +292,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> MLPClassifier:
         """Reads what `save` wrote, an MLP or a CNN. Raises InputError for anything else."""
-        kinds = {"MLPClassifier": MLPClassifier, "CNNClassifier": CNNClassifier}
+        kinds = {kind.__name__: kind for kind in (MLPClassifier, *MLPClassifier.__subclasses__())}
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata()
@@ -332,11 +332,10 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         """Takes what `_build` needs from the weights; an MLP needs nothing."""
 
 
-def one_view(x: Tensor, rng: np.random.Generator) -> Tensor:
-    """The first or the second half of each row of x (B, 2 p), at random: (B, p)."""
-    first = torch.from_numpy(rng.random(len(x)) < 0.5)[:, None]
-    plain, mirrored = x.chunk(2, 1)
-    return torch.where(first, plain, mirrored)
+def one_view(x: Tensor, views: int, rng: np.random.Generator) -> Tensor:
+    """One of the views in each row of x (B, views * p), at random: (B, p)."""
+    chosen = torch.from_numpy(rng.integers(views, size=len(x)))
+    return x.reshape(len(x), views, -1)[torch.arange(len(x)), chosen]
 
 
 class OneHotLinear(nn.EmbeddingBag):
@@ -353,8 +352,8 @@ class OneHotLinear(nn.EmbeddingBag):
 class CNNClassifier(MLPClassifier):
     """A small convolutional network on the looked-up code map; its code vectors go on learning.
 
-    X holds code indices (n, S S), or (n, 2 S S) with `mirror`; `codebook` float32 (m, d) starts the
-    embedding; `hidden[0]` is the width w of the first stage.
+    X holds code indices (n, V S S); `codebook` float32 (m, d) starts the embedding; `hidden[0]` is
+    the width w of the first stage.
     """
 
     def __init__(
@@ -371,7 +370,7 @@ class CNNClassifier(MLPClassifier):
         penalty: Penalty = None,
         alpha: float = 1e-3,
         l1_ratio: float = 0.5,
-        mirror: bool = False,
+        views: int = 1,
         features: Transformer | None = None,
         precision: str = "float32",
         device: str = "cpu",
@@ -390,7 +389,7 @@ class CNNClassifier(MLPClassifier):
             penalty,
             alpha,
             l1_ratio,
-            mirror,
+            views,
             features,
             precision,
             device,
@@ -432,9 +431,64 @@ class CNNClassifier(MLPClassifier):
         return torch.from_numpy(np.ascontiguousarray(features, dtype=np.int64))
 
 
-def stage(channels: int, out: int) -> list[nn.Module]:
+class PictureCNNClassifier(MLPClassifier):
+    """A small convolutional network on pictures: X holds grey pixels (n, V S S).
+
+    Each picture is brought to mean 0 and variance 1; half of a batch is mirrored in training, and
+    both images are averaged at prediction. `hidden[0]` is the width w of the first stage.
+    """
+
+    def _build(self, inputs: int, outputs: int) -> nn.Module:
+        width = self.hidden[0]
+        network = nn.Sequential(
+            *stage(1, width, stride=2),  # (B, w, S/2, S/2)
+            *stage(width, 2 * width),  # (B, 2 w, S/2, S/2)
+            nn.MaxPool2d(2),
+            nn.Dropout2d(EARLY_DROPOUT[0]),
+            *stage(2 * width, 4 * width),  # (B, 4 w, S/4, S/4)
+            *stage(4 * width, 4 * width),
+            nn.MaxPool2d(2),
+            nn.Dropout2d(EARLY_DROPOUT[1]),
+            *stage(4 * width, 8 * width),  # (B, 8 w, S/8, S/8)
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),  # (B, 8 w)
+            nn.Dropout(self.dropout),
+            nn.Linear(8 * width, outputs),  # (B, k)
+        )
+        return Mirrored(network, side=round(inputs**0.5))
+
+    def _prepare(self, X: np.ndarray) -> Tensor:
+        """Pixels as they are, (n, V S S): they are standardised picture by picture later."""
+        features = self._features(X)
+        self.sparse_ = False
+        self._columns = features.shape[1]
+        return torch.from_numpy(np.ascontiguousarray(features))
+
+
+class Mirrored(nn.Module):
+    """A network on standardised pictures or their mirror images, which it should not tell apart.
+
+    Pixels (B, S S) -> scores (B, k): of one of the two at random in training, else the mean.
+    """
+
+    def __init__(self, network: nn.Module, side: int):
+        super().__init__()
+        self.network = network
+        self.side = side
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        pictures = pixels.float().reshape(-1, 1, self.side, self.side)
+        pictures = pictures - pictures.mean((2, 3), keepdim=True)
+        pictures = pictures / pictures.std((2, 3), keepdim=True).clamp(min=1e-3)
+        if not self.training:
+            return (self.network(pictures) + self.network(pictures.flip(3))) / 2
+        flipped = torch.rand(len(pictures), 1, 1, 1, device=pictures.device) < 0.5
+        return self.network(torch.where(flipped, pictures.flip(3), pictures))
+
+
+def stage(channels: int, out: int, stride: int = 1) -> list[nn.Module]:
     """3 x 3 convolution, batch normalisation and ReLU."""
-    convolution = nn.Conv2d(channels, out, 3, padding=1, bias=False)
+    convolution = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(out), nn.ReLU()]
 
 

@@ -52,6 +52,7 @@ from assignment1.representations import (
     new_cnn,
     new_elm,
     new_mlp,
+    new_picture_cnn,
     representations,
 )
 from assignment1.selection import (
@@ -67,7 +68,17 @@ from assignment1.selection import (
     path_arrays,
     selections_of,
 )
-from assignment1.variants import CNN, LARGEST_CLASS, LINEAR, LOOK_UP, MLP, ONE_HOT, Variant
+from assignment1.variants import (
+    CNN,
+    DECODED_PICTURES,
+    LARGEST_CLASS,
+    LINEAR,
+    LOOK_UP,
+    MLP,
+    ONE_HOT,
+    PICTURE_CNN,
+    Variant,
+)
 from assignment1.views import Dataset, code_views
 from assignment1.vqvae import VQVAE, psnr
 from common.cli import InputError
@@ -340,7 +351,7 @@ def held_out_mlps(config: Config, run: Run, data: Dataset, compute: Compute) -> 
 
 
 def baselines(config: Config, run: Run, data: Dataset, compute: Compute) -> list[Candidate]:
-    """The largest class, a linear model on one-hot codes, and the CNN as the ceiling."""
+    """The largest class, a linear model on one-hot codes, and CNNs as the ceiling."""
     layout = data.views.layout
     one_hot = representations(config, layout, data.codebook)[ONE_HOT].features
     regression = LogisticRegression(C=config.linear_c, max_iter=LINEAR_ITERATIONS)
@@ -350,6 +361,8 @@ def baselines(config: Config, run: Run, data: Dataset, compute: Compute) -> list
     ]
     if data.codebook is not None:
         models.append((CNN, LOOK_UP, new_cnn(config, layout, data.codebook, compute)))
+    if layout.pictures is not None:
+        models.append((PICTURE_CNN, DECODED_PICTURES, new_picture_cnn(config, layout, compute)))
     candidates = []
     for name, label, model in models:
         fit = run.memo(f"baseline-{name}", fit_model, run, data, model)

@@ -14,8 +14,11 @@ BINARY_ELM = "binary ELM"
 MLP = "MLP"
 FAMILIES = (GAUSSIAN_ELM, BINARY_ELM, MLP)  # the models that the course assigned
 CNN = "CNN"
+PICTURE_CNN = "CNN on decoded pictures"
 LINEAR = "linear"
 LARGEST_CLASS = "largest class"
+
+DECODED_PICTURES = "decoded pictures"  # what PICTURE_CNN sees
 
 # in the order of the tables and figures
 INTEGERS = "integers"
@@ -23,8 +26,8 @@ ONE_HOT = "one-hot"
 LOOK_UP = "look-up"
 RECEPTIVE_FIELDS = "receptive fields"
 DECODED_FIELDS = "decoded fields"
-WIDE_FIELDS = "wide fields"
-REPRESENTATIONS = (INTEGERS, ONE_HOT, LOOK_UP, RECEPTIVE_FIELDS, DECODED_FIELDS, WIDE_FIELDS)
+PATCHES = "whitened patches"
+REPRESENTATIONS = (INTEGERS, ONE_HOT, LOOK_UP, RECEPTIVE_FIELDS, DECODED_FIELDS, PATCHES)
 
 PENALTIES: tuple[Penalty, ...] = (None, "ridge", "lasso", "elasticnet")
 PENALTY_LABELS: dict[Penalty, str] = {
