@@ -11,7 +11,7 @@ from assignment1.audit import fingerprints
 from assignment1.config import EXAMPLES, EXAMPLES_SEED, Compute, Config
 from assignment1.data import Faces
 from assignment1.elm import ELMClassifier
-from assignment1.features import features_from_file, features_to_file
+from assignment1.features import features_from_file, features_to_file, principal_codes
 from assignment1.mlp import MLPClassifier
 from assignment1.representations import new_elm, new_mlp, representations
 from assignment1.selection import ELM_FAMILIES, Candidate, Selection
@@ -27,6 +27,7 @@ from common.run import Run
 VQVAE_FILE = "vqvae.safetensors"
 MLP_FILE = "model.MLP.safetensors"
 FINGERPRINTS_FILE = "training_faces.npz"
+COLOUR_RANGE = 2.5  # deviations of a principal component from black to full colour
 
 
 def elm_file(family: str) -> str:
@@ -115,14 +116,21 @@ def save_predictions(folder: Path, data: Dataset, candidates: list[Candidate]) -
 def save_examples(folder: Path, vqvae: VQVAE) -> None:
     """Writes one drawn face of each expression with its codes to reconstructions.npz.
 
-    Never faces of the data set: figures must not show them.
+    Never faces of the data set: figures must not show them. `colours` uint8 (n, 12, 12, 3) shows
+    each code by its first three principal components, so that like codes look alike.
     """
     images, expression = draw_faces(EXAMPLES, EXAMPLES_SEED)
     images = images[np.unique(expression, return_index=True)[1]]
     codemaps = vqvae.encode(images)
     decoded = np.round(255 * vqvae.decode(codemaps)).astype(np.uint8)
+    axes = principal_codes(vqvae.codebook.vectors.cpu().numpy(), codemaps, 3, power=1)  # (m, 3)
+    colours = np.round(255 * (axes / COLOUR_RANGE / 2 + 0.5).clip(0, 1)).astype(np.uint8)
     write_arrays(
-        folder / "reconstructions.npz", images=images, codemaps=codemaps, reconstructions=decoded
+        folder / "reconstructions.npz",
+        images=images,
+        codemaps=codemaps,
+        colours=colours[codemaps],
+        reconstructions=decoded,
     )
 
 

@@ -56,9 +56,9 @@ class AlphaGrids:
     """
 
     ridge: tuple[float, float] = (5, -2)
-    relative: tuple[float, float] = (0, -2.5)
-    wide_ridge: tuple[float, float] = (4.5, 2)
-    wide_points: int = 6
+    relative: tuple[float, float] = (0, -3.5)
+    wide_ridge: tuple[float, float] = (4.5, 1.5)
+    wide_points: int = 7
     l1_ratio: float = 0.5  # of the elastic net
 
 
@@ -165,6 +165,12 @@ class Config(BaseConfig):
     """random whitened patches of the decoded picture (ridge only); each has 32 features"""
     alphas: int = 30
     """points of a path of penalties"""
+    sweep_units: tuple[int, ...] = (125, 250, 500, 1000, 2000, 4000)
+    """hidden units of the ELMs on look-up whose accuracy and seconds are drawn"""
+    sweep_patches: tuple[int, ...] = (10, 20, 40)
+    """numbers of whitened patches of the ELMs that are drawn beside them"""
+    sweep_draws: int = 3
+    """hidden layers of each of these ELMs (at most --seeds)"""
 
     # held out: baselines and networks
     linear_c: float = 0.01
@@ -175,6 +181,8 @@ class Config(BaseConfig):
     """peak learning rate of the held-out MLPs (AdamW, one cycle)"""
     mlp_epochs: int = 8
     """passes of the held-out MLPs over the training part"""
+    mlp_copies_epochs: int = 20
+    """passes of the MLP on whitened patches, which sees another copy of a face in each"""
     mlp_batch: int = 512
     """faces in a batch of the held-out MLPs"""
     mlp_dropout: float = 0.5
@@ -217,8 +225,11 @@ class Config(BaseConfig):
                 "picture_maps": 3,
                 "patches": 8,
                 "alphas": 6,
+                "sweep_units": (40, 80),
+                "sweep_patches": (2, 4),
                 "mlp_hidden": (32, 16),
                 "mlp_epochs": 2,
+                "mlp_copies_epochs": 2,
                 "mlp_batch": 64,
                 "cnn_width": 8,
                 "cnn_epochs": 1,
@@ -232,6 +243,10 @@ class Config(BaseConfig):
                 "picture_maps": 16,
                 "field_units": 500,
                 "patches": 60,
+                "mlp_copies_epochs": 8,
+                "sweep_units": (125, 500),
+                "sweep_patches": (10, 20),
+                "sweep_draws": 1,
                 "cnn_width": 32,
                 "picture_cnn_width": 16,
                 "picture_cnn_epochs": 4,
@@ -264,8 +279,12 @@ COUNTS = (
     "picture_maps",
     "patches",
     "alphas",
+    "sweep_units",
+    "sweep_patches",
+    "sweep_draws",
     "mlp_hidden",
     "mlp_epochs",
+    "mlp_copies_epochs",
     "mlp_batch",
     "cnn_width",
     "cnn_epochs",

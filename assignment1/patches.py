@@ -22,7 +22,8 @@ from torch import Tensor
 
 from assignment1.saving import Saved
 
-ROWS_AT_ONCE = 16  # pictures through the filters: the responses stay in the cache
+ROWS_AT_ONCE = 256
+PICTURES_AT_ONCE = 16  # through the filters: the responses stay in the cache
 SAMPLE_STRIDE = 3  # between the patches that are whitened by
 PATCHES = 60_000  # of them
 WHITENING = 0.1  # added to the variance of each axis (epsilon of ZCA)
@@ -96,7 +97,7 @@ class WhitenedPatches(Saved, TransformerMixin, BaseEstimator):
         X = validate_data(self, X, dtype=None)
         rng = np.random.default_rng(self.random_state)
         chosen = rng.choice(len(X), min(self.sample, len(X)), replace=False)
-        pictures = self._pictures(X[np.sort(chosen)])[0]  # (n, 1, S, S)
+        pictures = self._pictures(X[np.sort(chosen)])[:, 0]  # (n, 1, S, S)
 
         # patches of mean 0 and variance 1, and their whitening
         patches = F.unfold(pictures, self.size, stride=SAMPLE_STRIDE)  # (n, r r, places)
@@ -130,11 +131,16 @@ class WhitenedPatches(Saved, TransformerMixin, BaseEstimator):
         """Standardised features float32 (n, V D)."""
         check_is_fitted(self, "scale_")
         X = validate_data(self, X, dtype=None, reset=False)
-        features = [(self._features(view) - self.mean_) / self.scale_ for view in self._pictures(X)]
-        return features[0] if len(features) == 1 else np.concatenate(features, axis=1)
+        result = np.empty((len(X), self.views * len(self.scale_)), np.float32)
+        for start in range(0, len(X), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            pictures = self._pictures(X[rows]).flatten(0, 1)  # (b V, 1, S, S)
+            features = (self._features(pictures) - self.mean_) / self.scale_  # (b V, D)
+            result[rows] = features.reshape(-1, result.shape[1])
+        return result
 
-    def _pictures(self, X: np.ndarray) -> list[Tensor]:
-        """Each view of the rows: float32 (n, 1, S, S), every picture of mean 0 and variance 1."""
+    def _pictures(self, X: np.ndarray) -> Tensor:
+        """The views of the rows: float32 (n, V, 1, S, S), every picture of mean 0, variance 1."""
         side = round((X.shape[1] / self.views) ** 0.5)
         if side * side * self.views != X.shape[1]:
             raise ValueError(f"{X.shape[1]} columns are not {self.views} square pictures")
@@ -142,13 +148,13 @@ class WhitenedPatches(Saved, TransformerMixin, BaseEstimator):
         pixels = pixels.reshape(len(X), self.views, 1, side, side)
         pixels = pixels - pixels.mean((3, 4), keepdim=True)
         pixels = pixels / pixels.std((3, 4), keepdim=True).clamp(min=FLOOR)
-        return list(pixels.unbind(1))
+        return pixels
 
     @torch.no_grad()
     def _features(self, pictures: Tensor) -> np.ndarray:
         """Features (n, D) of pictures (n, 1, S, S), not yet standardised."""
         blocks = []
-        for block in pictures.split(ROWS_AT_ONCE):
+        for block in pictures.split(PICTURES_AT_ONCE):
             both = torch.cat([block, block.flip(3)])
             pooled = self._pooled(both)  # (2 n, D)
             blocks.append((pooled[: len(block)] + pooled[len(block) :]) / 2)

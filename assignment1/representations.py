@@ -202,7 +202,7 @@ def new_mlp(
         config.mlp_hidden,
         "adamw",
         config.mlp_lr,
-        config.mlp_epochs,
+        config.mlp_epochs if representation.views == 1 else config.mlp_copies_epochs,
         config.mlp_batch,
         config.mlp_weight_decay,
         config.mlp_dropout,

@@ -68,6 +68,7 @@ from assignment1.selection import (
     path_arrays,
     selections_of,
 )
+from assignment1.sweep import QUANTITIES, SWEPT, sweep, sweep_key
 from assignment1.variants import (
     CNN,
     DECODED_PICTURES,
@@ -310,6 +311,17 @@ def held_out_elms(
     return candidates, paths
 
 
+def sweeps(config: Config, run: Run, data: Dataset) -> dict[str, np.ndarray]:
+    """Accuracy and seconds against hidden units, under their names in units.npz."""
+    arrays: dict[str, np.ndarray] = {}
+    for family in ELM_FAMILIES:
+        table = representations(config, data.views.layout, data.codebook)
+        for name in (name for name in SWEPT if name in table):
+            swept = run.memo(f"units-{family}-{name}", sweep, config, data, family, name)
+            arrays |= {sweep_key(family, name, key): swept[key] for key in QUANTITIES}
+    return arrays
+
+
 # ---------------------------------------------------------------- what they are compared with
 
 
@@ -409,6 +421,7 @@ def main(config: Config) -> Results:
         save_models(config, run, data, selections_of(chosen), compute)
         save_predictions(folder, data, candidates)
         write_arrays(folder / "paths.npz", **paths)
+        write_arrays(folder / "units.npz", **sweeps(config, run, data))
         save_fingerprints(folder, faces, data)
         if codes.vqvae is not None:
             save_examples(folder, codes.vqvae)
