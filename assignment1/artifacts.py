@@ -69,12 +69,22 @@ def load_elm(path: Path) -> ELMClassifier:
 
 
 def save_models(
-    config: Config, run: Run, data: Dataset, selections: dict[str, Selection], compute: Compute
+    config: Config,
+    run: Run,
+    data: Dataset,
+    selections: dict[str, Selection],
+    compute: Compute,
+    soft: np.ndarray | None,
 ) -> None:
-    """Fits the selection of each family again, with the first seed, and writes it."""
+    """Fits the selection of each family again, with the first seed, and writes it.
+
+    `soft` (n, k) are a teacher's probabilities of the training faces, for a distilled MLP.
+    """
     for family in ELM_FAMILIES:
         run.memo(f"model-{family}", save_elm, config, run.folder, data, selections[family])
-    run.memo("model-MLP", save_mlp, config, run.folder, data, selections[MLP], compute)
+    selection = selections[MLP]
+    answers = soft if selection.variant.distilled else None
+    run.memo("model-MLP", save_mlp, config, run.folder, data, selection, compute, answers)
 
 
 def save_elm(config: Config, folder: Path, data: Dataset, selection: Selection) -> dict[str, float]:
@@ -91,13 +101,18 @@ def save_elm(config: Config, folder: Path, data: Dataset, selection: Selection) 
 
 
 def save_mlp(
-    config: Config, folder: Path, data: Dataset, selection: Selection, compute: Compute
+    config: Config,
+    folder: Path,
+    data: Dataset,
+    selection: Selection,
+    compute: Compute,
+    soft: np.ndarray | None,
 ) -> dict[str, int]:
     """Fits and writes an MLP."""
     table = representations(config, data.views.layout, data.codebook)
     representation = table[selection.variant.representation]
     model = new_mlp(config, representation, selection.variant.penalty, compute)
-    model.fit(*data.rows(data.split.train))
+    model.fit(*data.rows(data.split.train), soft=soft)
     model.save(folder / MLP_FILE)
     return {"parameters": model.parameters_}
 

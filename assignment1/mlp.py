@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal, TypeAlias, TypedDict
+from typing import Literal, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 import torch
@@ -47,6 +47,19 @@ class Epoch(TypedDict):
     loss: float
 
 
+class Target(NamedTuple):
+    """Class indices (n,), and where there are such weights (n,), a teacher's probabilities (n, k)."""
+
+    labels: Tensor
+    weight: Tensor | None
+    soft: Tensor | None
+
+    def of(self, rows: Tensor, device: str) -> Target:
+        """The targets of some rows, on a device."""
+        parts = (None if part is None else part[rows].to(device) for part in self)
+        return Target(*parts)  # type: ignore[arg-type]
+
+
 class MLPClassifier(ClassifierMixin, BaseEstimator):
     """Multilayer perceptron with a penalty on its output layer.
 
@@ -61,6 +74,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     features : a transformer that is fitted first.
     precision : "float32" | "bfloat16" for the products.
     class_weight : None | "balanced" | {class: weight}; multiplies the rows' own weights.
+    soft_share : share of the loss that is the cross-entropy with a teacher's probabilities, where
+        `fit` is given such (distillation, Hinton et al. 2015).
 
     Attributes: classes_, network_ (torch module), history_ (list of Epoch), parameters_ (int).
     """
@@ -84,6 +99,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         device: str = "cpu",
         random_state: int | np.random.RandomState | None = None,
         class_weight: ClassWeight = None,
+        soft_share: float = 0.5,
     ):
         self.hidden = hidden
         self.optimiser = optimiser
@@ -102,18 +118,24 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         self.device = device
         self.random_state = random_state
         self.class_weight = class_weight
+        self.soft_share = soft_share
 
     # -- training
 
     def fit(
-        self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        sample_weight: np.ndarray | None = None,
+        soft: np.ndarray | None = None,
     ) -> MLPClassifier:
         """Trains from a fresh initialisation.
 
         The loss is the mean over the rows, weighted by `sample_weight` (n,): with full batches a
         weight of 2 is the row twice, with smaller ones on average; rows of weight 0 are left out.
-        `features` are fitted on the rows as they are. Raises ValueError for bad parameters or fewer
-        than two classes, FloatingPointError where the loss is not finite.
+        `features` are fitted on the rows as they are. `soft` (n, k) holds a teacher's probabilities
+        of the sorted classes. Raises ValueError for bad parameters, for `soft` beside weights, and
+        for fewer than two classes, FloatingPointError where the loss is not finite.
         """
         penalties = (None, "ridge", "lasso", "elasticnet")
         if self.optimiser not in ("sgd", "adamw") or self.penalty not in penalties:
@@ -125,6 +147,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         X, y, weight = weighted_rows(X, y, sample_weight, self.class_weight)
         self.classes_, labels = np.unique(y, return_inverse=True)
+        if soft is not None and (weight is not None or soft.shape != (len(y), len(self.classes_))):
+            raise ValueError("soft needs a row for each row of X, a column a class, and no weights")
         if len(self.classes_) < 2:
             raise ValueError(
                 f"Classifier can't train when only one class is present: {self.classes_[0]!r}"
@@ -138,19 +162,17 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network_ = self._build(self.inputs_, len(self.classes_)).to(self.device)
-            self._train(inputs, torch.from_numpy(labels), np.random.default_rng(seed), weight)
+            target = Target(
+                torch.from_numpy(labels),
+                None if weight is None else torch.from_numpy(weight / weight.mean()).float(),
+                None if soft is None else torch.from_numpy(soft).float(),
+            )
+            self._train(inputs, target, np.random.default_rng(seed))
         self.parameters_ = count_parameters(self.network_)
         return self
 
-    def _train(
-        self,
-        inputs: Tensor,
-        labels: Tensor,
-        rng: np.random.Generator,
-        weight: np.ndarray | None = None,
-    ) -> None:
-        """The training loop, on inputs (n, p), class indices (n,) and the rows' weights (n,)."""
-        share = None if weight is None else torch.from_numpy(weight / weight.mean()).float()
+    def _train(self, inputs: Tensor, target: Target, rng: np.random.Generator) -> None:
+        """The training loop, on inputs (n, p)."""
         network = self.network_.train()
         batch = min(self.batch, len(inputs))
         optimiser, schedule = self._optimiser(self.epochs * (len(inputs) // batch))
@@ -162,12 +184,11 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
             for start in range(0, len(order) - batch + 1, batch):
                 rows = torch.from_numpy(order[start : start + batch])
                 x = inputs[rows]
-                target = labels[rows].to(self.device)
                 if self.views > 1:
                     x = one_view(x, self.views, rng)
                 with autocast:
                     logits = network(self._numbers(x))  # (B, k)
-                loss = self._loss(logits, target, None if share is None else share[rows])
+                loss = self._loss(logits, target.of(rows, self.device))
                 if self.penalty is not None:
                     loss = loss + self._penalty()
                 optimiser.zero_grad()
@@ -182,15 +203,20 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
                 )
             self.history_.append({"epoch": epoch + 1, "loss": float(np.mean(losses))})
 
-    def _loss(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """Mean cross-entropy of logits (B, k) and class indices (B,), weighted by (B,)."""
+    def _loss(self, logits: Tensor, target: Target) -> Tensor:
+        """Mean cross-entropy of logits (B, k) with the labels, and with a teacher's answers."""
+        logits = logits.float()
         smoothing = self.label_smoothing
-        if weight is None:
-            return F.cross_entropy(logits.float(), target, label_smoothing=smoothing)
-        losses = F.cross_entropy(
-            logits.float(), target, label_smoothing=smoothing, reduction="none"
-        )  # (B,)
-        return (losses * weight.to(losses.device)).mean()
+        if target.weight is not None:
+            losses = F.cross_entropy(
+                logits, target.labels, label_smoothing=smoothing, reduction="none"
+            )  # (B,)
+            return (losses * target.weight).mean()
+        loss = F.cross_entropy(logits, target.labels, label_smoothing=smoothing)
+        if target.soft is None:
+            return loss
+        imitation = F.cross_entropy(logits, target.soft)
+        return (1 - self.soft_share) * loss + self.soft_share * imitation
 
     def _optimiser(self, steps: int) -> tuple[Optimizer, LRScheduler]:
         parameters = self.network_.parameters()

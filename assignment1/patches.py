@@ -147,8 +147,7 @@ class WhitenedPatches(Saved, TransformerMixin, BaseEstimator):
         pixels = torch.from_numpy(np.ascontiguousarray(X)).float()
         pixels = pixels.reshape(len(X), self.views, 1, side, side)
         pixels = pixels - pixels.mean((3, 4), keepdim=True)
-        pixels = pixels / pixels.std((3, 4), keepdim=True).clamp(min=FLOOR)
-        return pixels
+        return pixels / pixels.std((3, 4), keepdim=True).clamp(min=FLOOR)
 
     @torch.no_grad()
     def _features(self, pictures: Tensor) -> np.ndarray:

@@ -29,6 +29,8 @@ DECODED_FIELDS = "decoded fields"
 PATCHES = "whitened patches"
 REPRESENTATIONS = (INTEGERS, ONE_HOT, LOOK_UP, RECEPTIVE_FIELDS, DECODED_FIELDS, PATCHES)
 
+DISTILLED = (LOOK_UP, PATCHES)  # on which an MLP also learns from PICTURE_CNN
+
 PENALTIES: tuple[Penalty, ...] = (None, "ridge", "lasso", "elasticnet")
 PENALTY_LABELS: dict[Penalty, str] = {
     None: "no penalty",
@@ -40,15 +42,17 @@ PENALTY_LABELS: dict[Penalty, str] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """What a model sees of a face, and the penalty on its output weights."""
+    """What a model sees of a face, the penalty on its output weights, and if it has a teacher."""
 
     representation: str
     penalty: Penalty
+    distilled: bool = False
 
     @property
     def label(self) -> str:
         """As rows and figures name it."""
-        return f"{self.representation}, {PENALTY_LABELS[self.penalty]}"
+        teacher = ", distilled" if self.distilled else ""
+        return f"{self.representation}, {PENALTY_LABELS[self.penalty]}{teacher}"
 
 
 def path_key(family: str, variant: Variant, quantity: str) -> str:

@@ -21,7 +21,7 @@ from assignment4.pretrained import Base, Weights, adapt_by, rates_of, trained_we
 from assignment4.strategies import NO_ADAPTATION, singular_key
 from common.files import JsonObject
 from common.forecasting.ensemble import ModelGroup
-from common.forecasting.volatility import LogHar, fit_log_har
+from common.forecasting.volatility import LogHar, Prior, clock_bins, fit_log_har
 from common.forecasting.windows import Windows
 from common.run import Run
 
@@ -61,7 +61,10 @@ class Adaptation:
         self.windows = windows
         self.base = base
         self.trained: dict[Job, Adapted] = {}
-        self._hars: dict[int, LogHar] = {}
+        self._hars: dict[tuple[int, bool], LogHar] = {}
+        self._prior: Prior | None = None
+        if config.start == "base":
+            self._prior = Prior.of(base.network.fitted.har, clock_bins(windows.prices.step))
 
     def train(self, job: Job) -> Adapted:
         """Trains a job, once; a finished one is read from the run folder after --resume."""
@@ -155,8 +158,8 @@ class Adaptation:
 
         # the usual size of a change on the target
         past, _ = self.windows.inputs(origins)
-        keep_shape = job.strategy.kind != "scratch"
-        Forecaster(model).fit_scales(past, self.har(origins), keep_shape)
+        pretrained = job.strategy.kind != "scratch"
+        Forecaster(model).fit_scales(past, self.har(origins, pretrained), keep_shape=pretrained)
         return model, adapt_by(model, job.strategy, job.seed, self.config.alpha)
 
     def fitted_arrays(self) -> list[np.ndarray]:
@@ -165,16 +168,21 @@ class Adaptation:
         saved = network.fitted.get_weights()
         train = self.windows.parts.train
         past, _ = self.windows.inputs(train)
-        network.fit_scales(past, self.har(train), keep_shape=True)
+        network.fit_scales(past, self.har(train, pretrained=True), keep_shape=True)
         arrays = network.fitted.get_weights()
         network.fitted.set_weights(saved)
         return arrays
 
-    def har(self, origins: np.ndarray) -> LogHar:
-        """The target's log-HAR-t of the last training origins, fitted once."""
-        if len(origins) not in self._hars:
-            self._hars[len(origins)] = fit_log_har(self.windows, origins)
-        return self._hars[len(origins)]
+    def har(self, origins: np.ndarray, pretrained: bool) -> LogHar:
+        """The target's log-HAR-t of the last training origins, fitted once.
+
+        A pretrained network knows what its base was trained from, where --start says so.
+        """
+        prior = self._prior if pretrained else None
+        key = (len(origins), prior is None)
+        if key not in self._hars:
+            self._hars[key] = fit_log_har(self.windows, origins, prior)
+        return self._hars[key]
 
     def _network(self, job: Job) -> keras.Model:
         """The pretrained network of the job's seed, or an untrained one of its size."""

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from assignment4.jobs import CONVERGENCE
-from assignment4.strategies import FROM_SCRATCH, FULL, NO_ADAPTATION, Strategy, main_strategies
+from assignment4.strategies import (
+    FROM_SCRATCH,
+    FULL,
+    NO_ADAPTATION,
+    Strategy,
+    lora,
+    main_strategies,
+)
 from common.forecasting.ensemble import ModelGroup, Pair
 from common.forecasting.metrics import holm
 from common.results import Metric, Row
@@ -28,7 +35,8 @@ def pairs(whole: Sequence[ModelGroup], less: Sequence[ModelGroup], rank: int) ->
     """The pairs of ensembles: `whole` was trained to convergence, `less` on shares of the data.
 
     Every strategy against full fine-tuning, full fine-tuning against no adaptation; on every share
-    the pretrained networks against those from scratch.
+    the pretrained networks against those from scratch, and where an unadapted network knows of the
+    share, too, that one against scratch and LoRA against it.
     """
     ensembles = {group.key: group.ensemble_key for group in (*less, *whole)}
 
@@ -45,6 +53,11 @@ def pairs(whole: Sequence[ModelGroup], less: Sequence[ModelGroup], rank: int) ->
         for strategy in main_strategies(rank)[1:]:
             scratch = ensemble(FROM_SCRATCH, variant)
             compared.append(Pair(ensemble(strategy, variant), scratch))
+    for group in less:
+        if group.model == NO_ADAPTATION.label:
+            scratch = ensemble(FROM_SCRATCH, group.variant)
+            compared.append(Pair(group.ensemble_key, scratch))
+            compared.append(Pair(ensemble(lora(rank), group.variant), group.ensemble_key))
     return compared
 
 

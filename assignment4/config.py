@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Self
+from typing import Literal, Self
 
 import common.forecasting.config
 from assignment3.config import FitRecipe, Normalisation
@@ -51,6 +51,9 @@ class Config(ForecastConfig):
 
     base: PathOrNone = None
     """run folder of assignment 3 with the pretrained networks (default: its newest finished run)"""
+    start: Literal["own", "base"] = "own"
+    """where little data leave the linear start of a pretrained network: near the mean of the
+    target's own speeds, or near the start that the base was trained from"""
     normalisation: Normalisation = "minmax"
     """which pretrained networks; minmax takes oil's negative price of April 2020, log refuses it"""
     steps: int = 3000

@@ -218,6 +218,7 @@ def train_briefly(
 ) -> tuple[list[ModelGroup], list[ModelGroup]]:
     """The models of few passes over the training part, and those of small parts of it."""
     three = main_strategies(config.rank)
+    unadapted = (NO_ADAPTATION,) if config.start == "base" else ()  # its start knows the base
     few = [
         adaptation.group(replace(best[strategy], epochs=epochs))
         for epochs in config.passes
@@ -226,7 +227,7 @@ def train_briefly(
     less = [
         adaptation.group(replace(best[strategy], amount=amount))
         for amount in config.amounts
-        for strategy in three
+        for strategy in (*three, *unadapted)
     ]
     return few, less
 

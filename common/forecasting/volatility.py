@@ -185,10 +185,33 @@ def speed_weights(steps: int) -> np.ndarray:
 # ---------------------------------------------------------------------------------------- fit
 
 
-def fit_log_har(windows: Windows, origins: np.ndarray | None = None) -> LogHar:
+@dataclasses.dataclass(frozen=True)
+class Prior:
+    """What a log-HAR-t of another market says of a new one: means over its series.
+
+    `weights` (H, F) are of features as they are, not standardised; `profile` (K,) is the clock's.
+    """
+
+    weights: np.ndarray
+    profile: np.ndarray
+
+    @classmethod
+    def of(cls, har: LogHar, bins: int) -> Prior:
+        """The prior for a market whose clock has K bins; that of `har` has those of a week."""
+        monday = np.datetime64("1970-01-05T00", "h")
+        bin_of = clock(monday + np.arange(WEEK_HOURS), bins)
+        hours = har.profile.mean(1)  # (WEEK_HOURS,)
+        profile = np.array([hours[bin_of == number].mean() for number in range(bins)])
+        return cls((har.weights / har.deviation).mean(1), profile / hours.mean())
+
+
+def fit_log_har(
+    windows: Windows, origins: np.ndarray | None = None, prior: Prior | None = None
+) -> LogHar:
     """The log-HAR-t of the training part, by maximum likelihood, one step and series at a time.
 
-    `origins` are the last of the training part's, where not all of it is known.
+    `origins` are the last of the training part's, where not all of it is known. A few windows leave
+    the weights near those of the `prior`; without one, near the mean of the own speeds.
     """
     train = windows.parts.train if origins is None else origins
     prices = windows.prices
@@ -199,7 +222,12 @@ def fit_log_har(windows: Windows, origins: np.ndarray | None = None) -> LogHar:
     model = LogHar.blank(series, windows.context, horizon, bins, windows.log, candles)
     first = 0 if origins is None else int(train[0]) - windows.context + 1
     known = slice(first, windows.parts.train_end)
-    profile, usual = clock_profile(prices.values[known], prices.times[known], bins, windows.log)
+    profile, usual = clock_profile(
+        prices.values[known],
+        prices.times[known],
+        np.ones(bins) if prior is None else prior.profile,
+        windows.log,
+    )
     model = dataclasses.replace(model, profile=profile, usual=usual)
 
     features, offset = read_features(model, windows, train)
@@ -207,15 +235,19 @@ def fit_log_har(windows: Windows, origins: np.ndarray | None = None) -> LogHar:
     deviation = np.where(features.std(0) > 0, features.std(0), 1)
     features = (features - mean) / deviation
 
-    # One likelihood for each step and series; expected is the mean of the own speeds:
+    # One likelihood for each step and series; without a prior the own speeds' mean is expected:
     speeds = len(half_lives(windows.context - 1)) * (2 if candles else 1)
-    expected = np.where(np.arange(features.shape[2]) < speeds, deviation / speeds, 0)  # (S, F)
+    if prior is None:
+        own = np.where(np.arange(features.shape[2]) < speeds, deviation / speeds, 0)  # (S, F)
+        expected = np.broadcast_to(own, model.weights.shape)
+    else:
+        expected = prior.weights[:, None] * deviation  # (H, S, F)
     weights = np.zeros_like(model.weights)
     bias = np.zeros_like(model.bias)
     for h in range(horizon):
         for s in range(series):
             weights[h, s], bias[h, s] = student_t_scale(
-                features[:, s], offset[:, h, s], changes[:, h, s], expected[s]
+                features[:, s], offset[:, h, s], changes[:, h, s], expected[h, s]
             )
 
     linear = np.einsum("nsf,hsf->nhs", features, weights, optimize=True)
@@ -250,14 +282,15 @@ def read_features(
 
 
 def clock_profile(
-    values: np.ndarray, times: np.ndarray, bins: int, log: bool
+    values: np.ndarray, times: np.ndarray, expected: np.ndarray, log: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """How large the changes of each bin of the clock are (K, S), mean 1, and the usual one (S,).
 
     Changes of prices (R, S) at times (R,) are taken over the slow volatility of their time, so that
     a wild month counts no more than a calm one. Few changes leave a bin near that of all series,
-    and that near 1.
+    and that near the `expected` profile (K,).
     """
+    bins = len(expected)
     path = np.log(values) if log else values
     sizes = np.abs(np.diff(path, axis=0))  # (R - 1, S)
     usual = np.where(sizes.mean(0) > 0, sizes.mean(0), STILL)
@@ -271,7 +304,7 @@ def clock_profile(
     for number in present:
         of_bin = relative[bin_of == number]
         count = len(of_bin)
-        pooled = (count * of_bin.mean() + SHRINKAGE) / (count + SHRINKAGE)
+        pooled = (count * of_bin.mean() + SHRINKAGE * expected[number]) / (count + SHRINKAGE)
         profile[number] = (of_bin.sum(0) + SHRINKAGE * pooled) / (count + SHRINKAGE)
     profile[present] /= profile[bin_of].mean(0)
     usual = np.maximum((sizes / profile[bin_of]).mean(0), STILL)

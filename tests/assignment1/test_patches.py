@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from assignment1.elm import ELMClassifier
-from assignment1.mlp import MLPClassifier, PictureCNNClassifier, one_view
+from assignment1.mlp import MLPClassifier, PictureCNNClassifier, Target, one_view
 from assignment1.patches import CONTRAST, WHITENING, WhitenedPatches, Whitening
 from assignment1.views import Dataset
 from assignment1.warps import SHIFT, affine, warp_draws, warped
@@ -151,3 +151,27 @@ def test_the_picture_cnn_does_not_tell_a_picture_from_its_mirror_image(data: Dat
     model.save(tmp_path / "cnn.safetensors")
     loaded = MLPClassifier.load(tmp_path / "cnn.safetensors")
     np.testing.assert_allclose(loaded.predict_proba(pictures), probability, atol=5e-3)
+
+
+def test_a_student_imitates_its_teacher_and_half_of_each_is_the_mean_of_both_losses():
+    X, y = clouds()
+    classes = len(np.unique(y))
+    turned = np.roll(np.eye(classes, dtype=np.float32)[y], 1, axis=1)  # a teacher that is wrong
+    model = MLPClassifier((16,), epochs=30, batch=16, learning_rate=1e-2, random_state=0)
+    model.set_params(soft_share=1.0).fit(X, y, soft=turned)
+    answered = model.predict(X)
+    assert (answered == turned.argmax(1)).mean() > 0.75 > 0.25 > (answered == y).mean()
+
+    logits = torch.randn(5, classes)
+    labels = torch.zeros(5, dtype=torch.int64)
+    answers = torch.softmax(torch.randn(5, classes), 1)
+    losses = [
+        model.set_params(soft_share=share)._loss(logits, Target(labels, None, answers))
+        for share in (0.0, 0.5, 1.0)
+    ]
+    log_probability = torch.log_softmax(logits, 1)
+    torch.testing.assert_close(losses[0], -log_probability[:, 0].mean())
+    torch.testing.assert_close(losses[2], -(answers * log_probability).sum(1).mean())
+    torch.testing.assert_close(losses[1], (losses[0] + losses[2]) / 2)
+    with pytest.raises(ValueError, match="no weights"):
+        model.fit(X, y, soft=turned[:-1])

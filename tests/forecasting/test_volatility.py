@@ -22,6 +22,7 @@ from common.forecasting.volatility import (
     HOURS,
     STILL,
     LogHar,
+    Prior,
     clock,
     fit_log_har,
     half_lives,
@@ -29,6 +30,7 @@ from common.forecasting.volatility import (
     student_t_scale,
     symmetric,
 )
+from common.forecasting.windows import Windows
 from tests.forecasting.helpers import leaks, walk, windows_of, with_parts
 
 
@@ -111,6 +113,39 @@ def test_it_learns_the_hour_and_beats_ewma_on_prices_that_were_not_seen():
     assert ratio < measure(reference, ewma).metrics["crps_ratio"].mean() < 1
     coverage = measure(reference, ours).metrics["coverage_80"].mean()
     assert coverage == pytest.approx(0.8, abs=0.03)
+
+
+def test_a_few_windows_stay_near_what_another_market_knows_and_many_do_not():
+    known = fit_log_har(with_parts(windows_of(clustered(6000), context=60)))
+    prior = Prior.of(known.by_hour_of_week(), len(known.profile))
+    ratio = prior.profile / known.profile.mean(1)
+    np.testing.assert_allclose(ratio, ratio[0])
+    assert ratio[0] == pytest.approx(1, abs=0.05)
+    np.testing.assert_allclose(prior.weights[0], (known.weights / known.deviation)[0].mean(0))
+
+    market = windows_of(clustered(6000, seed=1), context=60)
+    windows = with_parts(market)
+    few = windows.parts.train[-100:]
+    distance = {}
+    for name, origins in {"few": few, "all": windows.parts.train}.items():
+        for about in (None, prior):
+            har = fit_log_har(windows, origins, about)
+            raw = (har.weights / har.deviation).mean(1)  # (H, F)
+            distance[name, about is prior] = np.abs(raw - prior.weights).mean()
+    assert distance["few", True] < 0.5 * distance["few", False]
+    alone, helped = distance["all", False], distance["all", True]
+    assert helped == pytest.approx(alone, rel=0.5)
+
+    # on windows that were not seen, the prior is worth something to the few
+    helped = fit_log_har(windows, few, prior)
+    assert likelihood(helped, windows) > likelihood(fit_log_har(windows, few), windows)
+
+
+def likelihood(har: LogHar, windows: Windows) -> float:
+    """Mean log-likelihood of the test part's changes as Student's t with four degrees."""
+    test = windows.parts.test
+    scale = har.scale(*windows.inputs(test))
+    return float(stats.t.logpdf(windows.changes(test), 4, scale=scale).mean())
 
 
 def test_prices_that_may_be_negative_and_those_that_never_move():
