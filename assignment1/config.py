@@ -197,7 +197,7 @@ class Config(BaseConfig):
     """passes of the CNN over the training part"""
     picture_cnn_width: int = 32
     """channels of the first stage of the CNN on decoded pictures"""
-    picture_cnn_epochs: int = 15
+    picture_cnn_epochs: int = 20
     """passes of the CNN on decoded pictures over the training part"""
 
     def __post_init__(self) -> None:
@@ -256,6 +256,7 @@ class Config(BaseConfig):
                 "mlp_hidden": (1024, 256),
                 "mlp_batch": 256,
                 "mlp_epochs": 15,
+                "mlp_copies_epochs": 25,
             },
         }
 

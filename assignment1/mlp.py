@@ -48,7 +48,7 @@ class Epoch(TypedDict):
 
 
 class Target(NamedTuple):
-    """Class indices (n,), and where there are such weights (n,), a teacher's probabilities (n, k)."""
+    """Class indices (n,), and, where there are such, weights (n,) or a teacher's answers (n, k)."""
 
     labels: Tensor
     weight: Tensor | None
@@ -276,6 +276,14 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Probabilities float32 (n, k)."""
+        return self._mean_over(X, self.views)
+
+    def first_view_proba(self, X: np.ndarray) -> np.ndarray:
+        """Probabilities float32 (n, k) of the first view of each row alone, in less time."""
+        return self._mean_over(X, 1)
+
+    def _mean_over(self, X: np.ndarray, first: int) -> np.ndarray:
+        """Probabilities float32 (n, k), means over the first views of each row."""
         check_is_fitted(self, "network_")
         X = validate_data(self, X, dtype=self._dtypes, reset=False)
         network = self.network_.eval()
@@ -283,9 +291,9 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         with torch.no_grad():
             for start in range(0, len(X), ROWS_AT_ONCE):
                 x = self._numbers(self._prepare(X[start : start + ROWS_AT_ONCE]))
-                views = x.chunk(self.views, 1)
-                total = sum(network(view).softmax(1) for view in views)
-                blocks.append(total.cpu().numpy() / self.views)
+                views = x.chunk(self.views, 1)[:first]
+                total = sum(network(view).float().softmax(1) for view in views)
+                blocks.append(total.cpu().numpy() / first)
         return np.concatenate(blocks)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -489,6 +497,11 @@ class PictureCNNClassifier(MLPClassifier):
             nn.Linear(8 * width, outputs),  # (B, k)
         )
         return Mirrored(network, side=round(inputs**0.5))
+
+    def _mean_over(self, X: np.ndarray, first: int) -> np.ndarray:
+        """As of the MLP, in the arithmetic of training: float32 takes three times as long."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return super()._mean_over(X, first)
 
     def _prepare(self, X: np.ndarray) -> Tensor:
         """Pixels as they are, (n, V S S): they are standardised picture by picture later."""

@@ -361,10 +361,10 @@ def fit_model(
 
 
 def train_teacher(config: Config, run: Run, data: Dataset, compute: Compute) -> TeacherFit:
-    """The CNN on decoded pictures of the training part, and what it says of them."""
+    """The CNN on decoded pictures of the training part, and what it says of them as they are."""
     model = new_picture_cnn(config, data.views.layout, compute)
     fit = fit_model(run, data, model)
-    soft = model.predict_proba(data.rows(data.split.train)[0])
+    soft = model.first_view_proba(data.rows(data.split.train)[0])
     return TeacherFit(fit.validation, fit.test, model.parameters_, fit.seconds, soft)
 
 
