@@ -56,7 +56,7 @@ class AlphaGrids:
     """
 
     ridge: tuple[float, float] = (5, -2)
-    relative: tuple[float, float] = (0, -3.5)
+    relative: tuple[float, float] = (0, -3)
     wide_ridge: tuple[float, float] = (4.5, 1.5)
     wide_points: int = 7
     l1_ratio: float = 0.5  # of the elastic net
@@ -165,9 +165,9 @@ class Config(BaseConfig):
     """random whitened patches of the decoded picture (ridge only); each has 32 features"""
     alphas: int = 30
     """points of a path of penalties"""
-    sweep_units: tuple[int, ...] = (125, 250, 500, 1000, 2000, 4000)
+    sweep_units: tuple[int, ...] = (125, 250, 500, 1000, 2000)
     """hidden units of the ELMs on look-up whose accuracy and seconds are drawn"""
-    sweep_patches: tuple[int, ...] = (10, 20, 40)
+    sweep_patches: tuple[int, ...] = (5, 10, 20, 40)
     """numbers of whitened patches of the ELMs that are drawn beside them"""
     sweep_draws: int = 3
     """hidden layers of each of these ELMs (at most --seeds)"""
@@ -197,7 +197,7 @@ class Config(BaseConfig):
     """passes of the CNN over the training part"""
     picture_cnn_width: int = 32
     """channels of the first stage of the CNN on decoded pictures"""
-    picture_cnn_epochs: int = 20
+    picture_cnn_epochs: int = 12
     """passes of the CNN on decoded pictures over the training part"""
 
     def __post_init__(self) -> None:
@@ -256,7 +256,6 @@ class Config(BaseConfig):
                 "mlp_hidden": (1024, 256),
                 "mlp_batch": 256,
                 "mlp_epochs": 15,
-                "mlp_copies_epochs": 25,
             },
         }
 
