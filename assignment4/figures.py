@@ -185,7 +185,10 @@ def shares(folder: Path, record: JsonObject, options: Options, pooled: pd.DataFr
     variants = sorted(options.windows, key=options.windows.__getitem__)
     counts = [options.windows[variant] for variant in variants]
     with figure(folder / "error_against_data.png", record, (5.5, 3.4)) as (_, panel):
-        for strategy in main_strategies(options.rank):
+        shown = list(main_strategies(options.rank))
+        if {(NO_ADAPTATION.label, variant) for variant in variants} <= set(ratios.index):
+            shown.append(NO_ADAPTATION)
+        for strategy in shown:
             style = Style.of(strategy)
             rows = ratios.reindex([(strategy.label, variant) for variant in variants])
             panel.errorbar(
@@ -198,7 +201,7 @@ def shares(folder: Path, record: JsonObject, options: Options, pooled: pd.DataFr
                 marker=style.marker,
                 label=strategy.label,
             )
-        if len(ratios):  # (prices that never move have no ratio)
+        if len(ratios) and NO_ADAPTATION not in shown:  # (prices that never move have no ratio)
             untouched = ratios.loc[(NO_ADAPTATION.label, CONVERGENCE)].value
             panel.axhline(untouched, color="#888888", ls=":", label=NO_ADAPTATION.label)
         panel.set(
