@@ -31,8 +31,7 @@ MOST_SYNTHETIC = 10**6  # faces that a run.json may ask for
 DRAWN_ARRAYS = {
     "paths.npz": (),
     "predictions.npz": ("labels",),
-    "units.npz": (),
-    "reconstructions.npz": ("images", "colours", "reconstructions"),
+    "reconstructions.npz": ("images", "codemaps", "reconstructions"),
 }
 DAMAGE = (
     LookupError,
