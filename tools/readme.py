@@ -34,6 +34,7 @@ TITLES = {
     "coverage_95": "in 95 %",
     "crps_against": "CRPS ratio",
     "crps_against_se": "standard error over weeks",
+    "crps_ratio_se": "standard error over weeks",
     "p_crps_against": "p (CRPS)",
     "p_crps_against_holm": "p after Holm",
     "rmse_against": "RMSE ratio",
