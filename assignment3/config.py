@@ -162,7 +162,7 @@ class Config(ForecastConfig):
     def presets(cls) -> dict[str, dict[str, object]]:
         smoke: dict[str, object] = {
             "steps": 1500,
-            "seeds": 2,
+            "seeds": 1,
             "assigned_epochs": 20,
             "assigned_blocks": 1,
             "width": 16,

@@ -412,6 +412,11 @@ class SavedRun:
         return self.record["config"]
 
     @property
+    def is_usual(self) -> bool:
+        """Whether its folder has the name that a training without --out gives it."""
+        return self.folder.name == f"{self.record['source']}-{self.record.get('preset')}"
+
+    @property
     def data(self) -> JsonObject:
         """Where the run's data came from."""
         return self.record["data"]
@@ -425,7 +430,8 @@ class SavedRun:
 def finished_runs(results: Path) -> list[SavedRun]:
     """The finished runs with a report below a results folder, the newest last.
 
-    Ablations have no report and are left out. Runs with candles come first: few files have those.
+    Ablations have no report and are left out. Runs in a folder that --out named come first: they
+    are special ones, on few series or with candles, that one asks for by their name.
     """
     runs = []
     for file in Path(results).glob("*/run.json"):
@@ -434,8 +440,7 @@ def finished_runs(results: Path) -> list[SavedRun]:
             complete = all((run.folder / name).exists() for name in ("metrics.json", "report.pdf"))
             if run.record.get("status") == "finished" and complete:
                 runs.append(run)
-    runs.sort(key=lambda run: (run.record["started"], str(run.folder)))
-    return sorted(runs, key=lambda run: not run.config.get("candles"))
+    return sorted(runs, key=lambda run: (run.is_usual, run.record["started"], str(run.folder)))
 
 
 def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:

@@ -282,6 +282,7 @@ def finished(
     """A folder that looks like a run."""
     folder.mkdir()
     parts = {"config": config or {}, "data": {}, "notes": {}, "source": "simulated"}
+    parts["preset"] = "full"
     write_json(folder / "run.json", {"status": status, "started": started, **parts})
     write_json(folder / "metrics.json", {})
 
@@ -299,9 +300,9 @@ def test_the_newest_finished_run_with_a_report_is_opened(tmp_path):
         (results / name / "report.pdf").touch()
     assert SavedRun.open(None, results).folder.name == "b"
     assert SavedRun.open(results / "d", results).folder.name == "d"
-    finished(results / "e", "2026-01-05", config={"candles": True})  # needs what few files have
-    (results / "e" / "report.pdf").touch()
-    assert SavedRun.open(None, results).folder.name == "b"
+    finished(results / "simulated-full", "2025-01-01")  # older, but where train.py writes by itself
+    (results / "simulated-full" / "report.pdf").touch()
+    assert SavedRun.open(None, results).folder.name == "simulated-full"
     with pytest.raises(InputError, match=r"holds no model\.npz.*assignment9"):
         SavedRun.open(None, results, needs=("model.npz",))
 
