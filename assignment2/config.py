@@ -103,7 +103,8 @@ class Config(ForecastConfig):
             "epochs": 2,
             "batch": 64,
         }
-        return {"smoke": smoke, "default": {"seeds": 2}, "full": {}}
+        default: dict[str, object] = {"seeds": 2, "assigned_epochs": 150, "epochs": 2}
+        return {"smoke": smoke, "default": default, "full": {}}
 
     @property
     def course(self) -> Course:
