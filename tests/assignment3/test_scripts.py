@@ -50,7 +50,6 @@ FILES = (
     "report.pdf",
     "predictions.npz",
     "model.log-0.keras",
-    "model.minmax-1.keras",
     "model.assigned-minmax.keras",
     "model.seq2seq.safetensors",
     "forecast_fans.png",
