@@ -50,7 +50,8 @@ class Config(ForecastConfig):
     """
 
     base: PathOrNone = None
-    """run folder of assignment 3 with the pretrained networks (default: its newest finished run)"""
+    """run folder of assignment 3 with the pretrained networks (default: its newest finished run
+    that --out did not name)"""
     start: Literal["own", "base"] = "own"
     """where little data leave the linear start of a pretrained network: near the mean of the
     target's own speeds, or near the start that the base was trained from"""

@@ -100,8 +100,8 @@ def base_files(folder: Path, normalisation: Normalisation, series: int) -> list[
         slots = len(model.get_layer("quantiles").settings["series"]) if is_forecaster else 0
         if slots < series:
             raise InputError(
-                f"{file} forecasts {slots} series, and there are {series} here; take as many with "
-                "--columns, or name another run of assignment3/train.py with --base"
+                f"{file} forecasts {slots} series, and there are {series} here; choose {slots} of "
+                "them with --columns, or name another run of assignment3/train.py with --base"
             )
     return files
 

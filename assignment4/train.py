@@ -49,6 +49,7 @@ from assignment4.strategies import (
     main_strategies,
     saved_strategies,
 )
+from common.cli import InputError
 from common.files import JsonObject, write_arrays
 from common.forecasting.assigned import CourseForecast, CourseWindow, assigned_rows, course_arrays
 from common.forecasting.baselines import fit_baselines
@@ -188,8 +189,20 @@ def load_transfer(config: Config) -> Transfer:
     base = Base.open(folder, config.normalisation, len(prices.series), config.seeds)
     context = base.network.context
     horizon = base.network.horizon
-    parts = split(prices.contiguous(), context, horizon, config.test_steps, config.validation_steps)
+    held_out = (config.test_steps, config.validation_steps)
+    parts = split(prices.contiguous(), context, horizon, *held_out, context_is_given=True)
+    check_weeks(config.weeks, prices.times[parts.train])
     return Transfer(base, Windows(prices, parts, context, horizon, log), Coins.of(folder))
+
+
+def check_weeks(weeks: Sequence[float], times: np.ndarray) -> None:
+    """Raises InputError for more weeks than training origins at times datetime64 (N,) span."""
+    span = float((times[-1] - times[0]) / np.timedelta64(7, "D"))
+    for wanted in weeks:
+        if wanted > span:
+            raise InputError(
+                f"--weeks {wanted:g}: the training part has {span:.1f} weeks; take fewer"
+            )
 
 
 def choose_rates(config: Config, adaptation: Adaptation) -> dict[Strategy, float]:

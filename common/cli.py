@@ -78,7 +78,7 @@ class SavedRunConfig:
 
     out_is_folder: ClassVar[bool] = False  # else --out names a file
     run: PathOrNone = None
-    """run folder (default: the newest finished run in results/)"""
+    """run folder (default: the newest finished run in results/ that --out did not name)"""
     data: PathOrNone = None
     """file or folder with your own data; the assignment's README lists the formats"""
     out: PathOrNone = None

@@ -387,7 +387,7 @@ class SavedRun:
     def open(
         cls, folder: Path | None, results: Path, needs: Sequence[str] = ("metrics.json",)
     ) -> SavedRun:
-        """The run in `folder`, or the newest finished one below `results`.
+        """The run in `folder`, or the newest finished one below `results` that --out did not name.
 
         Raises InputError where there is none, where run.json or a file of `needs` is missing, and
         for a device or a pipe, which would never end.

@@ -62,18 +62,26 @@ def origins(contiguous: np.ndarray, context: int, horizon: int) -> np.ndarray:
 
 
 def split(
-    contiguous: np.ndarray, context: int, horizon: int, test_steps: int, validation_steps: int
+    contiguous: np.ndarray,
+    context: int,
+    horizon: int,
+    test_steps: int,
+    validation_steps: int,
+    context_is_given: bool = False,
 ) -> Parts:
     """Train, validation and test by time; no two parts share a row.
 
     The test part is the last `test_steps` rows and the validation part `validation_steps` rows
     before it, each at most a quarter of the history, with a gap of one context between the
-    targets of two parts. Raises InputError when a part would have no window.
+    targets of two parts. Raises InputError when a part would have no window; the advice in it has
+    no shorter context where that is given by a pretrained network.
     """
     parts = parts_of(contiguous, context, horizon, test_steps, validation_steps)
     for name, part in parts.named().items():
         if not len(part):
-            advice = advice_on(contiguous, context, horizon, test_steps, validation_steps)
+            advice = "; the pretrained network reads that many: give a longer history"
+            if not context_is_given:
+                advice = advice_on(contiguous, context, horizon, test_steps, validation_steps)
             raise InputError(
                 f"{len(contiguous) + 1} rows give no {name} window of {context} + {horizon} rows "
                 f"without a gap{advice}"

@@ -20,7 +20,8 @@ from assignment4.jobs import Job
 from assignment4.pretrained import Base
 from assignment4.sequence import adapt_in_sequence, series_groups
 from assignment4.strategies import FULL, HEAD_ONLY, NO_ADAPTATION, Strategy, lora
-from assignment4.train import choose_rates
+from assignment4.train import check_weeks, choose_rates
+from common.cli import InputError
 from common.forecasting.prices import CURRENCIES
 from common.forecasting.simulate import simulate
 from common.forecasting.windows import Windows
@@ -128,3 +129,10 @@ def test_a_job_is_trained_once_and_metrics_keep_every_try(run):
 def test_networks_that_are_best_before_training_are_counted_per_strategy(run):
     jobs = [Job(FULL, 0, 1e-3), Job(NO_ADAPTATION, 0, 1e-3)]
     assert adaptation(run).untrained(jobs) == {"full fine-tuning": 1}
+
+
+def test_more_weeks_than_there_are_cannot_be_the_last_ones():
+    times = np.datetime64("2024-01-01", "h") + np.arange(0, 24 * 7 * 3 + 1, 1)
+    check_weeks((1.0, 3.0), times)
+    with pytest.raises(InputError, match=r"--weeks 3.5: the training part has 3.0 weeks"):
+        check_weeks((1.0, 3.5), times)

@@ -348,7 +348,7 @@ def test_a_base_of_another_shape_or_none_is_refused(tmp_path):
     (tmp_path / COURSE_FILE).write_bytes(b"")
     assert len(base_files(tmp_path, "minmax", 7)) == 1
     assert len(base_files(tmp_path, "minmax", 1)) == 1
-    with pytest.raises(InputError, match=r"forecasts 7 series, and there are 8 here; take as many"):
+    with pytest.raises(InputError, match=r"forecasts 7 series, and there are 8 here; choose 7"):
         base_files(tmp_path, "minmax", 8)
 
 
