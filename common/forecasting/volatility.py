@@ -60,6 +60,12 @@ def clock(times: np.ndarray, bins: int) -> np.ndarray:
     return weekday if bins == WEEKDAYS else np.zeros_like(hours)
 
 
+def bins_of_a_week(bins: int) -> np.ndarray:
+    """The bin of a clock that each hour of a week is in, from Monday on: int64 (WEEK_HOURS,)."""
+    monday = np.datetime64("1970-01-05T00", "h")
+    return clock(monday + np.arange(WEEK_HOURS), bins)
+
+
 @dataclasses.dataclass(frozen=True)
 class LogHar:
     """A fitted log-HAR-t of S series for windows of C + H rows; all arrays are float.
@@ -112,9 +118,8 @@ class LogHar:
 
     def by_hour_of_week(self) -> LogHar:
         """The same model with a profile of WEEK_HOURS bins, a shape that all steps share."""
-        monday = np.datetime64("1970-01-05T00", "h")
-        bins = clock(monday + np.arange(WEEK_HOURS), len(self.profile))
-        return dataclasses.replace(self, profile=self.profile[bins])
+        bin_of = bins_of_a_week(len(self.profile))
+        return dataclasses.replace(self, profile=self.profile[bin_of])
 
     # -- scales
 
@@ -198,8 +203,7 @@ class Prior:
     @classmethod
     def of(cls, har: LogHar, bins: int) -> Prior:
         """The prior for a market whose clock has K bins; that of `har` has those of a week."""
-        monday = np.datetime64("1970-01-05T00", "h")
-        bin_of = clock(monday + np.arange(WEEK_HOURS), bins)
+        bin_of = bins_of_a_week(bins)
         hours = har.profile.mean(1)  # (WEEK_HOURS,)
         profile = np.array([hours[bin_of == number].mean() for number in range(bins)])
         return cls((har.weights / har.deviation).mean(1), profile / hours.mean())

@@ -23,7 +23,7 @@ from common.cli import (
     parse,
 )
 from common.figures import PALETTE, colours
-from common.files import JsonObject, atomic_path, load_state, save_state, tensors, write_json
+from common.files import atomic_path, load_state, save_state, tensors, write_json
 from common.machine import peak_mb
 from common.results import Metric, Row, print_table
 from common.run import Run, SavedRun
@@ -276,13 +276,10 @@ def test_atomic_path_leaves_the_old_file_when_the_block_fails(tmp_path):
     assert target.read_text() == "old"
 
 
-def finished(
-    folder: Path, started: str, status: str = "finished", config: JsonObject | None = None
-) -> None:
+def finished(folder: Path, started: str, status: str = "finished") -> None:
     """A folder that looks like a run."""
     folder.mkdir()
-    parts = {"config": config or {}, "data": {}, "notes": {}, "source": "simulated"}
-    parts["preset"] = "full"
+    parts = {"config": {}, "data": {}, "notes": {}, "source": "simulated", "preset": "full"}
     write_json(folder / "run.json", {"status": status, "started": started, **parts})
     write_json(folder / "metrics.json", {})
 
