@@ -11,7 +11,7 @@ from assignment1.audit import fingerprints
 from assignment1.config import EXAMPLES, EXAMPLES_SEED, Compute, Config
 from assignment1.data import Faces
 from assignment1.elm import ELMClassifier
-from assignment1.features import features_from_file, features_to_file
+from assignment1.features import features_from_file, features_to_file, principal_codes
 from assignment1.mlp import MLPClassifier
 from assignment1.representations import new_elm, new_mlp, representations
 from assignment1.selection import ELM_FAMILIES, Candidate, Selection
@@ -27,6 +27,7 @@ from common.run import Run
 VQVAE_FILE = "vqvae.safetensors"
 MLP_FILE = "model.MLP.safetensors"
 FINGERPRINTS_FILE = "training_faces.npz"
+COLOUR_RANGE = 2.5  # deviations of a principal component from black to full colour
 
 
 def elm_file(family: str) -> str:
@@ -68,12 +69,22 @@ def load_elm(path: Path) -> ELMClassifier:
 
 
 def save_models(
-    config: Config, run: Run, data: Dataset, selections: dict[str, Selection], compute: Compute
+    config: Config,
+    run: Run,
+    data: Dataset,
+    selections: dict[str, Selection],
+    compute: Compute,
+    soft: np.ndarray | None,
 ) -> None:
-    """Fits the selection of each family again, with the first seed, and writes it."""
+    """Fits the selection of each family again, with the first seed, and writes it.
+
+    `soft` (n, k) are a teacher's probabilities of the training faces, for a distilled MLP.
+    """
     for family in ELM_FAMILIES:
         run.memo(f"model-{family}", save_elm, config, run.folder, data, selections[family])
-    run.memo("model-MLP", save_mlp, config, run.folder, data, selections[MLP], compute)
+    selection = selections[MLP]
+    answers = soft if selection.variant.distilled else None
+    run.memo("model-MLP", save_mlp, config, run.folder, data, selection, compute, answers)
 
 
 def save_elm(config: Config, folder: Path, data: Dataset, selection: Selection) -> dict[str, float]:
@@ -90,13 +101,18 @@ def save_elm(config: Config, folder: Path, data: Dataset, selection: Selection) 
 
 
 def save_mlp(
-    config: Config, folder: Path, data: Dataset, selection: Selection, compute: Compute
+    config: Config,
+    folder: Path,
+    data: Dataset,
+    selection: Selection,
+    compute: Compute,
+    soft: np.ndarray | None,
 ) -> dict[str, int]:
     """Fits and writes an MLP."""
     table = representations(config, data.views.layout, data.codebook)
     representation = table[selection.variant.representation]
     model = new_mlp(config, representation, selection.variant.penalty, compute)
-    model.fit(*data.rows(data.split.train))
+    model.fit(*data.rows(data.split.train), soft=soft)
     model.save(folder / MLP_FILE)
     return {"parameters": model.parameters_}
 
@@ -115,14 +131,21 @@ def save_predictions(folder: Path, data: Dataset, candidates: list[Candidate]) -
 def save_examples(folder: Path, vqvae: VQVAE) -> None:
     """Writes one drawn face of each expression with its codes to reconstructions.npz.
 
-    Never faces of the data set: figures must not show them.
+    Never faces of the data set: figures must not show them. `colours` uint8 (n, 12, 12, 3) shows
+    each code by its first three principal components, so that like codes look alike.
     """
     images, expression = draw_faces(EXAMPLES, EXAMPLES_SEED)
     images = images[np.unique(expression, return_index=True)[1]]
     codemaps = vqvae.encode(images)
     decoded = np.round(255 * vqvae.decode(codemaps)).astype(np.uint8)
+    axes = principal_codes(vqvae.codebook.vectors.cpu().numpy(), codemaps, 3, power=1)  # (m, 3)
+    colours = np.round(255 * (axes / COLOUR_RANGE / 2 + 0.5).clip(0, 1)).astype(np.uint8)
     write_arrays(
-        folder / "reconstructions.npz", images=images, codemaps=codemaps, reconstructions=decoded
+        folder / "reconstructions.npz",
+        images=images,
+        codemaps=codemaps,
+        colours=colours[codemaps],
+        reconstructions=decoded,
     )
 
 

@@ -56,13 +56,24 @@ class AlphaGrids:
     """
 
     ridge: tuple[float, float] = (5, -2)
-    relative: tuple[float, float] = (0, -2.5)
-    wide_ridge: tuple[float, float] = (4.5, 2)
-    wide_points: int = 6
+    relative: tuple[float, float] = (0, -3)
+    wide_ridge: tuple[float, float] = (4.5, 1.5)
+    wide_points: int = 7
     l1_ratio: float = 0.5  # of the elastic net
 
 
+@dataclass(frozen=True)
+class PictureCNN:
+    """How the CNN on decoded pictures is trained, apart from the options."""
+
+    learning_rate: float = 3e-3
+    batch: int = 128
+    weight_decay: float = 0.05
+    dropout: float = 0.4
+
+
 COURSE = Course()
+PICTURE_CNN = PictureCNN()
 VQ_TRAINING = VQTraining()
 ALPHA_GRIDS = AlphaGrids()
 
@@ -150,10 +161,16 @@ class Config(BaseConfig):
     """sides of the receptive fields on the 48 x 48 decoded picture"""
     picture_maps: int = 32
     """random maps of each side of the receptive fields on the decoded picture"""
-    wide: tuple[int, int, int] = (50, 100, 1500)
-    """maps on codes, maps on the picture and hidden units of the widest ELMs (ridge only)"""
+    patches: int = 150
+    """random whitened patches of the decoded picture (ridge only); each has 32 features"""
     alphas: int = 30
     """points of a path of penalties"""
+    sweep_units: tuple[int, ...] = (125, 250, 500, 1000, 2000)
+    """hidden units of the ELMs on look-up whose accuracy and seconds are drawn"""
+    sweep_patches: tuple[int, ...] = (5, 10, 20, 40)
+    """numbers of whitened patches of the ELMs that are drawn beside them"""
+    sweep_draws: int = 3
+    """hidden layers of each of these ELMs (at most --seeds)"""
 
     # held out: baselines and networks
     linear_c: float = 0.01
@@ -164,6 +181,8 @@ class Config(BaseConfig):
     """peak learning rate of the held-out MLPs (AdamW, one cycle)"""
     mlp_epochs: int = 8
     """passes of the held-out MLPs over the training part"""
+    mlp_copies_epochs: int = 20
+    """passes of the MLP on whitened patches, which sees another copy of a face in each"""
     mlp_batch: int = 512
     """faces in a batch of the held-out MLPs"""
     mlp_dropout: float = 0.5
@@ -176,6 +195,10 @@ class Config(BaseConfig):
     """channels of the CNN's first stage"""
     cnn_epochs: int = 10
     """passes of the CNN over the training part"""
+    picture_cnn_width: int = 32
+    """channels of the first stage of the CNN on decoded pictures"""
+    picture_cnn_epochs: int = 12
+    """passes of the CNN on decoded pictures over the training part"""
 
     def __post_init__(self) -> None:
         check_ranges(self, dict.fromkeys(COUNTS, (1, math.inf)))
@@ -200,13 +223,18 @@ class Config(BaseConfig):
                 "field_units": 50,
                 "field_maps": 4,
                 "picture_maps": 3,
-                "wide": (5, 5, 60),
+                "patches": 8,
                 "alphas": 6,
+                "sweep_units": (40, 80),
+                "sweep_patches": (2, 4),
                 "mlp_hidden": (32, 16),
                 "mlp_epochs": 2,
+                "mlp_copies_epochs": 2,
                 "mlp_batch": 64,
                 "cnn_width": 8,
                 "cnn_epochs": 1,
+                "picture_cnn_width": 4,
+                "picture_cnn_epochs": 1,
             },
             "default": {
                 "seeds": 3,
@@ -214,8 +242,14 @@ class Config(BaseConfig):
                 "field_maps": 16,
                 "picture_maps": 16,
                 "field_units": 500,
-                "wide": (24, 40, 800),
+                "patches": 60,
+                "mlp_copies_epochs": 8,
+                "sweep_units": (125, 500),
+                "sweep_patches": (10, 20),
+                "sweep_draws": 1,
                 "cnn_width": 32,
+                "picture_cnn_width": 16,
+                "picture_cnn_epochs": 4,
             },
             "full": {
                 "vq_epochs": 12,
@@ -243,13 +277,19 @@ COUNTS = (
     "field_maps",
     "picture_sizes",
     "picture_maps",
-    "wide",
+    "patches",
     "alphas",
+    "sweep_units",
+    "sweep_patches",
+    "sweep_draws",
     "mlp_hidden",
     "mlp_epochs",
+    "mlp_copies_epochs",
     "mlp_batch",
     "cnn_width",
     "cnn_epochs",
+    "picture_cnn_width",
+    "picture_cnn_epochs",
 )
 NOT_NEGATIVE = (
     "seed",

@@ -6,7 +6,7 @@ dimension, F maps, r side of a receptive field, q pooling grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
@@ -17,10 +17,11 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from assignment1.patches import WhitenedPatches
+from assignment1.saving import Arrays, Saved
 from common.files import JsonObject
 
 Matrix: TypeAlias = np.ndarray | csr_array
-Arrays: TypeAlias = dict[str, np.ndarray]
 
 ROWS_AT_ONCE = 256  # through the convolutions
 PATCHES = 20_000  # patches of the sample that filters are drawn from and standardised by
@@ -74,55 +75,6 @@ def check_codes(estimator: BaseEstimator, X: Matrix, m: int, reset: bool = True)
 
 
 # ------------------------------------------------------------------------------ transformers
-
-
-class Saved:
-    """Writes a fitted transformer as JSON settings and arrays, and reads it back (no pickle)."""
-
-    n_features_in_: int  # of scikit-learn, as get_params
-    get_params: Callable[..., dict[str, object]]
-
-    def to_file(self) -> tuple[JsonObject, Arrays]:
-        """Settings and arrays, enough for `from_file`; lists of arrays are numbered."""
-        settings: JsonObject = {
-            name: value
-            for name, value in self.get_params(deep=False).items()
-            if not isinstance(value, np.ndarray)
-        }
-        settings["columns"] = self.n_features_in_
-        arrays: Arrays = {}
-        for name, value in vars(self).items():
-            if not name.endswith("_"):
-                continue
-            if isinstance(value, np.ndarray):
-                arrays[name] = value
-            elif isinstance(value, list):
-                arrays |= {f"{name}{number}": item for number, item in enumerate(value)}
-        return settings, arrays
-
-    @classmethod
-    def from_file(cls, settings: JsonObject, arrays: Arrays) -> Self:
-        """The fitted transformer again."""
-        given: JsonObject = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in settings.items()
-            if name != "columns"
-        }
-        if "table_" in arrays:
-            given["codebook"] = arrays["table_"]
-        model = cls(**given)
-        model.n_features_in_ = settings["columns"]
-
-        numbered: dict[str, dict[int, np.ndarray]] = {}
-        for name, array in arrays.items():
-            stem = name.rstrip("0123456789")
-            if stem == name:
-                setattr(model, name, array)
-            else:
-                numbered.setdefault(stem, {})[int(name.removeprefix(stem))] = array
-        for stem, items in numbered.items():
-            setattr(model, stem, [items[number] for number in sorted(items)])
-        return model
 
 
 class StandardisedIntegers(Saved, TransformerMixin, BaseEstimator):
@@ -442,6 +394,7 @@ class SideBySide(TransformerMixin, BaseEstimator):
 SAVED: dict[str, type[SavedTransformer]] = {
     kind.__name__: kind
     for kind in (
+        WhitenedPatches,
         RawCodes,
         StandardisedIntegers,
         OneHotCodes,

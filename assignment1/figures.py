@@ -9,14 +9,21 @@ import pandas as pd
 from matplotlib.axes import Axes
 from sklearn.metrics import confusion_matrix
 
+from assignment1.config import INTERVAL, RESAMPLES
+from assignment1.selection import ELM_FAMILIES
+from assignment1.sweep import QUANTITIES, SWEPT, sweep_key
 from assignment1.variants import (
     CNN,
     FAMILIES,
     GAUSSIAN_ELM,
     LARGEST_CLASS,
     LINEAR,
+    LOOK_UP,
+    MLP,
+    PATCHES,
     PENALTIES,
     PENALTY_LABELS,
+    PICTURE_CNN,
     REPRESENTATIONS,
     Variant,
     path_key,
@@ -37,7 +44,9 @@ from common.files import JsonObject
 
 BLUE, VERMILION, GREEN = PALETTE[:3]
 HATCHES = dict(zip(FAMILIES, ("", "//", ".."), strict=True))
-BASELINES = {CNN: "--", LINEAR: "-.", LARGEST_CLASS: ":"}  # with their line styles
+MODELS = (*FAMILIES, CNN, PICTURE_CNN)  # one colour each
+BASELINES = {PICTURE_CNN: (0, (6, 2)), CNN: "--", LINEAR: "-.", LARGEST_CLASS: ":"}
+SWEEP_STYLES = {LOOK_UP: ("--", "o"), PATCHES: ("-", "s")}  # lines and markers
 
 
 def draw_figures(folder: Path) -> None:
@@ -51,6 +60,8 @@ def draw_figures(folder: Path) -> None:
     draw_accuracy(folder, record, test)
     draw_grid(folder, record, test)
     draw_paths(folder, record)
+    draw_units(folder, record)
+    draw_recall(folder, record)
     draw_confusion(folder, record)
     if (folder / "reconstructions.npz").exists():
         draw_reconstructions(folder, record)
@@ -84,14 +95,17 @@ def vq_losses(axes: Axes, curves: pd.DataFrame) -> None:
 
 def network_losses(axes: Axes, curves: pd.DataFrame) -> None:
     """The mean loss over all fits of a kind of network against the epoch."""
-    for kind, colour, marker in (("MLP", BLUE, "o"), ("CNN", VERMILION, "s")):
-        part = curves[curves.name == f"{kind}Classifier_loss"]
+    kinds = {"MLP": MLP, "CNN": CNN, "PictureCNN": PICTURE_CNN}
+    for (name, kind), marker in zip(kinds.items(), MARKERS, strict=False):
+        part = curves[curves.name == f"{name}Classifier_loss"]
         if part.empty:
             continue
         epochs = part.groupby("epoch")
         mean = epochs.value.mean()
-        label = f"{kind}, mean of {epochs.size().max()} fits"
-        axes.plot(mean.index, mean, color=colour, marker=marker, markersize=3, label=label)
+        fits = epochs.size().max()
+        label = f"{kind}, mean of {fits} fits" if fits > 1 else kind
+        style: dict[str, Option] = {"color": colours(MODELS)[kind], "marker": marker}
+        axes.plot(mean.index, mean, label=label, markersize=3, **style)
     axes.set_title("networks on codes, training part")
     axes.set(xlabel="epoch", ylabel="cross-entropy (nats) + penalty")
     axes.legend()
@@ -109,7 +123,7 @@ def shown_representations(test: pd.DataFrame) -> list[str]:
 def draw_accuracy(folder: Path, record: JsonObject, test: pd.DataFrame) -> None:
     """Test accuracy under the ridge penalty by representation and family, with the baselines."""
     names = shown_representations(test)
-    highest = test[test.model.isin((*FAMILIES, CNN))].value.max()
+    highest = test[test.model.isin(MODELS)].value.max()
     path = folder / "accuracy_by_representation.png"
     with figure(path, record, (7.5, 3.6)) as (_, axes):
         for number, family in enumerate(FAMILIES):
@@ -144,7 +158,7 @@ def accuracy_bars(
         values,
         0.24,
         yerr=deviations,
-        color=colours(FAMILIES)[family],
+        color=colours(MODELS)[family],
         hatch=HATCHES[family],
         edgecolor="white",
         capsize=2,
@@ -217,10 +231,73 @@ def draw_paths(folder: Path, record: JsonObject) -> None:
         axes[1, 0].legend()
 
 
+def draw_units(folder: Path, record: JsonObject) -> None:
+    """Validation accuracy and seconds of a fit against the number of hidden units."""
+    with (
+        np.load(folder / "units.npz", allow_pickle=False) as arrays,
+        figure(folder / "units.png", record, (7.5, 3.2), 1, 2) as (_, (left, right)),
+    ):
+        for family in ELM_FAMILIES:
+            for name in SWEPT:
+                if sweep_key(family, name, "units") not in arrays:
+                    continue
+                units, accuracy, seconds = (
+                    arrays[sweep_key(family, name, quantity)] for quantity in QUANTITIES
+                )  # (U,), (U, S), (U, S)
+                line, marker = SWEEP_STYLES[name]
+                style: dict[str, Option] = {"color": colours(MODELS)[family], "linestyle": line}
+                style |= {"marker": marker, "markersize": 4, "label": f"{family}, {name}"}
+                deviation = accuracy.std(1, ddof=1) if accuracy.shape[1] > 1 else None
+                left.errorbar(units, accuracy.mean(1), deviation, capsize=2, **style)
+                right.plot(units, np.median(seconds, 1), **style)
+        draws = accuracy.shape[1]
+        left.set(xscale="log", xlabel="hidden units", ylabel="validation accuracy")
+        left.set_title(f"mean ± std of {draws} draws" if draws > 1 else "one draw")
+        right.set(xscale="log", yscale="log", xlabel="hidden units", ylabel="seconds")
+        right.set_title("from codes to output weights")
+        right.legend()
+
+
+def draw_recall(folder: Path, record: JsonObject) -> None:
+    """Recall of every class by each model's choice on validation, with intervals over faces."""
+    chosen = record["notes"]["best_on_validation"]
+    shown = [name for name in MODELS if name in chosen]
+    with (
+        np.load(folder / "predictions.npz", allow_pickle=False) as arrays,
+        figure(folder / "recall.png", record, (7.5, 3.2)) as (_, axes),
+    ):
+        labels = arrays["labels"]
+        classes, counts = np.unique(labels, return_counts=True)
+        for number, model in enumerate(shown):
+            predictions = arrays[prediction_key(model, chosen[model]["variant"])]  # (S, n)
+            recalls = [recall_interval((predictions == c)[:, labels == c]) for c in classes]
+            middle, low, high = np.array(recalls).T  # (classes,) each
+            positions = np.arange(len(classes)) + 0.15 * (number - (len(shown) - 1) / 2)
+            style: dict[str, Option] = {"color": colours(MODELS)[model], "markersize": 4}
+            bars = np.abs(np.array([low, high]) - middle)
+            marker = MARKERS[number]
+            axes.errorbar(
+                positions, middle, bars, fmt=marker, linestyle="", capsize=2, label=model, **style
+            )
+        names = [f"{CLASSES[c]}\n{count:,}" for c, count in zip(classes, counts, strict=True)]
+        axes.set_xticks(range(len(classes)), names)
+        axes.set(ylim=(0, 1), ylabel="recall, 95 % interval over faces")
+        axes.set_xlabel("labelled class and its test faces")
+        axes.legend(ncol=2)
+
+
+def recall_interval(right: np.ndarray) -> tuple[float, float, float]:
+    """The mean of right answers (S, n) of one class, and its interval over resampled faces."""
+    of_face = right.mean(0)  # (n,)
+    drawn = np.random.default_rng(0).integers(len(of_face), size=(RESAMPLES, len(of_face)))
+    low, high = np.percentile(of_face[drawn].mean(1), INTERVAL)
+    return float(of_face.mean()), float(low), float(high)
+
+
 def draw_confusion(folder: Path, record: JsonObject) -> None:
     """Shares of predictions by labelled class, for each model's choice on validation."""
     chosen = record["notes"]["best_on_validation"]
-    shown = [name for name in (*FAMILIES, CNN) if name in chosen]
+    shown = [name for name in FAMILIES if name in chosen]
     path = folder / "confusion.png"
     size = (3.0 * len(shown) + 0.6, 3.5)
     with (
@@ -249,10 +326,10 @@ def draw_confusion(folder: Path, record: JsonObject) -> None:
 def draw_reconstructions(folder: Path, record: JsonObject) -> None:
     """Drawn faces, their codes, and what the codes decode to."""
     grey = {"cmap": "gray", "vmin": 0, "vmax": 255}
-    coded = {"cmap": "viridis", "vmin": 0, "vmax": 255, "interpolation": "nearest"}
-    kinds = (
+    coded = {"interpolation": "nearest"}
+    kinds: tuple[tuple[str, str, dict[str, Option]], ...] = (
         ("images", "drawn face\n48 × 48", grey),
-        ("codemaps", "code indices\n12 × 12", coded),
+        ("colours", "codes\n12 × 12", coded),
         ("reconstructions", "decoded\n48 × 48", grey),
     )
     with np.load(folder / "reconstructions.npz", allow_pickle=False) as archive:

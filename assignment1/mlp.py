@@ -1,8 +1,8 @@
 """Networks trained by gradient descent on code maps, as scikit-learn classifiers.
 
-The MLP, and a small CNN as the ceiling that an untrained hidden layer is measured against.
+The MLP, and small CNNs on codes and on pictures, the ceiling of an untrained hidden layer.
 
-Shape letters: n rows, B batch, p inputs, P places of a code map, S its side, k classes,
+Shape letters: n rows, B batch, V views, p inputs, P places of a code map, S its side, k classes,
 m codebook size, d code dimension, w channels.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal, TypeAlias, TypedDict
+from typing import Literal, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 import torch
@@ -47,6 +47,19 @@ class Epoch(TypedDict):
     loss: float
 
 
+class Target(NamedTuple):
+    """Class indices (n,), and, where there are such, weights (n,) or a teacher's answers (n, k)."""
+
+    labels: Tensor
+    weight: Tensor | None
+    soft: Tensor | None
+
+    def of(self, rows: Tensor, device: str) -> Target:
+        """The targets of some rows, on a device."""
+        parts = (None if part is None else part[rows].to(device) for part in self)
+        return Target(*parts)  # type: ignore[arg-type]
+
+
 class MLPClassifier(ClassifierMixin, BaseEstimator):
     """Multilayer perceptron with a penalty on its output layer.
 
@@ -56,11 +69,13 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     optimiser : "sgd" (constant rate, as the course) | "adamw" (one cycle, weight decay).
     penalty, alpha, l1_ratio : on the output weights w: alpha (l1_ratio |w|_1 + (1 - l1_ratio)
         |w|^2 / 2) is added to the loss.
-    mirror : X holds the mirror image's features behind the image's; one of the two is trained on at
-        random, both are averaged at prediction.
+    views : V of a row, side by side in its features: its mirror image, say, or warped copies. One
+        of them is trained on at random, all are averaged at prediction.
     features : a transformer that is fitted first.
     precision : "float32" | "bfloat16" for the products.
     class_weight : None | "balanced" | {class: weight}; multiplies the rows' own weights.
+    soft_share : share of the loss that is the cross-entropy with a teacher's probabilities, where
+        `fit` is given such (distillation, Hinton et al. 2015).
 
     Attributes: classes_, network_ (torch module), history_ (list of Epoch), parameters_ (int).
     """
@@ -78,12 +93,13 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         penalty: Penalty = None,
         alpha: float = 1e-3,
         l1_ratio: float = 0.5,
-        mirror: bool = False,
+        views: int = 1,
         features: Transformer | None = None,
         precision: str = "float32",
         device: str = "cpu",
         random_state: int | np.random.RandomState | None = None,
         class_weight: ClassWeight = None,
+        soft_share: float = 0.5,
     ):
         self.hidden = hidden
         self.optimiser = optimiser
@@ -96,24 +112,30 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         self.penalty = penalty
         self.alpha = alpha
         self.l1_ratio = l1_ratio
-        self.mirror = mirror
+        self.views = views
         self.features = features
         self.precision = precision
         self.device = device
         self.random_state = random_state
         self.class_weight = class_weight
+        self.soft_share = soft_share
 
     # -- training
 
     def fit(
-        self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        sample_weight: np.ndarray | None = None,
+        soft: np.ndarray | None = None,
     ) -> MLPClassifier:
         """Trains from a fresh initialisation.
 
         The loss is the mean over the rows, weighted by `sample_weight` (n,): with full batches a
         weight of 2 is the row twice, with smaller ones on average; rows of weight 0 are left out.
-        `features` are fitted on the rows as they are. Raises ValueError for bad parameters or fewer
-        than two classes, FloatingPointError where the loss is not finite.
+        `features` are fitted on the rows as they are. `soft` (n, k) holds a teacher's probabilities
+        of the sorted classes. Raises ValueError for bad parameters, for `soft` beside weights, and
+        for fewer than two classes, FloatingPointError where the loss is not finite.
         """
         penalties = (None, "ridge", "lasso", "elasticnet")
         if self.optimiser not in ("sgd", "adamw") or self.penalty not in penalties:
@@ -125,6 +147,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         X, y, weight = weighted_rows(X, y, sample_weight, self.class_weight)
         self.classes_, labels = np.unique(y, return_inverse=True)
+        if soft is not None and (weight is not None or soft.shape != (len(y), len(self.classes_))):
+            raise ValueError("soft needs a row for each row of X, a column a class, and no weights")
         if len(self.classes_) < 2:
             raise ValueError(
                 f"Classifier can't train when only one class is present: {self.classes_[0]!r}"
@@ -134,23 +158,21 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
 
         seed = integer_seed(self.random_state)
         inputs = self._prepare(X)
-        self.inputs_ = self._columns // (2 if self.mirror else 1)
+        self.inputs_ = self._columns // self.views
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network_ = self._build(self.inputs_, len(self.classes_)).to(self.device)
-            self._train(inputs, torch.from_numpy(labels), np.random.default_rng(seed), weight)
+            target = Target(
+                torch.from_numpy(labels),
+                None if weight is None else torch.from_numpy(weight / weight.mean()).float(),
+                None if soft is None else torch.from_numpy(soft).float(),
+            )
+            self._train(inputs, target, np.random.default_rng(seed))
         self.parameters_ = count_parameters(self.network_)
         return self
 
-    def _train(
-        self,
-        inputs: Tensor,
-        labels: Tensor,
-        rng: np.random.Generator,
-        weight: np.ndarray | None = None,
-    ) -> None:
-        """The training loop, on inputs (n, p), class indices (n,) and the rows' weights (n,)."""
-        share = None if weight is None else torch.from_numpy(weight / weight.mean()).float()
+    def _train(self, inputs: Tensor, target: Target, rng: np.random.Generator) -> None:
+        """The training loop, on inputs (n, p)."""
         network = self.network_.train()
         batch = min(self.batch, len(inputs))
         optimiser, schedule = self._optimiser(self.epochs * (len(inputs) // batch))
@@ -162,12 +184,11 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
             for start in range(0, len(order) - batch + 1, batch):
                 rows = torch.from_numpy(order[start : start + batch])
                 x = inputs[rows]
-                target = labels[rows].to(self.device)
-                if self.mirror:
-                    x = one_view(x, rng)
+                if self.views > 1:
+                    x = one_view(x, self.views, rng)
                 with autocast:
-                    logits = network(x.to(self.device))  # (B, k)
-                loss = self._loss(logits, target, None if share is None else share[rows])
+                    logits = network(self._numbers(x))  # (B, k)
+                loss = self._loss(logits, target.of(rows, self.device))
                 if self.penalty is not None:
                     loss = loss + self._penalty()
                 optimiser.zero_grad()
@@ -182,15 +203,20 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
                 )
             self.history_.append({"epoch": epoch + 1, "loss": float(np.mean(losses))})
 
-    def _loss(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """Mean cross-entropy of logits (B, k) and class indices (B,), weighted by (B,)."""
+    def _loss(self, logits: Tensor, target: Target) -> Tensor:
+        """Mean cross-entropy of logits (B, k) with the labels, and with a teacher's answers."""
+        logits = logits.float()
         smoothing = self.label_smoothing
-        if weight is None:
-            return F.cross_entropy(logits.float(), target, label_smoothing=smoothing)
-        losses = F.cross_entropy(
-            logits.float(), target, label_smoothing=smoothing, reduction="none"
-        )  # (B,)
-        return (losses * weight.to(losses.device)).mean()
+        if target.weight is not None:
+            losses = F.cross_entropy(
+                logits, target.labels, label_smoothing=smoothing, reduction="none"
+            )  # (B,)
+            return (losses * target.weight).mean()
+        loss = F.cross_entropy(logits, target.labels, label_smoothing=smoothing)
+        if target.soft is None:
+            return loss
+        imitation = F.cross_entropy(logits, target.soft)
+        return (1 - self.soft_share) * loss + self.soft_share * imitation
 
     def _optimiser(self, steps: int) -> tuple[Optimizer, LRScheduler]:
         parameters = self.network_.parameters()
@@ -227,9 +253,16 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         self._columns = features.shape[1]
         self.sparse_ = not isinstance(features, np.ndarray)
         if isinstance(features, np.ndarray):
-            return torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
+            # standardised features of many views lose nothing in half the memory
+            kind = np.float32 if self.views == 1 else np.float16
+            return torch.from_numpy(np.ascontiguousarray(features, dtype=kind))
         places = features.indices.reshape(len(features.indptr) - 1, -1)  # (n, P)
         return torch.from_numpy(places.astype(np.int64))
+
+    def _numbers(self, x: Tensor) -> Tensor:
+        """A batch on the device, as the network takes it."""
+        x = x.to(self.device)
+        return x.float() if x.is_floating_point() else x
 
     def _features(self, X: np.ndarray) -> Matrix:
         return X if self.features is None else self.features_.transform(X)
@@ -243,16 +276,24 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Probabilities float32 (n, k)."""
+        return self._mean_over(X, self.views)
+
+    def first_view_proba(self, X: np.ndarray) -> np.ndarray:
+        """Probabilities float32 (n, k) of the first view of each row alone, in less time."""
+        return self._mean_over(X, 1)
+
+    def _mean_over(self, X: np.ndarray, first: int) -> np.ndarray:
+        """Probabilities float32 (n, k), means over the first views of each row."""
         check_is_fitted(self, "network_")
         X = validate_data(self, X, dtype=self._dtypes, reset=False)
         network = self.network_.eval()
         blocks = []
         with torch.no_grad():
             for start in range(0, len(X), ROWS_AT_ONCE):
-                x = self._prepare(X[start : start + ROWS_AT_ONCE]).to(self.device)
-                views = x.chunk(2, 1) if self.mirror else (x,)
-                total = sum(network(view).softmax(1) for view in views)
-                blocks.append(total.cpu().numpy() / len(views))
+                x = self._numbers(self._prepare(X[start : start + ROWS_AT_ONCE]))
+                views = x.chunk(self.views, 1)[:first]
+                total = sum(network(view).float().softmax(1) for view in views)
+                blocks.append(total.cpu().numpy() / first)
         return np.concatenate(blocks)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -292,7 +333,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> MLPClassifier:
         """Reads what `save` wrote, an MLP or a CNN. Raises InputError for anything else."""
-        kinds = {"MLPClassifier": MLPClassifier, "CNNClassifier": CNNClassifier}
+        kinds = {kind.__name__: kind for kind in (MLPClassifier, *MLPClassifier.__subclasses__())}
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata()
@@ -332,11 +373,10 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         """Takes what `_build` needs from the weights; an MLP needs nothing."""
 
 
-def one_view(x: Tensor, rng: np.random.Generator) -> Tensor:
-    """The first or the second half of each row of x (B, 2 p), at random: (B, p)."""
-    first = torch.from_numpy(rng.random(len(x)) < 0.5)[:, None]
-    plain, mirrored = x.chunk(2, 1)
-    return torch.where(first, plain, mirrored)
+def one_view(x: Tensor, views: int, rng: np.random.Generator) -> Tensor:
+    """One of the views in each row of x (B, views * p), at random: (B, p)."""
+    chosen = torch.from_numpy(rng.integers(views, size=len(x)))
+    return x.reshape(len(x), views, -1)[torch.arange(len(x)), chosen]
 
 
 class OneHotLinear(nn.EmbeddingBag):
@@ -353,8 +393,8 @@ class OneHotLinear(nn.EmbeddingBag):
 class CNNClassifier(MLPClassifier):
     """A small convolutional network on the looked-up code map; its code vectors go on learning.
 
-    X holds code indices (n, S S), or (n, 2 S S) with `mirror`; `codebook` float32 (m, d) starts the
-    embedding; `hidden[0]` is the width w of the first stage.
+    X holds code indices (n, V S S); `codebook` float32 (m, d) starts the embedding; `hidden[0]` is
+    the width w of the first stage.
     """
 
     def __init__(
@@ -371,7 +411,7 @@ class CNNClassifier(MLPClassifier):
         penalty: Penalty = None,
         alpha: float = 1e-3,
         l1_ratio: float = 0.5,
-        mirror: bool = False,
+        views: int = 1,
         features: Transformer | None = None,
         precision: str = "float32",
         device: str = "cpu",
@@ -390,7 +430,7 @@ class CNNClassifier(MLPClassifier):
             penalty,
             alpha,
             l1_ratio,
-            mirror,
+            views,
             features,
             precision,
             device,
@@ -432,9 +472,69 @@ class CNNClassifier(MLPClassifier):
         return torch.from_numpy(np.ascontiguousarray(features, dtype=np.int64))
 
 
-def stage(channels: int, out: int) -> list[nn.Module]:
+class PictureCNNClassifier(MLPClassifier):
+    """A small convolutional network on pictures: X holds grey pixels (n, V S S).
+
+    Each picture is brought to mean 0 and variance 1; half of a batch is mirrored in training, and
+    both images are averaged at prediction. `hidden[0]` is the width w of the first stage.
+    """
+
+    def _build(self, inputs: int, outputs: int) -> nn.Module:
+        width = self.hidden[0]
+        network = nn.Sequential(
+            *stage(1, width, stride=2),  # (B, w, S/2, S/2)
+            *stage(width, 2 * width),  # (B, 2 w, S/2, S/2)
+            nn.MaxPool2d(2),
+            nn.Dropout2d(EARLY_DROPOUT[0]),
+            *stage(2 * width, 4 * width),  # (B, 4 w, S/4, S/4)
+            *stage(4 * width, 4 * width),
+            nn.MaxPool2d(2),
+            nn.Dropout2d(EARLY_DROPOUT[1]),
+            *stage(4 * width, 8 * width),  # (B, 8 w, S/8, S/8)
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),  # (B, 8 w)
+            nn.Dropout(self.dropout),
+            nn.Linear(8 * width, outputs),  # (B, k)
+        )
+        return Mirrored(network, side=round(inputs**0.5))
+
+    def _mean_over(self, X: np.ndarray, first: int) -> np.ndarray:
+        """As of the MLP, in the arithmetic of training: float32 takes three times as long."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return super()._mean_over(X, first)
+
+    def _prepare(self, X: np.ndarray) -> Tensor:
+        """Pixels as they are, (n, V S S): they are standardised picture by picture later."""
+        features = self._features(X)
+        self.sparse_ = False
+        self._columns = features.shape[1]
+        return torch.from_numpy(np.ascontiguousarray(features))
+
+
+class Mirrored(nn.Module):
+    """A network on standardised pictures or their mirror images, which it should not tell apart.
+
+    Pixels (B, S S) -> scores (B, k): of one of the two at random in training, else the mean.
+    """
+
+    def __init__(self, network: nn.Module, side: int):
+        super().__init__()
+        self.network = network
+        self.side = side
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        pictures = pixels.float().reshape(-1, 1, self.side, self.side)
+        pictures = pictures - pictures.mean((2, 3), keepdim=True)
+        pictures = pictures / pictures.std((2, 3), keepdim=True).clamp(min=1e-3)
+        if not self.training:
+            return (self.network(pictures) + self.network(pictures.flip(3))) / 2
+        flipped = torch.rand(len(pictures), 1, 1, 1, device=pictures.device) < 0.5
+        return self.network(torch.where(flipped, pictures.flip(3), pictures))
+
+
+def stage(channels: int, out: int, stride: int = 1) -> list[nn.Module]:
     """3 x 3 convolution, batch normalisation and ReLU."""
-    convolution = nn.Conv2d(channels, out, 3, padding=1, bias=False)
+    convolution = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(out), nn.ReLU()]
 
 

@@ -6,9 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from sklearn.base import clone
 
-from assignment1.config import ALPHA_GRIDS, LABEL_SMOOTHING, PICTURE_STRIDE, Compute, Config
+from assignment1.config import (
+    ALPHA_GRIDS,
+    LABEL_SMOOTHING,
+    PICTURE_CNN,
+    PICTURE_STRIDE,
+    Compute,
+    Config,
+)
 from assignment1.elm import ELMClassifier, Moments, Penalty, Weights
 from assignment1.features import (
     CodebookLookup,
@@ -19,16 +25,17 @@ from assignment1.features import (
     SideBySide,
     StandardisedIntegers,
 )
-from assignment1.mlp import CNNClassifier, MLPClassifier
+from assignment1.mlp import CNNClassifier, MLPClassifier, PictureCNNClassifier
+from assignment1.patches import WhitenedPatches
 from assignment1.selection import ELM_FAMILIES
 from assignment1.variants import (
     DECODED_FIELDS,
     INTEGERS,
     LOOK_UP,
     ONE_HOT,
+    PATCHES,
     PENALTIES,
     RECEPTIVE_FIELDS,
-    WIDE_FIELDS,
 )
 from assignment1.views import Layout
 
@@ -37,10 +44,10 @@ from assignment1.views import Layout
 class Representation:
     """What the models see of a face, and the ELM's hidden layer that fits it.
 
-    `precision` is that of the moments; `penalties` are those it is tried with; `mirrored` is the
-    same representation with the mirror image's codes behind the codes, for networks that are
-    trained on either, or None; `cholesky`: so wide that one factor per alpha costs less than an
-    eigendecomposition.
+    `precision` is that of the moments; `penalties` are those it is tried with; `views` of a face
+    are side by side in its features; `mirrored` is the same representation with the mirror image's
+    codes behind the codes, for networks that are trained on either, or None; `cholesky`: so wide
+    that one factor per alpha costs less than an eigendecomposition.
     """
 
     name: str
@@ -50,6 +57,7 @@ class Representation:
     direct_links: bool = False
     precision: Literal["auto", "float64"] = "auto"
     penalties: tuple[Penalty, ...] = PENALTIES
+    views: int = 1
     mirrored: SideBySide | None = None
     cholesky: bool = False
 
@@ -134,22 +142,23 @@ def fields(
         direct_links=True,
         precision="float64",
     )
-    code_maps, picture_maps, wide_units = config.wide
-    wide = Representation(
-        WIDE_FIELDS,
-        SideBySide([with_maps(on_codes, code_maps), with_maps(on_picture, picture_maps)]),
-        wide_units,
-        activation="relu",
+    return [receptive, decoded, whitened(config, layout, weights, seed)]
+
+
+def whitened(config: Config, layout: Layout, weights: Weights, seed: int) -> Representation:
+    """Random whitened patches as the hidden layer itself, trained on warped copies too."""
+    views = 1 + layout.copies
+    on_pictures = WhitenedPatches(config.patches, weights=weights, views=views, random_state=seed)
+    assert layout.pictures_and_copies is not None  # as there are pictures
+    return Representation(
+        PATCHES,
+        SideBySide([Part(on_pictures, *layout.pictures_and_copies)]),
+        units=0,
         direct_links=True,
         penalties=("ridge",),
+        views=views,
         cholesky=True,
     )
-    return [receptive, decoded, wide]
-
-
-def with_maps(part: Part, maps: int) -> Part:
-    """The same receptive fields with another number of maps."""
-    return part._replace(transformer=clone(part.transformer).set_params(maps=maps))
 
 
 def alpha_grid(
@@ -180,26 +189,28 @@ def new_elm(representation: Representation, family: str, seed: int) -> ELMClassi
         precision=representation.precision,
         features=representation.features,
         random_state=seed,
+        views=representation.views,
     )
 
 
 def new_mlp(
     config: Config, representation: Representation, penalty: Penalty, compute: Compute
 ) -> MLPClassifier:
-    """The held-out MLP; it also sees the mirror image where the representation has it."""
+    """The held-out MLP; it also sees mirror images or warped copies where there are such."""
+    mirrored = representation.mirrored
     return MLPClassifier(
         config.mlp_hidden,
         "adamw",
         config.mlp_lr,
-        config.mlp_epochs,
+        config.mlp_epochs if representation.views == 1 else config.mlp_copies_epochs,
         config.mlp_batch,
         config.mlp_weight_decay,
         config.mlp_dropout,
         LABEL_SMOOTHING,
         penalty,
         config.mlp_alpha,
-        mirror=representation.mirrored is not None,
-        features=representation.mirrored or representation.features,
+        views=representation.views if mirrored is None else 2,
+        features=mirrored or representation.features,
         precision=compute.precision,
         device=compute.device,
         random_state=config.seed,
@@ -218,8 +229,27 @@ def new_cnn(
         table,
         (config.cnn_width,),
         epochs=config.cnn_epochs,
-        mirror=layout.codes_and_mirror is not None,
+        views=1 if layout.codes_and_mirror is None else 2,
         features=SideBySide([Part(RawCodes(), *codes)]),
+        precision=compute.precision,
+        device=compute.device,
+        random_state=config.seed,
+    )
+
+
+def new_picture_cnn(config: Config, layout: Layout, compute: Compute) -> PictureCNNClassifier:
+    """The CNN on decoded pictures and their warped copies."""
+    assert layout.pictures_and_copies is not None  # as there are pictures
+    return PictureCNNClassifier(
+        (config.picture_cnn_width,),
+        learning_rate=PICTURE_CNN.learning_rate,
+        epochs=config.picture_cnn_epochs,
+        batch=PICTURE_CNN.batch,
+        weight_decay=PICTURE_CNN.weight_decay,
+        dropout=PICTURE_CNN.dropout,
+        label_smoothing=LABEL_SMOOTHING,
+        views=1 + layout.copies,
+        features=SideBySide([Part(RawCodes(), *layout.pictures_and_copies)]),
         precision=compute.precision,
         device=compute.device,
         random_state=config.seed,

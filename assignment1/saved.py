@@ -31,7 +31,8 @@ MOST_SYNTHETIC = 10**6  # faces that a run.json may ask for
 DRAWN_ARRAYS = {
     "paths.npz": (),
     "predictions.npz": ("labels",),
-    "reconstructions.npz": ("images", "codemaps", "reconstructions"),
+    "units.npz": (),
+    "reconstructions.npz": ("images", "colours", "reconstructions"),
 }
 DAMAGE = (
     LookupError,

@@ -62,6 +62,22 @@ class ModelFit:
 
 
 @dataclass(frozen=True)
+class TeacherFit:
+    """The fit of a network, and its probabilities float32 (n, k) of the faces it was trained on."""
+
+    validation: np.ndarray
+    test: np.ndarray
+    params: int
+    seconds: float
+    soft: np.ndarray
+
+    @property
+    def fit(self) -> ModelFit:
+        """The fit without the probabilities."""
+        return ModelFit(self.validation, self.test, self.params, self.seconds)
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A trained model with its predictions int64 (S, n), one row per seed.
 

@@ -24,7 +24,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -46,12 +46,13 @@ from assignment1.data import Faces, Split, load
 from assignment1.elm import Alphas
 from assignment1.evaluation import METRICS_INFO, held_out_rows, print_chosen, vqvae_rows
 from assignment1.figures import draw_figures
-from assignment1.mlp import Epoch
+from assignment1.mlp import Epoch, MLPClassifier
 from assignment1.representations import (
     alpha_grid,
     new_cnn,
     new_elm,
     new_mlp,
+    new_picture_cnn,
     representations,
 )
 from assignment1.selection import (
@@ -60,6 +61,7 @@ from assignment1.selection import (
     ElmFit,
     ModelFit,
     Selection,
+    TeacherFit,
     alphas_note,
     best_on_validation,
     chosen_note,
@@ -67,7 +69,19 @@ from assignment1.selection import (
     path_arrays,
     selections_of,
 )
-from assignment1.variants import CNN, LARGEST_CLASS, LINEAR, LOOK_UP, MLP, ONE_HOT, Variant
+from assignment1.sweep import QUANTITIES, SWEPT, sweep, sweep_key
+from assignment1.variants import (
+    CNN,
+    DECODED_PICTURES,
+    DISTILLED,
+    LARGEST_CLASS,
+    LINEAR,
+    LOOK_UP,
+    MLP,
+    ONE_HOT,
+    PICTURE_CNN,
+    Variant,
+)
 from assignment1.views import Dataset, code_views
 from assignment1.vqvae import VQVAE, psnr
 from common.cli import InputError
@@ -299,6 +313,17 @@ def held_out_elms(
     return candidates, paths
 
 
+def sweeps(config: Config, run: Run, data: Dataset) -> dict[str, np.ndarray]:
+    """Accuracy and seconds against hidden units, under their names in units.npz."""
+    arrays: dict[str, np.ndarray] = {}
+    for family in ELM_FAMILIES:
+        table = representations(config, data.views.layout, data.codebook)
+        for name in (name for name in SWEPT if name in table):
+            swept = run.memo(f"units-{family}-{name}", sweep, config, data, family, name)
+            arrays |= {sweep_key(family, name, key): swept[key] for key in QUANTITIES}
+    return arrays
+
+
 # ---------------------------------------------------------------- what they are compared with
 
 
@@ -310,10 +335,19 @@ class Classifier(Protocol):
     def predict(self, X: np.ndarray) -> np.ndarray: ...
 
 
-def fit_model(run: Run, data: Dataset, model: Classifier) -> ModelFit:
-    """Trains a network or baseline and predicts validation and test; logs a network's losses."""
+def fit_model(
+    run: Run, data: Dataset, model: Classifier, soft: np.ndarray | None = None
+) -> ModelFit:
+    """Trains a network or baseline and predicts validation and test; logs a network's losses.
+
+    An MLP may also learn from a teacher's probabilities `soft` (n, k) of the training faces.
+    """
     start = time.perf_counter()
-    model.fit(*data.rows(data.split.train))
+    X, y = data.rows(data.split.train)
+    if soft is None:
+        model.fit(X, y)
+    else:
+        cast(MLPClassifier, model).fit(X, y, soft=soft)
     history: list[Epoch] = getattr(model, "history_", [])
     for epoch in history:
         loss = {f"{type(model).__name__}_loss": epoch["loss"]}
@@ -326,21 +360,39 @@ def fit_model(run: Run, data: Dataset, model: Classifier) -> ModelFit:
     )
 
 
-def held_out_mlps(config: Config, run: Run, data: Dataset, compute: Compute) -> list[Candidate]:
-    """An MLP for every representation and penalty."""
-    candidates = []
+def train_teacher(config: Config, run: Run, data: Dataset, compute: Compute) -> TeacherFit:
+    """The CNN on decoded pictures of the training part, and what it says of them as they are."""
+    model = new_picture_cnn(config, data.views.layout, compute)
+    fit = fit_model(run, data, model)
+    soft = model.first_view_proba(data.rows(data.split.train)[0])
+    return TeacherFit(fit.validation, fit.test, model.parameters_, fit.seconds, soft)
+
+
+def held_out_mlps(
+    config: Config, run: Run, data: Dataset, compute: Compute, soft: np.ndarray | None
+) -> list[Candidate]:
+    """An MLP for every representation and penalty, and two that learn from a teacher's answers."""
     table = representations(config, data.views.layout, data.codebook)
-    for name, representation in table.items():
-        for penalty in representation.penalties:
-            model = new_mlp(config, representation, penalty, compute)
-            fit = run.memo(f"mlp-{name}-{penalty}", fit_model, run, data, model)
-            selection = Selection(MLP, Variant(name, penalty), config.mlp_alpha)
-            candidates.append(Candidate.single(MLP, selection.variant.label, fit, selection))
+    variants = [
+        Variant(name, penalty)
+        for name, representation in table.items()
+        for penalty in representation.penalties
+    ]
+    if soft is not None:
+        variants += [Variant(name, "ridge", distilled=True) for name in DISTILLED]
+    candidates = []
+    for variant in variants:
+        representation = table[variant.representation]
+        model = new_mlp(config, representation, variant.penalty, compute)
+        answers = soft if variant.distilled else None
+        fit = run.memo(f"mlp-{variant.label}", fit_model, run, data, model, answers)
+        selection = Selection(MLP, variant, config.mlp_alpha)
+        candidates.append(Candidate.single(MLP, variant.label, fit, selection))
     return candidates
 
 
 def baselines(config: Config, run: Run, data: Dataset, compute: Compute) -> list[Candidate]:
-    """The largest class, a linear model on one-hot codes, and the CNN as the ceiling."""
+    """The largest class, a linear model on one-hot codes, and the CNN on codes."""
     layout = data.views.layout
     one_hot = representations(config, layout, data.codebook)[ONE_HOT].features
     regression = LogisticRegression(C=config.linear_c, max_iter=LINEAR_ITERATIONS)
@@ -385,7 +437,12 @@ def main(config: Config) -> Results:
 
         # held out: every choice on validation, every model scored on test
         candidates, paths = held_out_elms(config, run, data)
-        candidates += held_out_mlps(config, run, data, compute)
+        soft = None
+        if codes.vqvae is not None:
+            teacher = run.memo("teacher", train_teacher, config, run, data, compute)
+            soft = teacher.soft
+            candidates.append(Candidate.single(PICTURE_CNN, DECODED_PICTURES, teacher.fit))
+        candidates += held_out_mlps(config, run, data, compute, soft)
         candidates += baselines(config, run, data, compute)
         labels = data.labels[split.validation]
         chosen = best_on_validation(candidates, labels)
@@ -393,9 +450,10 @@ def main(config: Config) -> Results:
         rows += held_out_rows(candidates, data)
 
         # record: the chosen models, the metrics, and what figures and report are made from
-        save_models(config, run, data, selections_of(chosen), compute)
+        save_models(config, run, data, selections_of(chosen), compute, soft)
         save_predictions(folder, data, candidates)
         write_arrays(folder / "paths.npz", **paths)
+        write_arrays(folder / "units.npz", **sweeps(config, run, data))
         save_fingerprints(folder, faces, data)
         if codes.vqvae is not None:
             save_examples(folder, codes.vqvae)

@@ -14,8 +14,11 @@ BINARY_ELM = "binary ELM"
 MLP = "MLP"
 FAMILIES = (GAUSSIAN_ELM, BINARY_ELM, MLP)  # the models that the course assigned
 CNN = "CNN"
+PICTURE_CNN = "CNN on decoded pictures"
 LINEAR = "linear"
 LARGEST_CLASS = "largest class"
+
+DECODED_PICTURES = "decoded pictures"  # what PICTURE_CNN sees
 
 # in the order of the tables and figures
 INTEGERS = "integers"
@@ -23,8 +26,10 @@ ONE_HOT = "one-hot"
 LOOK_UP = "look-up"
 RECEPTIVE_FIELDS = "receptive fields"
 DECODED_FIELDS = "decoded fields"
-WIDE_FIELDS = "wide fields"
-REPRESENTATIONS = (INTEGERS, ONE_HOT, LOOK_UP, RECEPTIVE_FIELDS, DECODED_FIELDS, WIDE_FIELDS)
+PATCHES = "whitened patches"
+REPRESENTATIONS = (INTEGERS, ONE_HOT, LOOK_UP, RECEPTIVE_FIELDS, DECODED_FIELDS, PATCHES)
+
+DISTILLED = (LOOK_UP, PATCHES)  # on which an MLP also learns from PICTURE_CNN
 
 PENALTIES: tuple[Penalty, ...] = (None, "ridge", "lasso", "elasticnet")
 PENALTY_LABELS: dict[Penalty, str] = {
@@ -37,15 +42,17 @@ PENALTY_LABELS: dict[Penalty, str] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """What a model sees of a face, and the penalty on its output weights."""
+    """What a model sees of a face, the penalty on its output weights, and if it has a teacher."""
 
     representation: str
     penalty: Penalty
+    distilled: bool = False
 
     @property
     def label(self) -> str:
         """As rows and figures name it."""
-        return f"{self.representation}, {PENALTY_LABELS[self.penalty]}"
+        teacher = ", distilled" if self.distilled else ""
+        return f"{self.representation}, {PENALTY_LABELS[self.penalty]}{teacher}"
 
 
 def path_key(family: str, variant: Variant, quantity: str) -> str:

@@ -3,7 +3,8 @@
 Hidden layer H = g(s X W + b) with random, untrained W and b; only the output weights beta are
 learned, by least squares with no penalty, ridge, lasso or elastic net (see moments.py).
 
-Shape letters: n rows, b rows of a block, p inputs, L hidden units, k outputs (classes).
+Shape letters: n rows, b rows of a block, V views of a row, p inputs, L hidden units, k outputs
+(classes).
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
     temperature : predict_proba is softmax(decision_function / temperature); set it on held-out
         rows with `calibrate`.
     block_rows : rows in memory at a time.
+    views : V of each row of X, or of its features, side by side (n, V p): warped copies of a
+        picture, say. Each counts as a row of its own in training; predictions average their scores.
     class_weight : None | "balanced" | {class: weight}; multiplies the rows' own weights.
     alphas : (A,) above 0, for alpha="loo"; None is 30 from 1e5 to 0.01.
 
@@ -112,6 +115,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         random_state: int | np.random.RandomState | None = None,
         class_weight: ClassWeight = None,
         alphas: Alphas | None = None,
+        views: int = 1,
     ):
         self.n_hidden = n_hidden
         self.weights = weights
@@ -129,6 +133,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.class_weight = class_weight
         self.alphas = alphas
+        self.views = views
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -277,13 +282,18 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
     # -- prediction
 
     def hidden(self, X: Rows) -> np.ndarray:
-        """Activations float32 (n, L) of all rows at once, and the inputs where there are links."""
+        """Activations float32 (n V, L) of all rows, and the inputs where there are links."""
         check_is_fitted(self, "seed_")
         return np.concatenate([hidden.copy() for _, hidden in self._blocks(X)])
 
     def predict_hidden(self, hidden: np.ndarray) -> np.ndarray:
-        """Class of the largest score (n,) for activations (n, L) that `hidden` returned."""
-        return self.classes_[(hidden @ self.coef_ + self.intercept_).argmax(1)]
+        """Class of the largest score (n,) for activations (n V, L) that `hidden` returned."""
+        return self.classes_[self._output(hidden).argmax(1)]
+
+    def _output(self, hidden: np.ndarray) -> np.ndarray:
+        """Scores (n, k) of activations (n V, L): means over the views."""
+        scores = hidden @ self.coef_ + self.intercept_
+        return scores.reshape(-1, self.views, scores.shape[1]).mean(1)
 
     def decision_function(self, X: Rows) -> np.ndarray:
         """Scores float32 (n, k), or (n,) for two classes: about 1 for the class, 0 elsewhere."""
@@ -304,8 +314,7 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
     def _scores(self, X: Rows) -> np.ndarray:
         check_is_fitted(self, "coef_")
         X = validate_data(self, X, accept_sparse="csr", dtype=self._dtypes(X), reset=False)
-        blocks = [hidden @ self.coef_ + self.intercept_ for _, hidden in self._blocks(X)]
-        return np.concatenate(blocks)
+        return np.concatenate([self._output(hidden) for _, hidden in self._blocks(X)])
 
     # -- the rows
 
@@ -374,9 +383,16 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def _inputs(self, X: Matrix) -> Matrix:
+        """What the hidden layer sees of rows X (b, ...): (b V, p). Raises ValueError."""
         if self.features is not None:
-            return self.features_.transform(X).astype(np.float32, copy=False)
-        return X.astype(self._kind(X), copy=False)
+            inputs = self.features_.transform(X).astype(np.float32, copy=False)
+        else:
+            inputs = X.astype(self._kind(X), copy=False)
+        if self.views == 1:
+            return inputs
+        if inputs.shape[1] % self.views:
+            raise ValueError(f"{inputs.shape[1]} columns are not {self.views} views of a row")
+        return inputs.reshape(inputs.shape[0] * self.views, -1)
 
     @staticmethod
     def _kind(X: Matrix) -> npt.DTypeLike:
@@ -384,17 +400,17 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         return np.float64 if X.dtype == np.float64 else np.float32
 
     def _blocks(self, X: Matrix) -> Iterator[tuple[slice, np.ndarray]]:
-        """Row blocks of activations (b, L); a block is overwritten by the next one."""
+        """Row blocks of activations (b V, L); a block is overwritten by the next one."""
         room: np.ndarray | None = None
         for start in range(0, X.shape[0], self.block_rows):
             rows = slice(start, start + self.block_rows)
-            inputs = self._inputs(X[rows])  # (b, p)
+            inputs = self._inputs(X[rows])  # (b V, p)
             if room is None:
                 room = np.empty((inputs.shape[0], self.n_hidden), inputs.dtype)
             hidden = self._layer.activations(inputs, room)
             if self.direct_links:
                 dense = inputs if isinstance(inputs, np.ndarray) else inputs.toarray()
-                hidden = np.concatenate([hidden, dense], axis=1)  # (b, L + p)
+                hidden = np.concatenate([hidden, dense], axis=1)  # (b V, L + p)
             yield rows, hidden
 
     def _targeted(
@@ -407,8 +423,9 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
         """Row blocks of activations, one-hot targets of indices (n,), and weights."""
         one_hot = np.eye(len(self.classes_))
         for rows, hidden in self._blocks(X):
-            share = None if weight is None else weight[rows]
-            yield hidden.astype(kind or hidden.dtype, copy=False), one_hot[target[rows]], share
+            share = None if weight is None else weight[rows].repeat(self.views)
+            wanted = one_hot[target[rows].repeat(self.views)]  # (b V, k)
+            yield hidden.astype(kind or hidden.dtype, copy=False), wanted, share
 
     def _moments(
         self, X: Matrix, target: np.ndarray, kind: npt.DTypeLike, weight: np.ndarray | None
@@ -466,6 +483,8 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
             self._check_grid()
         elif self.alpha < 0:
             raise ValueError(f'alpha={self.alpha}; a number from 0 or "loo" is needed')
+        if self.views < 1:
+            raise ValueError(f"views={self.views}; at least 1 is needed")
         if not 0 < self.l1_ratio <= 1:
             raise ValueError(f"l1_ratio={self.l1_ratio}; a number above 0, up to 1, is needed")
 
@@ -474,6 +493,8 @@ class ELMClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f'alpha={self.alpha!r}; a number from 0 or "loo" is needed')
         if self.penalty != "ridge":
             raise ValueError(f'alpha="loo" is for penalty="ridge", not {self.penalty!r}')
+        if self.views > 1:
+            raise ValueError('alpha="loo" would predict a view from other views of the same row')
         grid = self._grid()
         if grid.ndim != 1 or not grid.size or not (grid > 0).all():
             raise ValueError(f"alphas={self.alphas!r}; a list of numbers above 0 is needed")

@@ -92,6 +92,9 @@ def test_the_layout_says_where_each_view_is(data: Dataset):
     both = np.hstack([views.codes, views.mirror])
     np.testing.assert_array_equal(X[:, slice(*layout.codes_and_mirror)], both)
     np.testing.assert_array_equal(X[:, slice(*layout.pictures)], views.pictures)
+    copied = np.hstack([views.pictures, views.copies])
+    np.testing.assert_array_equal(X[:, slice(*layout.pictures_and_copies)], copied)
+    assert layout.copies == 2
     alone = Views(views.codes)
     np.testing.assert_array_equal(alone.matrix, views.codes)
     assert alone.layout.pictures is None

@@ -52,7 +52,8 @@ def test_another_file_is_refused():
 
 def test_the_mirror_image_gets_the_same_probabilities(data: Dataset, small: Config):
     model = network("look-up", data, small).fit(data.views.matrix, data.labels)
-    swapped = np.hstack([data.views.mirror, data.views.codes, data.views.pictures])
+    views = data.views
+    swapped = np.hstack([views.mirror, views.codes, views.pictures, views.copies])
     probability = model.predict_proba(data.views.matrix)
     np.testing.assert_allclose(model.predict_proba(swapped), probability, atol=1e-6)
 

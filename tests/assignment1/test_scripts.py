@@ -60,6 +60,7 @@ def test_a_run_leaves_everything_that_the_readme_promises(smoke1):
         "report.pdf",
         "predictions.npz",
         "paths.npz",
+        "units.npz",
         "vqvae.safetensors",
         "model.ELM.npz",
         "model.binary-ELM.npz",
@@ -69,6 +70,8 @@ def test_a_run_leaves_everything_that_the_readme_promises(smoke1):
         "accuracy_grid.png",
         "penalty_paths.png",
         "confusion.png",
+        "recall.png",
+        "units.png",
         "codes.png",
     ):
         assert (smoke1 / name).stat().st_size > 0, name
@@ -91,8 +94,8 @@ def test_a_run_leaves_everything_that_the_readme_promises(smoke1):
         (table.protocol == "held-out") & (table.split == "test") & (table.metric == "accuracy")
     ]
     grid = held_out[held_out.model.isin(["ELM", "binary ELM", "MLP"])]
-    # 5 representations x 4 penalties, and the wide one with the ridge penalty
-    assert grid.groupby("model").size().to_dict() == {"ELM": 21, "binary ELM": 21, "MLP": 21}
+    # 5 representations x 4 penalties, whitened patches with the ridge penalty, and two students
+    assert grid.groupby("model").size().to_dict() == {"ELM": 21, "binary ELM": 21, "MLP": 23}
     assert (grid[grid.model != "MLP"].n_seeds == 2).all()
     assert {"largest class", "linear", "CNN"} <= set(held_out.model)
     curves = pd.read_csv(smoke1 / "metrics.csv")

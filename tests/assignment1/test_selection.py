@@ -35,7 +35,7 @@ def test_a_label_is_made_from_its_values():
     assert path_key("ELM", Variant("one-hot", "lasso"), "alphas") == "ELM, one-hot | lasso | alphas"
 
 
-@pytest.mark.parametrize("name", ["integers", "wide fields"])
+@pytest.mark.parametrize("name", ["integers", "whitened patches"])
 def test_the_first_seed_chooses_the_alpha_of_highest_validation_accuracy(
     data: Dataset, small: Config, name: str
 ):
