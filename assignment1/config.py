@@ -181,8 +181,10 @@ class Config(BaseConfig):
     """peak learning rate of the held-out MLPs (AdamW, one cycle)"""
     mlp_epochs: int = 8
     """passes of the held-out MLPs over the training part"""
+    mlp_copies_hidden: tuple[int, ...] = (1024,)
+    """hidden layers of the MLPs on whitened patches, whose inputs are a hidden layer already"""
     mlp_copies_epochs: int = 20
-    """passes of the MLP on whitened patches, which sees another copy of a face in each"""
+    """passes of the MLPs on whitened patches, which see another copy of a face in each"""
     mlp_batch: int = 512
     """faces in a batch of the held-out MLPs"""
     mlp_dropout: float = 0.5
@@ -229,6 +231,7 @@ class Config(BaseConfig):
                 "sweep_patches": (2, 4),
                 "mlp_hidden": (32, 16),
                 "mlp_epochs": 2,
+                "mlp_copies_hidden": (32,),
                 "mlp_copies_epochs": 2,
                 "mlp_batch": 64,
                 "cnn_width": 8,
@@ -243,6 +246,7 @@ class Config(BaseConfig):
                 "picture_maps": 16,
                 "field_units": 500,
                 "patches": 60,
+                "mlp_copies_hidden": (512,),
                 "mlp_copies_epochs": 8,
                 "sweep_units": (125, 500),
                 "sweep_patches": (10, 20),
@@ -256,7 +260,7 @@ class Config(BaseConfig):
                 "mlp_hidden": (1024, 256),
                 "mlp_batch": 256,
                 "mlp_epochs": 15,
-                "picture_cnn_epochs": 30,
+                "picture_cnn_epochs": 20,
             },
         }
 
@@ -285,6 +289,7 @@ COUNTS = (
     "sweep_draws",
     "mlp_hidden",
     "mlp_epochs",
+    "mlp_copies_hidden",
     "mlp_copies_epochs",
     "mlp_batch",
     "cnn_width",

@@ -198,11 +198,12 @@ def new_mlp(
 ) -> MLPClassifier:
     """The held-out MLP; it also sees mirror images or warped copies where there are such."""
     mirrored = representation.mirrored
+    copies = representation.views > 1
     return MLPClassifier(
-        config.mlp_hidden,
+        config.mlp_copies_hidden if copies else config.mlp_hidden,
         "adamw",
         config.mlp_lr,
-        config.mlp_epochs if representation.views == 1 else config.mlp_copies_epochs,
+        config.mlp_copies_epochs if copies else config.mlp_epochs,
         config.mlp_batch,
         config.mlp_weight_decay,
         config.mlp_dropout,
