@@ -260,7 +260,7 @@ class Config(BaseConfig):
                 "mlp_hidden": (1024, 256),
                 "mlp_batch": 256,
                 "mlp_epochs": 15,
-                "picture_cnn_epochs": 20,
+                "picture_cnn_epochs": 16,
             },
         }
 

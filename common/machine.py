@@ -33,8 +33,9 @@ def choose_device(wanted: str) -> Device:
         raise InputError("--device cuda: torch finds no GPU on this machine; use cpu or auto")
     if wanted != "cpu" and torch.cuda.is_available():
         return Device("cuda", torch.cuda.is_bf16_supported())
-    # without a tile unit (AMX) a processor's bfloat16 products are slower than float32
-    return Device("cpu", torch.cpu._is_amx_tile_supported())
+    # without instructions of its own a processor's bfloat16 products are slower than float32
+    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return Device("cpu", fast)
 
 
 def git_state() -> dict[str, str | bool | None]:
