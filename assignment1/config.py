@@ -343,7 +343,7 @@ class CodesConfig(Config):
         presets = super().presets()
         smaller: dict[str, dict[str, object]] = {
             "smoke": {
-                "synthetic_faces": 500,
+                "synthetic_faces": 300,
                 "vq_epochs": 1,
                 "vq_batch": 8,
                 "draws": 2,
