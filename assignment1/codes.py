@@ -357,7 +357,7 @@ def main(config: CodesConfig) -> Results:
     with Run(config, folder, __file__, faces.source, faces.provenance) as run:
         sizes = {name: len(part) for name, part in vars(split).items()}
         run.note(audit=audited.counts, split=sizes, **vars(compute))
-        print(parts_line(faces, audited, split), flush=True)
+        print(f"{parts_line(faces, audited, split)}; the test part is not used here", flush=True)
 
         rows: list[Row] = []
         predictions: dict[str, np.ndarray] = {}
