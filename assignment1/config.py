@@ -310,6 +310,61 @@ NOT_NEGATIVE = (
 
 
 @dataclass(frozen=True)
+class CodesConfig(Config):
+    """Assignment 1: VQ-VAEs of equal size under other measures, and what their codes say."""
+
+    script: ClassVar[str] = "codes.py"
+    objectives: tuple[Literal["pixels", "contrast", "gradients", "features", "labels"], ...] = (
+        "pixels",
+        "contrast",
+        "gradients",
+        "features",
+        "labels",
+    )
+    """what the reconstructions are measured by, one VQ-VAE each; labels: pixels, and the
+    cross-entropy of a classifier of the codes, as an upper bound"""
+    contrast_share: float = 0.9
+    """share of locally contrast-normalised pixels in their measure; the rest is of pixels"""
+    gradients_share: float = 0.5
+    """share of the differences of neighbouring pixels in their measure"""
+    features_share: float = 0.5
+    """share of ImageNet's early feature maps in their measure"""
+    feature_side: int = 96
+    """side of the faces that the ImageNet network sees"""
+    label_weight: float = 0.1
+    """weight of the cross-entropy of the codes that see labels"""
+    draws: int = 3
+    """draws of the whitened patches that a ridge reads the decoded pictures by"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, {"feature_side": (32, 512), "draws": (1, math.inf)})
+        check_ranges(self, dict.fromkeys(SHARES, (0, 1)) | {"label_weight": (0, math.inf)})
+        if not self.objectives or len(set(self.objectives)) < len(self.objectives):
+            raise InputError("--objectives: one or more are needed, each of them once")
+
+    @classmethod
+    def presets(cls) -> dict[str, dict[str, object]]:
+        """Those of train.py, shorter where it has one VQ-VAE to train and this has five."""
+        presets = super().presets()
+        smaller: dict[str, dict[str, object]] = {
+            "smoke": {
+                "synthetic_faces": 300,
+                "vq_epochs": 1,
+                "vq_batch": 8,
+                "draws": 2,
+                "feature_side": 48,
+            },
+            "default": {"vq_epochs": 2, "draws": 1},
+            "full": {},
+        }
+        return {name: presets[name] | smaller[name] for name in presets}
+
+
+SHARES = ("contrast_share", "gradients_share", "features_share")
+
+
+@dataclass(frozen=True)
 class EvaluateConfig(SavedRunConfig):
     """Re-scores a finished run of assignment 1."""
 

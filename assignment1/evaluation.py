@@ -86,11 +86,18 @@ def scores(labels: np.ndarray, predictions: np.ndarray, intervals: bool) -> dict
     return values
 
 
-def score_rows(scored: Scored, labels: np.ndarray, predictions: np.ndarray) -> list[Row]:
-    """Rows of metrics.json for predictions (S, n), or (n,) of a single seed."""
+def score_rows(
+    scored: Scored, labels: np.ndarray, predictions: np.ndarray, intervals: bool | None = None
+) -> list[Row]:
+    """Rows of metrics.json for predictions (S, n), or (n,) of a single seed.
+
+    With `intervals` also that of the accuracy; None: everywhere but on validation.
+    """
     predictions = np.atleast_2d(predictions)
+    if intervals is None:
+        intervals = scored.split != "validation"
     rows = []
-    for metric, values in scores(labels, predictions, scored.split != "validation").items():
+    for metric, values in scores(labels, predictions, intervals).items():
         value, std = mean_and_std(values)
         rows.append(
             Row(

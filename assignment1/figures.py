@@ -16,14 +16,18 @@ from assignment1.variants import (
     CNN,
     FAMILIES,
     GAUSSIAN_ELM,
+    LABEL_AWARE,
     LARGEST_CLASS,
     LINEAR,
     LOOK_UP,
     MLP,
+    NO_CODES,
+    OBJECTIVES,
     PATCHES,
     PENALTIES,
     PENALTY_LABELS,
     PICTURE_CNN,
+    READOUTS,
     REPRESENTATIONS,
     Variant,
     path_key,
@@ -371,3 +375,72 @@ def draw_probabilities(
             right.set_xticks(range(len(columns)), classes)
             right.set(ylim=(0, 1), ylabel="probability")
         axes[0, 1].legend(ncol=3)
+
+
+# --------------------------------------------------------------------------------- objectives
+
+
+def draw_objectives(folder: Path) -> None:
+    """Draws the figures of a finished run of codes.py into its folder."""
+    record, table = read_run(folder)
+    draw_trade(folder, record, table)
+    draw_decoded(folder, record)
+
+
+def draw_trade(folder: Path, record: JsonObject, table: pd.DataFrame) -> None:
+    """PSNR against the accuracy of what is read from the codes, a labelled point per objective."""
+    quality = table[table.metric == "psnr"].set_index("variant").value
+    shown = [label for label in OBJECTIVES.values() if label in quality]
+    path = folder / "objectives.png"
+    with figure(path, record, (9.0, 3.6), 1, 2, sharey=True) as (_, axes):
+        for panel, readout in zip(axes, READOUTS, strict=True):
+            rows = table[table.model == readout].pivot(
+                index="variant", columns="metric", values="value"
+            )
+            for number, label in enumerate(shown):
+                accuracy = rows.loc[label]
+                below = accuracy.accuracy - accuracy.accuracy_low
+                above = accuracy.accuracy_high - accuracy.accuracy
+                bound = label == OBJECTIVES[LABEL_AWARE]
+                style: dict[str, Option] = {"color": PALETTE[number], "fmt": MARKERS[number]}
+                style |= {"markerfacecolor": "white" if bound else PALETTE[number]}
+                place = (quality[label], accuracy.accuracy)
+                panel.errorbar(*place, [[below], [above]], capsize=2, label=label, **style)
+                name = label.replace(" (", "\n(")
+                shift = {"xytext": (6, (4, -10)[number % 2]), "textcoords": "offset points"}
+                panel.annotate(name, place, fontsize=6.5, **shift)
+            trade_lines(panel, table, readout)
+            panel.set(xlabel="PSNR (dB), validation", title=readout)
+            panel.margins(x=0.4)
+            panel.locator_params(axis="x", nbins=5)
+        axes[0].set_ylabel("validation accuracy, 95 % interval over faces")
+
+
+def trade_lines(panel: Axes, table: pd.DataFrame, readout: str) -> None:
+    """What there is without codes: the same read-out of the faces, and the largest class."""
+    part = table[(table.variant == NO_CODES) & (table.metric == "accuracy")].set_index("model")
+    for model, name, style in ((readout, NO_CODES, "--"), (LARGEST_CLASS, LARGEST_CLASS, ":")):
+        if model in part.index:
+            value = float(part.value[model])
+            panel.axhline(value, color="#444444", linestyle=style, linewidth=1)
+            place = panel.get_yaxis_transform()  # along the axis in shares, and at the value
+            text = f"{name}: {value:.3f}"
+            panel.text(0.02, value, text, transform=place, fontsize=6.5, va="bottom")
+
+
+def draw_decoded(folder: Path, record: JsonObject) -> None:
+    """Built-in faces, and what each VQ-VAE makes of them."""
+    with np.load(folder / "reconstructions.npz", allow_pickle=False) as archive:
+        drawn = archive["images"] / 255
+        lines = {"drawn face": drawn}
+        lines |= {label: archive[label] for label in OBJECTIVES.values() if label in archive}
+    size = (1.15 * len(drawn) + 1.2, 1.15 * len(lines) + 0.5)
+    with figure(folder / "decoded.png", record, size, len(lines), len(drawn)) as (_, axes):
+        for line, (label, faces) in zip(axes, lines.items(), strict=True):
+            for panel, face in zip(line, faces, strict=True):
+                panel.imshow(face, cmap="gray", vmin=0, vmax=1)
+                panel.set(xticks=[], yticks=[])
+                panel.grid(False)
+            line[0].set_ylabel(label.replace(" (", "\n(").replace(": ", ":\n"), fontsize=7)
+        for panel, expression in zip(axes[0], CLASSES, strict=False):
+            panel.set_title(expression, fontsize=8)

@@ -31,6 +31,26 @@ REPRESENTATIONS = (INTEGERS, ONE_HOT, LOOK_UP, RECEPTIVE_FIELDS, DECODED_FIELDS,
 
 DISTILLED = (LOOK_UP, PATCHES)  # on which an MLP also learns from PICTURE_CNN
 
+# what a VQ-VAE's reconstruction is measured by, in the order of codes.py
+PIXELS = "pixels"
+CONTRAST = "contrast"
+GRADIENTS = "gradients"
+FEATURES = "features"
+LABEL_AWARE = "labels"
+OBJECTIVES = {
+    PIXELS: "pixels",
+    CONTRAST: "contrast",
+    GRADIENTS: "gradients",
+    FEATURES: "ImageNet features",
+    LABEL_AWARE: "label-aware codes (upper bound: sees labels)",
+}
+NO_CODES = "faces themselves (no codes)"
+
+# what is read from those codes
+RIDGE_ON_PATCHES = "ridge on whitened patches"
+LINEAR_ON_ONE_HOT = "linear on one-hot codes"
+READOUTS = (RIDGE_ON_PATCHES, LINEAR_ON_ONE_HOT)
+
 PENALTIES: tuple[Penalty, ...] = (None, "ridge", "lasso", "elasticnet")
 PENALTY_LABELS: dict[Penalty, str] = {
     None: "no penalty",

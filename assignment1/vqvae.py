@@ -10,6 +10,7 @@ standardised by the training part's mean and deviation.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -105,6 +106,19 @@ class Codebook(nn.Module):
         return torch.from_numpy(rng.integers(rows, size=number)).to(self.vectors.device)
 
 
+class Reconstruction(NamedTuple):
+    """A batch of standardised pixels (B, 1, H, W), what the codes say of it, and what they cost.
+
+    decoded float32 (B, 1, H, W); quantised (B, d, h, w), with the straight-through gradient;
+    commitment (), the mean squared distance from the codes.
+    """
+
+    pixels: Tensor
+    decoded: Tensor
+    quantised: Tensor
+    commitment: Tensor
+
+
 class VQVAE(nn.Module):
     """Convolutional encoder and decoder around a codebook.
 
@@ -167,6 +181,16 @@ class VQVAE(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Reconstruction and commitment terms of a batch (B, 1, H, W), both means (eq. 3).
 
+        As `reconstruct` it moves the codebook.
+        """
+        batch = self.reconstruct(pixels, rng, quantise, autocast)
+        return F.mse_loss(batch.decoded, batch.pixels), batch.commitment
+
+    def reconstruct(
+        self, pixels: Tensor, rng: np.random.Generator, quantise: bool, autocast: torch.autocast
+    ) -> Reconstruction:
+        """A batch (B, 1, H, W) in 0..1 through encoder, codebook and decoder, for any objective.
+
         Moves the codebook. With quantise=False the codes are skipped: a short warm-up as a plain
         autoencoder gives k-means something to start from.
         """
@@ -187,9 +211,10 @@ class VQVAE(nn.Module):
             q = z + (nearest - z).detach()  # straight-through gradient
             self.codebook.update(z.detach(), indices, rng)
 
+        q = rearrange(q, "(b h w) d -> b d h w", h=h, w=w)
         with autocast:
-            y = self.decoder(rearrange(q, "(b h w) d -> b d h w", h=h, w=w))  # (B, 1, H, W)
-        return F.mse_loss(y.float(), x), commitment
+            y = self.decoder(q)  # (B, 1, H, W)
+        return Reconstruction(x, y.float(), q, commitment)
 
     @torch.no_grad()
     def encode(self, images: np.ndarray) -> np.ndarray:

@@ -31,6 +31,7 @@ WITHOUT_MODEL = {
     "flowers-ablation",
     "cylinder-ladder",
     "solver",
+    "fer2013-codes-full",
 }  # ablations: their tables are what is kept
 
 
