@@ -11,6 +11,7 @@ import torch
 from assignment1.synthetic import draw_faces
 from assignment1.views import code_views
 from assignment1.vqvae import VQVAE, Codebook, load_vqvae, psnr
+from assignment1.warps import COPIES
 from common.cli import InputError
 
 
@@ -67,7 +68,7 @@ def test_vqvae_round_trip_and_views(tmp_path):
 
     # the views are a function of the code map alone
     X = code_views(maps, model).matrix
-    assert X.shape == (5, 144 + 144 + 2304)
+    assert X.shape == (5, 144 + 144 + (1 + COPIES) * 2304)
     np.testing.assert_array_equal(X, code_views(maps.copy(), model).matrix)
     with pytest.raises(InputError, match="not a VQ-VAE"):
         load_vqvae(Path(__file__))
