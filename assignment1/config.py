@@ -57,8 +57,8 @@ class AlphaGrids:
 
     ridge: tuple[float, float] = (5, -2)
     relative: tuple[float, float] = (0, -3)
-    wide_ridge: tuple[float, float] = (4.5, 1.5)
-    wide_points: int = 7
+    wide_ridge: tuple[float, float] = (4.5, -0.5)
+    wide_points: int = 11
     l1_ratio: float = 0.5  # of the elastic net
 
 
