@@ -97,7 +97,7 @@ class About:
 # options of a model file from which the sizes of networks follow
 BUILDS = {
     *("boxes", "latents", "autoencoder_layers", "autoencoder_width"),
-    *("width", "blocks", "heads", "down_ratio", "condition_width", "patches", "window"),
+    *("width", "blocks", "heads", "down_ratio", "condition_width", "patches", "window", "phase"),
 }
 
 

@@ -97,9 +97,9 @@ METRICS_INFO = {
     "exchange_ratio": Metric(
         "ratio",
         "lower",
-        "squared relative L2 of a model with exchange over that of its control without it, which "
-        "has as many parameters; the same trajectories, mean over seeds of each; 1: the exchange "
-        "changes nothing",
+        "squared relative L2 of a model with exchange over that of the control that is named, "
+        "without it or with another coupling, which has as many parameters; the same trajectories, "
+        "mean over seeds of each; 1: the exchange changes nothing",
     ),
     "exchange_ratio_low": Metric("ratio", "lower", f"lower end of its paired {OVER_TRAJECTORIES}"),
     "exchange_ratio_high": Metric("ratio", "lower", f"upper end of its paired {OVER_TRAJECTORIES}"),
@@ -396,13 +396,13 @@ def print_scores(results: Sequence[JsonObject], folder: Path) -> None:
 
 
 def in_order(errors: dict[str, float]) -> list[str]:
-    """Models by error, each followed by its control without exchange."""
-    controls = {ours: control for ours, control in CONTROLS.items() if ours in errors}
+    """Models by error, each followed by its controls."""
+    controls = {ours: named for ours, named in CONTROLS.items() if ours in errors}
+    held_back = {control for named in controls.values() for control in named}
     order: list[str] = []
     for model in sorted(errors, key=lambda name: errors[name]):
-        if model in controls.values():
+        if model in held_back:
             continue
         order.append(model)
-        if controls.get(model) in errors:
-            order.append(controls[model])
+        order += [control for control in controls.get(model, ()) if control in errors]
     return order

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from common.files import tensors
 from common.run import Run, progress
 from common.world import World
-from final_project.config import CHECKS, GRADIENT_NORM, MODELS, ModelSpec, Recipe
+from final_project.config import GRADIENT_NORM, MODELS, ModelSpec, Recipe
 from final_project.data import Flow, Split
 from final_project.factory import Groups, Sizes
 from final_project.metrics import REST, squared_relative_l2, vrmse
 from final_project.temporal_config import TemporalConfig
 from final_project.units import Units
 
-FRAMES, WINDOWS = 61, 62  # streams of random numbers of the two stages
+FRAMES, WINDOWS, DROPOUT = 61, 62, 63  # streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Fitting:
         self.best_weights = network.state_dict()
         self._started = time.perf_counter()
         self._seconds_before = 0.0
-        self._every = max(1, recipe.steps // CHECKS)
+        self._every = max(1, recipe.steps // recipe.checks)
         self._resume()
 
     def _resume(self) -> None:
@@ -253,11 +253,29 @@ class Windows:
     delta_std: Tensor  # (G, L)
     share: slice  # the rows of a batch that this process works on
 
+    def most_ahead(self, step: int) -> int:
+        """The largest number of own steps between the data and the inputs of a step.
+
+        Unrolls grow linearly from none.
+        """
+        recipe = self.recipe
+        if not recipe.unroll:
+            return self.length - 2
+        growing = recipe.growth * recipe.steps
+        share = min(1.0, step / growing) if growing else 1.0
+        return round(recipe.unroll * share)
+
     @property
     def length(self) -> int:
         """Frames of a window: inputs and the target of the last."""
         frames = self.z.shape[1]
         return frames if self.recipe.window is None else min(frames, self.recipe.window + 1)
+
+    def seed_of_dropout(self, step: int) -> int:
+        """The seed of a step's dropout: a resumed training drops what an unbroken one does."""
+        run_seed, seed = self.seeds
+        entropy = (run_seed, DROPOUT, seed, step, self.share.start or 0)
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
     def draw(self, step: int) -> Batch:
         """The batch of a step."""
@@ -276,7 +294,7 @@ class Windows:
             deviation = self.noise * rng.random((size, 1, 1, 1), np.float32)
         shape = (size, self.length - 1, *self.z.shape[2:])
         noise = deviation * rng.standard_normal(shape, np.float32)
-        ahead = int(rng.integers(self.length - 1))
+        ahead = int(rng.integers(self.most_ahead(step) + 1))
 
         # the rows of this process:
         mine = self._on_device(rows)
@@ -300,4 +318,4 @@ class Batch:
     z: Tensor  # (B, T, G, L)
     theta: Tensor  # (B, K)
     noise: Tensor  # (B, T - 1, G, L), in the units of z
-    ahead: int  # own steps between the data and the inputs, for models that read one frame
+    ahead: int  # own steps between the data and the inputs

@@ -78,6 +78,25 @@ def test_an_interrupted_run_gives_the_same_metrics(wave_file, tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_steps_of_another_kind_are_resumed_and_predict(wave_file, tmp_path):
+    """Adams-Bashforth, turning pairs and growing unrolls, of frames and of patches."""
+    words = ["--preset", "smoke", "--baselines", "persistence", "--data", wave_file]
+    words += ["--models", "patch SEA", "SEA", "--patch-steps", 12, "--steps", 12]
+    words += ["--scheme", "Adams-Bashforth", "--phase-pairs", 1, "--unroll-steps", 3]
+    unbroken = tmp_path / "unbroken"
+    run_main(train.main, Config, *words, "--out", unbroken)
+    checkpoint = "rollout error, patch SEA, seed 0"
+    assert_same_after_interruption(
+        unbroken, train.main, Config, words, checkpoint, tmp_path / checkpoint
+    )
+
+    # the model file holds all that is needed
+    words = ["--run", unbroken, "--data", wave_file, "--steps", 3, "--out", tmp_path / "rollout"]
+    flow = run_main(predict.main, PredictConfig, *words)
+    assert np.isfinite(flow.fields).all()
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_the_first_stage_can_be_trained_alone(wave_file, tmp_path):
     words = [*SHORT, "--data", wave_file, "--stage", "autoencoder", "--out", tmp_path / "run"]
     results = run_main(train.main, Config, *words)
@@ -245,6 +264,8 @@ def test_predict_continues_from_a_single_frame(wave_run, tmp_path):
         (train, Config, "--preset smoke --data flow.h5 --heads 3", "heads"),
         (train, Config, "--preset smoke --data flow.h5 --boxes 0 4", "--boxes 0"),
         (train, Config, "--preset smoke --data flow.h5 --seeds 0", "--seeds 0"),
+        (train, Config, "--preset smoke --data flow.h5 --unroll-steps 12", "--window 12"),
+        (train, Config, "--preset smoke --data flow.h5 --scheme Adams-Bashforth", "have no past"),
         (train, Config, "--preset smoke --data flow.h5 --autoencoder-width 18", "multiples"),
         (evaluate, EvaluateConfig, "--run nowhere", "nowhere"),
         (evaluate, EvaluateConfig, "--start -1", "--start -1"),
