@@ -35,6 +35,7 @@ AutoencoderName = Literal["own", "as published"]
 Trick = Literal["noise", "pushforward", "rollout"]
 
 CHECKS = 8  # validations during a training unless an option says another number
+CLOCK = "clock"  # the split of metrics.csv that says how many seconds a training has taken
 GRADIENT_NORM = 1.0  # above it gradients are clipped (not as published)
 AUTOENCODER_COMPONENTS = 32  # principal components of a patch that our autoencoder corrects
 AUTOENCODER_HEADS = 4  # attention heads of our autoencoder
@@ -373,6 +374,17 @@ class Config(BaseConfig):
             lr=self.autoencoder_lr,
             weight_decay=self.weight_decay,
             warmup=self.warmup,
+        )
+
+    @property
+    def one_step_recipe(self) -> OneStepRecipe:
+        """How FNO, U-Net and Transolver are trained."""
+        return OneStepRecipe(
+            steps=self.baseline_steps,
+            batch=self.baseline_batch,
+            lr=self.baseline_lr,
+            seed=self.seed,
+            checks=self.checks or OneStepRecipe.checks,
         )
 
     @property

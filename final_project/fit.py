@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from common.files import tensors
 from common.run import Run, progress
 from common.world import World
-from final_project.config import GRADIENT_NORM, MODELS, ModelSpec, Recipe
+from final_project.baselines.onestep import Check
+from final_project.config import CLOCK, GRADIENT_NORM, MODELS, ModelSpec, Recipe
 from final_project.data import Flow, Split
 from final_project.factory import Groups, Sizes
 from final_project.metrics import REST, squared_relative_l2, vrmse
@@ -86,6 +87,7 @@ class Job:
     seed: int
     architecture: TemporalConfig
     sizes: Sizes
+    named: str = ""  # its label, where it is not the only training of the model with this seed
 
     @property
     def spec(self) -> ModelSpec:
@@ -95,7 +97,7 @@ class Job:
     @property
     def label(self) -> str:
         """The name of its checkpoint and of its validation error in metrics.csv."""
-        return f"rollout error, {self.name}, seed {self.seed}"
+        return self.named or f"rollout error, {self.name}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -219,9 +221,7 @@ class Fitting:
 
     def validated(self, loss: float, error: ValidationError) -> None:
         """Logs loss and validation errors, keeps the weights with the least VRMSE, and saves."""
-        self.run.log(self.step, 0, "train", **{f"loss, {self.name}": loss})
-        self.run.log(self.step, 0, "validation", **{self.name: error.squared})
-        self.run.log(self.step, 0, "validation", **{f"VRMSE, {self.name}": error.vrmse})
+        log_validation(self.run, self.name, Check(self.step, self.seconds, loss), error)
         if error.vrmse < self.best_error or not np.isfinite(self.best_error):
             self.best_error = error.vrmse
             weights = self.network.state_dict()
@@ -231,6 +231,14 @@ class Fitting:
     def result(self) -> Fitted:
         """The best weights."""
         return Fitted(self.best_weights, self.seconds, self.best_error)
+
+
+def log_validation(run: Run, name: str, check: Check, error: ValidationError) -> None:
+    """Logs a check of a training: its loss, errors on validation, and seconds (split CLOCK)."""
+    run.log(check.step, 0, "train", **{f"loss, {name}": check.loss})
+    run.log(check.step, 0, "validation", **{name: error.squared})
+    run.log(check.step, 0, "validation", **{f"VRMSE, {name}": error.vrmse})
+    run.log(check.step, 0, CLOCK, **{name: check.seconds})
 
 
 def distributed(objective: nn.Module, world: World) -> nn.Module:

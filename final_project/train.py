@@ -175,9 +175,12 @@ class Coder:
 
 
 def train_autoencoder(
-    config: Config, run: Run, name: AutoencoderName, data: TrainingFlow, device: str
+    config: Config, run: Run, name: AutoencoderName, data: TrainingFlow, device: str, label: str
 ) -> Fitted:
-    """Stage one: codes of single frames, from the training trajectories alone."""
+    """Stage one: codes of single frames, from the training trajectories alone.
+
+    label : of its checkpoint and of its validation error in metrics.csv.
+    """
     recipe = config.autoencoder_recipe(name)
     (share,) = run.world.share(recipe.batch, 1)
 
@@ -193,7 +196,7 @@ def train_autoencoder(
     frames = frames.to(device)
     moving = data.validation_fields[:, 1:]  # a flow that starts from rest has no relative error
 
-    fitting = Fitting(run, f"autoencoder error, {name}", model, recipe)
+    fitting = Fitting(run, label, model, recipe)
     objective = distributed(CodeError(model), run.world)
     with run.stoppable(fitting.save) as check:
         for step in fitting.remaining():
@@ -374,7 +377,7 @@ def evaluate(
     device = str(coders["own"].autoencoder.mean.device)
     for baseline in config.baselines if trained else ():
         result: BaselineScores = run.memo(
-            f"scores {baseline}", score_baseline, config, judge, parts, data, device, baseline
+            f"scores {baseline}", score_baseline, config, run, judge, parts, data, device, baseline
         )
         seconds = round(result.seconds, 1)
         scored.append(Scored(baseline, [result.scores], result.params, seconds))
@@ -446,7 +449,7 @@ def main(config: Config) -> Results | None:
         coders: dict[AutoencoderName, Coder] = {}
         for kind in config.autoencoders:
             part = f"autoencoder error, {kind}"
-            fitted = run.memo(part, train_autoencoder, config, run, kind, data, device)
+            fitted = run.memo(part, train_autoencoder, config, run, kind, data, device, part)
             autoencoder = build_autoencoder(config, kind, flow.coordinates, groups)
             autoencoder.load_state_dict(tensors(fitted.weights))
             coders[kind] = Coder(autoencoder.to(device).eval(), fitted.seconds)

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from final_project import train
+from final_project import predict, train
 from final_project.autoencoder import PublishedAutoencoder
-from final_project.config import MODELS, Config
+from final_project.checkpoint import load_networks
+from final_project.config import MODELS, Config, PredictConfig
 from final_project.data import write_flow
 from final_project.factory import Sizes, architecture, sizes_of
 from final_project.rollout import rollout, teacher_forcing
@@ -193,3 +194,11 @@ def test_an_interrupted_official_training_drops_what_an_unbroken_one_does(wave_f
         run_main(train.main, Config, *words, "--out", unbroken)
     label = "rollout error, as published, seed 0"
     assert_same_after_interruption(unbroken, train.main, Config, words, label, tmp_path / label)
+
+    # the model file holds the published model with its own autoencoder
+    words = ["--run", unbroken, "--data", wave_file, "--steps", 3, "--out", tmp_path / "rollout"]
+    rollout_of_file = run_main(predict.main, PredictConfig, *words).fields[0, 1:]
+    saved = load_networks(unbroken, waves(trajectories=10, frames=24), "cpu")
+    assert saved.name == "as published"
+    assert isinstance(saved.surrogate.autoencoder, PublishedAutoencoder)
+    assert np.isfinite(rollout_of_file).all()
