@@ -138,7 +138,8 @@ def in_smoke(place: Path, command: str) -> str:
         .replace(" --preset full", "")
         .replace("nproc_per_node=4", "nproc_per_node=2")
     )
-    if "train.py" in command or "exchange.py" in command or "ablate.py" in command:
+    trainings = ("train.py", "exchange.py", "ablate.py", "tune.py")
+    if any(script in command for script in trainings):
         command += " --preset smoke --overwrite"
     if "simulate.py" in command:
         command = command.replace("--trajectories 48", "--trajectories 8 --preset smoke")
