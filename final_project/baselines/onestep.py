@@ -76,6 +76,26 @@ class Training:
     reported: float = 0.0  # seconds that `report` took, which are in no others
 
 
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of a training."""
+
+    rng: np.random.Generator
+    generator: torch.Generator
+
+    def transitions(
+        self, states: Tensor, recipe: OneStepRecipe
+    ) -> tuple[Tensor, Tensor, np.ndarray, int]:
+        """Noisy states (B, F, X) of (N, T, F, X), the states `ahead` + 1 steps later, their
+        trajectories (B,), and `ahead`: how many own steps lie between."""
+        ahead = min(int(self.rng.integers(recipe.pushforward + 1)), states.shape[1] - 2)
+        rows = self.rng.integers(len(states), size=recipe.batch)
+        frames = self.rng.integers(states.shape[1] - 1 - ahead, size=recipe.batch)
+        start = states[rows, frames]
+        noise = torch.randn(start.shape, generator=self.generator)
+        return start + recipe.noise * noise, states[rows, frames + ahead + 1], rows, ahead
+
+
 def train(
     stepper: Stepper,
     states: Tensor,
@@ -92,8 +112,7 @@ def train(
     FloatingPointError for a loss that is not finite.
     """
     device = stepper.static.device
-    rng = np.random.default_rng(recipe.seed)
-    generator = torch.Generator().manual_seed(recipe.seed)
+    draws = Draws(np.random.default_rng(recipe.seed), torch.Generator().manual_seed(recipe.seed))
     optimiser = torch.optim.AdamW(stepper.parameters(), weight_decay=recipe.weight_decay)
     marks = list(np.linspace(0, 1, recipe.checks + 1)[1:]) if judge else []
     best = np.inf
@@ -102,18 +121,15 @@ def train(
     started = time.perf_counter()
     for step in range(recipe.steps):
         # a batch of transitions, some of them after a step of the model's own:
-        ahead = min(int(rng.integers(recipe.pushforward + 1)), states.shape[1] - 2)
-        rows = rng.integers(len(states), size=recipe.batch)
-        frames = rng.integers(states.shape[1] - 1 - ahead, size=recipe.batch)
-        state = states[rows, frames].to(device)  # (B, F, X)
-        target = states[rows, frames + ahead + 1].to(device)  # (B, F, X)
+        start, target, rows, ahead = draws.transitions(states, recipe)
+        state = start.to(device)  # (B, F, X)
         parameters = theta[rows].to(device)  # (B, K)
-        state = state + recipe.noise * torch.randn(state.shape, generator=generator).to(device)
         for following in stepper.rollout(state, parameters, ahead):
             state = following
 
         # error of the next state:
-        loss = ((stepper(state, parameters) - target) / stepper.jump).square().mean()
+        error = (stepper(state, parameters) - target.to(device)) / stepper.jump
+        loss = error.square().mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"{type(stepper.network).__name__}: the loss is {loss.item()} at step {step}; "
@@ -129,15 +145,15 @@ def train(
         progress = (step + 1) / recipe.steps
         if judge and marks and progress >= marks[0]:
             marks = [mark for mark in marks if mark > progress]
-            error = judge()
+            found = judge()
             if report:
                 asked = time.perf_counter()
                 report(Check(step + 1, asked - started, loss.item()))
                 took = time.perf_counter() - asked
                 reported += took
                 started += took
-            if error < best:
-                best = error
+            if found < best:
+                best = found
                 weights = stepper.state_dict()
                 best_weights = {name: value.clone() for name, value in weights.items()}
     if best_weights:
