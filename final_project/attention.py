@@ -20,10 +20,14 @@ Rotation = tuple[Tensor, Tensor]  # cosines and signed sines (T, d)
 
 @dataclass
 class Cache:
-    """Rotated keys and values (B, H, S, d) of every attention, by its name, after `time` frames."""
+    """Rotated keys and values (B, H, S, d) of every attention, by its name, after `time` frames.
+
+    `change` (B, 1, G, L) is what the model predicted last, where a later step needs it.
+    """
 
     time: int = 0
     past: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    change: Tensor | None = None
 
 
 @dataclass
@@ -101,7 +105,14 @@ class MultiHead(nn.Module):
 
 
 class Attention(MultiHead):
-    """Causal multi-head attention: queries from one sequence, keys and values from any sequence."""
+    """Causal multi-head attention: queries from one sequence, keys and values from any sequence.
+
+    dropout : of the attention weights, in training alone.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0):
+        super().__init__(width, heads)
+        self.dropout = dropout
 
     def forward(self, x: Tensor, source: Tensor, context: Context) -> Tensor:
         """What T new frames of x (B, T, D) read in new and cached frames of `source` (B, T, D)."""
@@ -115,7 +126,12 @@ class Attention(MultiHead):
             context.maps[self.name] = self._weights(q, k, context.window)
 
         mixed = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=context.mask, is_causal=context.causal
+            q,
+            k,
+            v,
+            attn_mask=context.mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=context.causal,
         )
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, D)
 

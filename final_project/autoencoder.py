@@ -21,6 +21,7 @@ from final_project.units import Units, coarse
 CHUNK = 256  # frames whose second moments are summed at a time
 NEGLIGIBLE = 1e-6  # of a patch's largest deviation: less is rounding
 FLOOR = 1e-3  # least divisor of a coefficient, relative to its patch's largest deviation
+PUBLISHED_DEVIATION = 0.02  # of the published Transformer's first weights
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -359,6 +360,8 @@ class PublishedAutoencoder(MeshAutoencoder):
     latent, hidden : E and the MLPs' hidden width, 16 and 480 (cylinder) or 32 and 624 (multiphase).
     Raw units unless `fit_normaliser` is called. Raises InputError as `MeshAutoencoder` and where
     heads do not divide G E.
+    official_start : the Transformer's matrices from N(0, 0.02) and its biases 0, as in the
+    published code, which makes the MLPs of the patches too late to reach them; else all by torch.
     """
 
     counts_padding = True
@@ -372,6 +375,7 @@ class PublishedAutoencoder(MeshAutoencoder):
         hidden: int = 480,
         layers: int = 12,
         heads: int = 8,
+        official_start: bool = False,
     ):
         super().__init__(table, groups)
         patches, nodes = table.shape
@@ -386,6 +390,8 @@ class PublishedAutoencoder(MeshAutoencoder):
         self.norm = nn.LayerNorm(width)
         self.decoders = nn.ModuleList(perceptron(latent, hidden, m) for m in values)
         self.register_buffer("positions", sinusoids(patches, width), persistent=False)  # (Q, D)
+        if official_start:
+            self.layers.apply(published_start)
 
     def encode_patches(self, patches: Tensor) -> Tensor:
         """(B, Q, n, F) -> (B, G, L)."""
@@ -400,6 +406,14 @@ class PublishedAutoencoder(MeshAutoencoder):
         parts = rearrange(latents, "b g (q e) -> b g q e", q=len(self.real)).unbind(1)
         groups = zip(self.decoders, parts, strict=True)
         return self.join([decoder(part) for decoder, part in groups])
+
+
+def published_start(module: nn.Module) -> None:
+    """Draws a linear layer's weights as the published code does."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=PUBLISHED_DEVIATION)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def sinusoids(count: int, width: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The model file of a run: our autoencoder and one temporal model, to be used on the same mesh."""
+"""The model file of a run: one temporal model and its autoencoder, to be used on the same mesh."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from common.cli import InputError
 from common.files import JsonObject, write_arrays
 from common.run import HOUSEKEEPING, as_json
 from common.weights import read_model, save_model
-from final_project.config import Config
+from final_project.config import MODELS, Config
 from final_project.data import Flow
 from final_project.factory import Groups, Sizes, build_autoencoder, build_temporal
 from final_project.raw import readable
@@ -88,8 +88,9 @@ class About:
     def networks(self, mesh: np.ndarray) -> dict[str, nn.Module]:
         """Fresh networks for a mesh with nodes (P, 2)."""
         sizes = Sizes(*self.shape, len(self.parameters))
+        kind = MODELS[self.name].autoencoder if self.name in MODELS else "own"
         return {
-            "autoencoder": build_autoencoder(self.config, "own", mesh, self.groups),
+            "autoencoder": build_autoencoder(self.config, kind, mesh, self.groups),
             "temporal": build_temporal(self.temporal, sizes),
         }
 
@@ -97,7 +98,7 @@ class About:
 # options of a model file from which the sizes of networks follow
 BUILDS = {
     *("boxes", "latents", "autoencoder_layers", "autoencoder_width"),
-    *("width", "blocks", "heads", "down_ratio", "condition_width", "patches", "window"),
+    *("width", "blocks", "heads", "down_ratio", "condition_width", "patches", "window", "phase"),
 }
 
 

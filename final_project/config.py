@@ -19,14 +19,23 @@ from common.cli import (
     check_ranges,
     check_writable,
 )
-from final_project.temporal_config import TemporalConfig
+from final_project.temporal_config import Scheme, TemporalConfig
 
 FlowName = Literal["cylinder", "lock_exchange"]
-BaselineName = Literal["persistence", "parameter interpolation", "POD + linear", "FNO", "U-Net"]
+BaselineName = Literal[
+    "persistence",
+    "parameter interpolation",
+    "POD + linear",
+    "FNO",
+    "U-Net",
+    "Transolver",
+    "grid, there and back",
+]
 AutoencoderName = Literal["own", "as published"]
 Trick = Literal["noise", "pushforward", "rollout"]
 
-CHECKS = 8  # validations during a training; the best weights are kept
+CHECKS = 8  # validations during a training unless an option says another number
+CLOCK = "clock"  # the split of metrics.csv that says how many seconds a training has taken
 GRADIENT_NORM = 1.0  # above it gradients are clipped (not as published)
 AUTOENCODER_COMPONENTS = 32  # principal components of a patch that our autoencoder corrects
 AUTOENCODER_HEADS = 4  # attention heads of our autoencoder
@@ -65,9 +74,22 @@ RANGES: dict[str, tuple[float, float]] = {
     "rollout_steps": (1, math.inf),
     "rollout_share": (0, 1),
     "published_autoencoder_steps": (1, math.inf),
+    "published_autoencoder_batch": (1, math.inf),
+    "published_autoencoder_lr": (0, math.inf),
     "published_steps": (1, math.inf),
+    "published_batch": (1, math.inf),
+    "published_lr": (0, math.inf),
     "baseline_steps": (1, math.inf),
+    "baseline_batch": (1, math.inf),
+    "baseline_lr": (0, math.inf),
     "grid": (2, MOST_POINTS),
+    "baseline_grid": (2, MOST_POINTS),
+    "grid_grading": (0, 0.95),
+    "phase_pairs": (0, math.inf),
+    "unroll_steps": (0, math.inf),
+    "unroll_graded": (1, math.inf),
+    "unroll_growth": (0, 1),
+    "checks": (1, math.inf),
     "thin": (1, math.inf),
     "every": (1, math.inf),
     "trajectories": (1, math.inf),
@@ -95,12 +117,22 @@ class Recipe:
     """frames that a window gives as inputs; None: whole trajectories"""
     first_share: float = 0.0
     """share of the windows that begin with a trajectory's first frame"""
+    checks: int = CHECKS
+    """validations during the training; the best weights are kept"""
+    unroll: int = 0
+    """longest unroll without gradient; 0: none"""
+    graded: int = 1
+    """steps with gradient at the end of an unroll"""
+    growth: float = 0.0
+    """share of the training in which unrolls grow to their full length"""
+    context: int = 1
+    """true frames before an unroll"""
 
 
-# The optimisation of the published cylinder model, but for its length: 5000 epochs of 32 thousand
-# frames (1.6e8 frames) for the autoencoder, then 3000 epochs of 61 trajectories.
-PUBLISHED_AUTOENCODER = Recipe(batch=128, lr=1e-4, constant=True)
-PUBLISHED_TEMPORAL = Recipe(batch=2, lr=1e-4, constant=True, window=None)
+# The optimisation of both published stages; batch and rate are options, whose defaults are those of
+# the cylinder configuration. It runs 5000 epochs of 32 thousand frames (1.6e8 frames) for the
+# autoencoder, then 3000 epochs of 61 trajectories.
+PUBLISHED = Recipe(batch=1, lr=0.0, constant=True, window=None)
 
 
 @dataclass(frozen=True)
@@ -204,21 +236,76 @@ class Config(BaseConfig):
     rollout_share: float = 0.25
     """share of the training of "SEA + rollouts", at its end, that includes rollouts"""
 
+    # How our temporal models step in time
+    scheme: Scheme = "Euler"
+    """how our temporal models add up the changes that they predict; Adams-Bashforth: of second
+    order, from the present and the last change"""
+    phase_pairs: int = 0
+    """pairs of principal components per field group that turn by an angle of their own, a learned
+    function of the flow's parameters, in every step"""
+    unroll_steps: int = 0
+    """longest unroll without gradient that our temporal models are trained on; 0: none"""
+    unroll_graded: int = 1
+    """last steps of an unroll that give a gradient"""
+    unroll_growth: float = 0.5
+    """share of the training in which unrolls grow to their full length"""
+
     # Models to compare with
+    published_training: Literal["early", "official"] = "early"
+    """official: the published model starts and drops out as its code does; early, as in the first
+    committed runs: its autoencoder starts as torch does, and of its dropouts the MLPs' act"""
+    published_scaled: bool = False
+    """give the published temporal model parameters over their largest training value, as a public
+    re-run of its code does; the published code gives them raw"""
     published_autoencoder_steps: int = 1500
-    """training steps of the published autoencoder, of 128 frames each"""
+    """training steps of the published autoencoder"""
+    published_autoencoder_batch: int = 128
+    """frames per training step of the published autoencoder"""
+    published_autoencoder_lr: float = 1e-4
+    """constant learning rate of the published autoencoder"""
     published_steps: int = 600
-    """training steps of the published temporal model, of two whole trajectories each"""
+    """training steps of the published temporal model"""
+    published_batch: int = 2
+    """whole trajectories per training step of the published temporal model (published: 2 for two
+    streams, 4 for three)"""
+    published_lr: float = 1e-4
+    """constant learning rate of the published temporal model (published: 1e-4 for two streams, 8e-5
+    for three)"""
     baseline_steps: int = 1500
-    """training steps of FNO and U-Net"""
+    """training steps of FNO, U-Net and Transolver"""
+    baseline_batch: int = 16
+    """transitions per training step of FNO, U-Net and Transolver"""
+    baseline_lr: float = 1e-3
+    """peak learning rate of FNO, U-Net and Transolver"""
     grid: tuple[int, int] = (32, 96)
-    """rows and columns of the regular grid for FNO, U-Net and the spectral scores"""
+    """rows and columns of the regular grid for the spectral scores, FNO and U-Net"""
+    baseline_grid: tuple[int, int] | None = None
+    """rows and columns of the grid for FNO and U-Net (default: those of --grid)"""
+    grid_grading: float = 0.0
+    """how far the lines of the grid for FNO and U-Net gather where the mesh is fine; 0: evenly
+    spaced, 0.5: half of the way to as many nodes between every two lines"""
+    checks: int | None = None
+    """validations during a training, by which the best weights are kept (default: 8 for our and the
+    published networks, 4 for FNO, U-Net and Transolver)"""
 
     def __post_init__(self) -> None:
         check_ranges(self, RANGES)
         unknown = sorted(set(self.models) - set(MODELS))
         if unknown:
             raise InputError(f"--models {', '.join(unknown)}: allowed are {'; '.join(MODELS)}")
+        if self.unroll_steps and self.longest_unroll > min(self.frames, self.window + 1):
+            raise InputError(
+                f"--unroll-steps {self.unroll_steps} --unroll-graded {self.unroll_graded}: "
+                f"{self.longest_unroll} frames, the first included; allowed are --frames "
+                f"{self.frames} and one more than --window {self.window}"
+            )
+        if self.scheme == "Adams-Bashforth" and not self.unroll_steps:
+            patches = [name for name in self.models if MODELS[name].patches]
+            if patches:
+                raise InputError(
+                    f"--scheme Adams-Bashforth with {patches[0]}: give --unroll-steps too, for its "
+                    "training steps have no past"
+                )
         if self.autoencoder_width % AUTOENCODER_HEADS:
             raise InputError(
                 f"--autoencoder-width {self.autoencoder_width}: "
@@ -266,15 +353,22 @@ class Config(BaseConfig):
     def autoencoders(self) -> list[AutoencoderName]:
         """The autoencoders that the models need; ours is always trained."""
         names: list[AutoencoderName] = ["own"]
-        if any(MODELS[name].published for name in self.models):
+        if any(MODELS[name].autoencoder == "as published" for name in self.models):
             names.append("as published")
         return names
 
     def autoencoder_recipe(self, name: AutoencoderName) -> Recipe:
         """How an autoencoder is trained."""
         if name == "as published":
-            return replace(PUBLISHED_AUTOENCODER, steps=self.published_autoencoder_steps)
+            return replace(
+                PUBLISHED,
+                steps=self.published_autoencoder_steps,
+                batch=self.published_autoencoder_batch,
+                lr=self.published_autoencoder_lr,
+                checks=self.checks or CHECKS,
+            )
         return Recipe(
+            checks=self.checks or CHECKS,
             steps=self.autoencoder_steps,
             batch=self.autoencoder_batch,
             lr=self.autoencoder_lr,
@@ -282,11 +376,39 @@ class Config(BaseConfig):
             warmup=self.warmup,
         )
 
+    @property
+    def one_step_recipe(self) -> OneStepRecipe:
+        """How FNO, U-Net and Transolver are trained."""
+        return OneStepRecipe(
+            steps=self.baseline_steps,
+            batch=self.baseline_batch,
+            lr=self.baseline_lr,
+            seed=self.seed,
+            checks=self.checks or OneStepRecipe.checks,
+        )
+
+    @property
+    def unroll_context(self) -> int:
+        """True frames before an unroll: a change of the past, where the scheme adds it up."""
+        return 2 if self.scheme == "Adams-Bashforth" else 1
+
+    @property
+    def longest_unroll(self) -> int:
+        """Frames of the longest unroll, the true ones included."""
+        return self.unroll_context + self.unroll_steps + self.unroll_graded
+
     def temporal_recipe(self, spec: ModelSpec) -> Recipe:
         """How a temporal model is trained."""
         if spec.published:
-            return replace(PUBLISHED_TEMPORAL, steps=self.published_steps)
+            return replace(
+                PUBLISHED,
+                steps=self.published_steps,
+                batch=self.published_batch,
+                lr=self.published_lr,
+                checks=self.checks or CHECKS,
+            )
         ours = Recipe(
+            checks=self.checks or CHECKS,
             steps=self.steps,
             batch=self.batch,
             lr=self.lr,
@@ -294,6 +416,10 @@ class Config(BaseConfig):
             warmup=self.warmup,
             window=self.window,
             first_share=self.first_share,
+            unroll=self.unroll_steps,
+            graded=self.unroll_graded,
+            growth=self.unroll_growth,
+            context=self.unroll_context,
         )
         if not spec.patches:
             return ours
@@ -301,7 +427,7 @@ class Config(BaseConfig):
             ours,
             steps=self.patch_steps,
             batch=self.patch_batch,
-            window=1 + self.patch_ahead,
+            window=self.longest_unroll - 1 if self.unroll_steps else 1 + self.patch_ahead,
             first_share=self.patch_first_share,
         )
 
@@ -322,12 +448,9 @@ class ModelSpec:
     matched: bool = False
     """its MLPs are widened until it has as many parameters as SEA (or patch SEA)"""
     published: bool = False
-    """the published model with the published autoencoder and optimiser"""
-
-    @property
-    def autoencoder(self) -> AutoencoderName:
-        """The autoencoder whose codes it predicts."""
-        return "as published" if self.published else "own"
+    """the published temporal model with the published optimiser"""
+    autoencoder: AutoencoderName = "own"
+    """the autoencoder whose codes it predicts"""
 
     @property
     def base(self) -> TemporalConfig:
@@ -349,7 +472,14 @@ MODELS: dict[str, ModelSpec] = {
     # In the committed cylinder run its autoencoder saw 0.03 % of the frames of the published
     # training (350 steps of 128 frames, of 1.6e8), at a learning rate that nobody tuned for that
     # budget, and alone accounts for 0.393 of the model's error of 0.424. It is no trained ViT-SEA.
-    "as published": ModelSpec(TemporalConfig.published(), tricks=(), published=True),
+    "as published": ModelSpec(
+        TemporalConfig.published(), tricks=(), published=True, autoencoder="as published"
+    ),
+    # each stage of one with the other stage of the other
+    "published, own codes": ModelSpec(
+        TemporalConfig.published(), tricks=(), published=True, autoencoder="own"
+    ),
+    "SEA, published codes": ModelSpec(SEA, autoencoder="as published"),
     "own autoencoder": ModelSpec(
         replace(SEQUENTIAL, delta=False, final_norm=True, principal=False), tricks=()
     ),
@@ -372,12 +502,23 @@ MODELS: dict[str, ModelSpec] = {
     ),
     "patches, addition": ModelSpec(replace(PATCH_SEA, exchange="addition"), patches=True),
     "patches, joint": ModelSpec(replace(PATCH_SEA, exchange="none", joint=True), patches=True),
+    "patches, addition, matched": ModelSpec(
+        replace(PATCH_SEA, exchange="addition"), patches=True, matched=True
+    ),
+    "patches, joint, matched": ModelSpec(
+        replace(PATCH_SEA, exchange="none", joint=True), patches=True, matched=True
+    ),
 }
 
-# Each model with an exchange, and the model without it that has as many parameters
+# Each model with an exchange, and its controls that have as many parameters: the same without it,
+# and with another coupling of the fields
 CONTROLS = {
-    "patch SEA": "patches, no exchange, matched",
-    "SEA": "no exchange, matched",
+    "patch SEA": (
+        "patches, no exchange, matched",
+        "patches, addition, matched",
+        "patches, joint, matched",
+    ),
+    "SEA": ("no exchange, matched",),
 }
 
 # What the table calls each autoencoder alone: no rollout of a model on its codes has a lower error
@@ -392,7 +533,7 @@ FLOORS: dict[AutoencoderName, str] = {
 
 @dataclass(frozen=True)
 class OneStepRecipe:
-    """How FNO and U-Net are trained."""
+    """How FNO, U-Net and Transolver are trained."""
 
     steps: int = 1500
     """training steps"""

@@ -15,16 +15,18 @@ import numpy as np
 
 from common.files import JsonObject
 from common.results import Metric, Row, mean_and_std, print_table
+from common.run import Run
 from common.weights import count_parameters
 from final_project.autoencoder import MeshAutoencoder
-from final_project.baselines.grid import Grid
+from final_project.baselines.grid import Grid, Nodes
 from final_project.baselines.networks import FNO, UNet
-from final_project.baselines.onestep import OneStep
+from final_project.baselines.onestep import Check, OneStep
 from final_project.baselines.pod import PODLinear
 from final_project.baselines.simple import ParameterInterpolation, Persistence
-from final_project.config import CONTROLS, FLOORS, MODELS, BaselineName, Config, OneStepRecipe
+from final_project.baselines.transolver import Transolver
+from final_project.config import CONTROLS, FLOORS, MODELS, BaselineName, Config
 from final_project.data import Flow, Split
-from final_project.fit import TrainingFlow
+from final_project.fit import TrainingFlow, log_validation
 from final_project.mesh import triangulate
 from final_project.metrics import Domain, bootstrap, bootstrap_ratio, score, time_to_correlation
 from final_project.surrogate import decode, encode
@@ -97,9 +99,9 @@ METRICS_INFO = {
     "exchange_ratio": Metric(
         "ratio",
         "lower",
-        "squared relative L2 of a model with exchange over that of its control without it, which "
-        "has as many parameters; the same trajectories, mean over seeds of each; 1: the exchange "
-        "changes nothing",
+        "squared relative L2 of a model with exchange over that of the control that is named, "
+        "without it or with another coupling, which has as many parameters; the same trajectories, "
+        "mean over seeds of each; 1: the exchange changes nothing",
     ),
     "exchange_ratio_low": Metric("ratio", "lower", f"lower end of its paired {OVER_TRAJECTORIES}"),
     "exchange_ratio_high": Metric("ratio", "lower", f"upper end of its paired {OVER_TRAJECTORIES}"),
@@ -315,10 +317,27 @@ class CodedTruth:
 
     def predict(self, first: np.ndarray, theta: np.ndarray, steps: int) -> np.ndarray:
         """Fields (N, S, P, F) of the trajectories that begin with frames (N, P, F)."""
-        starts = self.flow.fields[:, 0]
-        rows = [int(np.flatnonzero((starts == frame).all((1, 2)))[0]) for frame in first]
-        truth = self.flow.fields[rows, 1 : steps + 1]
+        truth = true_future(self.flow, first, steps)
         return decode(self.autoencoder, encode(self.autoencoder, truth))
+
+
+@dataclass(frozen=True)
+class GriddedTruth:
+    """The true frames, sent to a grid and back: the floor of every model that steps on it."""
+
+    grid: Grid
+    flow: Flow
+
+    def predict(self, first: np.ndarray, theta: np.ndarray, steps: int) -> np.ndarray:
+        """Fields (N, S, P, F) of the trajectories that begin with frames (N, P, F)."""
+        return self.grid.to_nodes(self.grid.to_grid(true_future(self.flow, first, steps)))
+
+
+def true_future(flow: Flow, first: np.ndarray, steps: int) -> np.ndarray:
+    """What follows (N, S, P, F) in the trajectories of a flow that begin with frames (N, P, F)."""
+    starts = flow.fields[:, 0]
+    rows = [int(np.flatnonzero((starts == frame).all((1, 2)))[0]) for frame in first]
+    return flow.fields[rows, 1 : steps + 1]
 
 
 @dataclass(frozen=True)
@@ -330,8 +349,12 @@ class BaselineScores:
     params: int | None
 
 
+Baseline = Persistence | ParameterInterpolation | PODLinear | OneStep
+
+
 def score_baseline(
     config: Config,
+    run: Run,
     judge: Judge,
     parts: Split,
     data: TrainingFlow,
@@ -339,23 +362,54 @@ def score_baseline(
     name: BaselineName,
 ) -> BaselineScores:
     """Fits a baseline on the training trajectories and scores it on the test trajectories."""
+    if name == "grid, there and back":
+        floor = GriddedTruth(grid_of_baselines(config, judge), judge.flow)
+        return BaselineScores(judge.score(floor.predict, parts), 0.0, None)
+
     start = time.perf_counter()
-    recipe = OneStepRecipe(steps=config.baseline_steps, seed=config.seed)
-    model: Persistence | ParameterInterpolation | PODLinear | OneStep
-    if name == "persistence":
-        model = Persistence()
-    elif name == "parameter interpolation":
-        model = ParameterInterpolation()
-    elif name == "POD + linear":
-        model = PODLinear()
-    else:
-        network = FNO if name == "FNO" else UNet
-        model = OneStep(network, judge.grid, recipe, device)
+    model = baseline(config, judge, device, name)
+    if isinstance(model, OneStep):
+        model.report = partial(log_check, run, data, f"rollout error, {name}", model)
     validation = (data.validation_fields, data.validation_parameters)
     model.fit(data.fields, data.parameters, validation)
     seconds = time.perf_counter() - start
-    params = model.parameters_ if isinstance(model, OneStep) else None
+    params = None
+    if isinstance(model, OneStep):
+        params = model.parameters_
+        seconds -= model.trained_.reported
     return BaselineScores(judge.score(model.rollout, parts), seconds, params)
+
+
+def baseline(config: Config, judge: Judge, device: str, name: BaselineName) -> Baseline:
+    """A baseline that has not been fitted."""
+    if name == "persistence":
+        return Persistence()
+    if name == "parameter interpolation":
+        return ParameterInterpolation()
+    if name == "POD + linear":
+        return PODLinear()
+    recipe = config.one_step_recipe
+    if name == "Transolver":
+        nodes = Nodes(judge.flow.coordinates, judge.triangles)
+        return OneStep(Transolver, nodes, recipe, device)
+    network = FNO if name == "FNO" else UNet
+    return OneStep(network, grid_of_baselines(config, judge), recipe, device)
+
+
+def grid_of_baselines(config: Config, judge: Judge) -> Grid:
+    """The grid that FNO and U-Net step on: that of the spectral scores unless options differ."""
+    if config.baseline_grid is None and not config.grid_grading:
+        return judge.grid
+    sides = config.baseline_grid or config.grid
+    return Grid(judge.flow.coordinates, judge.triangles, *sides, config.grid_grading)
+
+
+def log_check(run: Run, data: TrainingFlow, label: str, model: OneStep, check: Check) -> None:
+    """Logs the loss, the errors of validation rollouts and the seconds of a one-step training."""
+    first = data.validation_fields[:, 0]
+    steps = data.validation_fields.shape[1] - 1
+    error = data.validation_error(model.rollout(first, data.validation_parameters, steps))
+    log_validation(run, label, check, error)
 
 
 # -------------------------------------------------------------------------------------- table
@@ -396,13 +450,13 @@ def print_scores(results: Sequence[JsonObject], folder: Path) -> None:
 
 
 def in_order(errors: dict[str, float]) -> list[str]:
-    """Models by error, each followed by its control without exchange."""
-    controls = {ours: control for ours, control in CONTROLS.items() if ours in errors}
+    """Models by error, each followed by its controls."""
+    controls = {ours: named for ours, named in CONTROLS.items() if ours in errors}
+    held_back = {control for named in controls.values() for control in named}
     order: list[str] = []
     for model in sorted(errors, key=lambda name: errors[name]):
-        if model in controls.values():
+        if model in held_back:
             continue
         order.append(model)
-        if controls.get(model) in errors:
-            order.append(controls[model])
+        order += [control for control in controls.get(model, ()) if control in errors]
     return order

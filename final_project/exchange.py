@@ -148,6 +148,7 @@ class Block(nn.Module):
         self.gates = nn.ParameterDict({name: torch.zeros(width) for name in gates})
 
         self.tipi = tipi(width, parameters, config) if config.tipi and parameters else None
+        self.tipi_dropout = config.tipi_dropout
 
     def received(
         self, i: int, stream: Stream, lowered: Sequence[Tensor], context: Context
@@ -183,6 +184,12 @@ class Block(nn.Module):
                 lowered[i] = stream.lowered(states[i], theta)
         return states
 
+    def _dropped(self, injected: Tensor, x: Tensor) -> Tensor:
+        """What TIPI adds (B, 1, D) to a stream (B, T, D), in training after its dropout."""
+        if not (self.training and self.tipi_dropout):
+            return injected
+        return F.dropout(injected.expand_as(x), self.tipi_dropout)
+
     def forward(self, h: list[Tensor], theta: Tensor, context: Context) -> list[Tensor]:
         """A state (B, T, D) per stream and parameters (B, K) -> a state (B, T, D) per stream."""
         # self-attention:
@@ -198,7 +205,7 @@ class Block(nn.Module):
         # time-invariant parameter injection (TIPI), the same for all streams:
         if self.tipi is not None:
             injected = self.tipi(theta)[:, None]  # (B, 1, D)
-            h = [x + injected for x in h]
+            h = [x + self._dropped(injected, x) for x in h]
 
         # MLP:
         h = [x + s.mlp(s.norm2(x, theta)) for s, x in zip(self.streams, h, strict=True)]

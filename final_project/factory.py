@@ -61,6 +61,7 @@ def build_autoencoder(
             config.latents,
             hidden=PUBLISHED_HIDDEN * config.latents,
             heads=math.gcd(PUBLISHED_HEADS, config.latents * len(groups)),
+            official_start=config.published_training == "official",
         )
     return Autoencoder(
         table,
@@ -93,7 +94,8 @@ def sizes_of(
     config: Config, spec: ModelSpec, coordinates: np.ndarray, groups: Groups, parameters: int
 ) -> Sizes:
     """Sizes of a model on a mesh with nodes (P, 2). Raises InputError for one without patches."""
-    table = patch_table(coordinates, *config.boxes, keep_empty=spec.published)
+    published_codes = spec.autoencoder == "as published"
+    table = patch_table(coordinates, *config.boxes, keep_empty=published_codes)
     return Sizes(len(groups), len(table) * config.latents, parameters)
 
 
@@ -104,8 +106,8 @@ def architecture(config: Config, name: str, sizes: Sizes) -> TemporalConfig:
     as the model that it is compared with.
     """
     spec = MODELS[name]
-    if spec.published:  # of the two published configurations the multiphase one has no AdaLN
-        wanted = TemporalConfig.published(adaptive=sizes.groups < 3)
+    if spec.published:
+        wanted = _published(config, spec, sizes)
     else:
         wanted = _with_options(spec.architecture, config, spec, sizes)
     if sizes.groups == 1 and not spec.published:  # nobody to exchange with
@@ -114,6 +116,22 @@ def architecture(config: Config, name: str, sizes: Sizes) -> TemporalConfig:
         wanted = matched(wanted, _with_options(spec.base, config, spec, sizes), sizes)
     wanted.check(sizes.groups, sizes.latents)
     return wanted
+
+
+def _published(config: Config, spec: ModelSpec, sizes: Sizes) -> TemporalConfig:
+    """The published architecture: of its two configurations the multiphase one has no AdaLN.
+
+    Its codes have size 1, for they come out of a norm: others are brought to it, and get as many of
+    its heads as divide them.
+    """
+    wanted = TemporalConfig.published(
+        adaptive=sizes.groups < 3, all_dropouts=config.published_training == "official"
+    )
+    wanted = replace(wanted, scaled_parameters=config.published_scaled)
+    if spec.autoencoder == "as published":
+        return wanted
+    heads = math.gcd(PUBLISHED_HEADS, max(1, sizes.latents // (2 * wanted.down_ratio)))
+    return replace(wanted, scaled_latents=True, heads=heads)
 
 
 def _with_options(
@@ -126,6 +144,8 @@ def _with_options(
         blocks=config.blocks,
         heads=config.heads,
         window=config.window,
+        scheme=config.scheme if base.delta else "Euler",
+        phase=config.phase_pairs if base.delta else 0,
         patches=sizes.latents // config.latents if spec.patches else 0,
     )
 

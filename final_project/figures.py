@@ -16,6 +16,7 @@ from matplotlib.tri import Triangulation
 
 from common.figures import Option, figure, learning_curve, read_run, source_line
 from common.files import JsonObject
+from final_project.config import CLOCK, MODELS
 from final_project.painting import Movie, Scale, paint
 from final_project.pictures import (
     DASHES,
@@ -60,6 +61,8 @@ def draw_figures(folder: Path) -> None:
     with readable(folder / "metrics.csv"):
         log = pd.read_csv(folder / "metrics.csv")
     draw_learning(folder / "learning_curves.png", record, log, styles)
+    if (log.split == CLOCK).any():  # (the first committed runs did not log seconds)
+        draw_seconds(folder / "error_by_seconds.png", record, log, styles)
     if pictures.attention is not None:
         draw_attention(folder / "attention.png", record, pictures.attention)
 
@@ -331,6 +334,47 @@ def draw_learning(
             panel.set_yscale("log")
             if panel.lines:
                 panel.legend(fontsize=6, ncols=2)
+
+
+def draw_seconds(
+    path: Path, record: JsonObject, log: pd.DataFrame, styles: dict[str, Style]
+) -> None:
+    """Validation error of rollouts against the seconds of training, one line per network and seed.
+
+    The seconds of a temporal model begin after those of its autoencoder, whose own error, of true
+    frames that are coded and decoded, is drawn as a thin line.
+    """
+    coded = {kind: by_seconds(log, f"autoencoder error, {kind}") for kind in AUTOENCODERS}
+    with figure(path, record, (7.6, 4.4)) as (_, axes):
+        for kind, alone in AUTOENCODERS.items():
+            if len(coded[kind]) and alone in styles:
+                curve = coded[kind]
+                colour = styles[alone].colour
+                axes.plot(curve.seconds, curve.error, color=colour, lw=0.8, ls="--", label=alone)
+        for model, style in styles.items():
+            before = 0.0
+            if model in MODELS and len(coded[MODELS[model].autoencoder]):
+                before = coded[MODELS[model].autoencoder].seconds.max()
+            names = [f"rollout error, {model}"]
+            names += [f"{names[0]}, seed {seed}" for seed in range(record["config"]["seeds"])]
+            curves = [curve for curve in (by_seconds(log, name) for name in names) if len(curve)]
+            for number, curve in enumerate(curves):
+                label = model if number == 0 else None
+                marks = {"color": style.colour, "marker": style.marker, "ms": 3, "lw": 1}
+                axes.plot(before + curve.seconds, curve.error, label=label, **marks)
+        axes.set(xscale="log", yscale="log", xlabel="seconds of training, both stages")
+        axes.set_ylim(top=min(axes.get_ylim()[1], MOST))
+        axes.set_ylabel("validation: squared relative L2 of rollouts")
+        if axes.lines:
+            axes.legend(fontsize=6, ncols=2)
+
+
+def by_seconds(log: pd.DataFrame, name: str) -> pd.DataFrame:
+    """One network's columns `seconds` and `error` on validation, a row for each check."""
+    named = log[log.name == name]
+    times = named[named.split == CLOCK].set_index("step").value.rename("seconds")
+    errors = named[named.split == "validation"].set_index("step").value.rename("error")
+    return pd.concat([times, errors], axis=1, join="inner").sort_index()
 
 
 def draw_curve(

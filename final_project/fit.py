@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from common.files import tensors
 from common.run import Run, progress
 from common.world import World
-from final_project.config import CHECKS, GRADIENT_NORM, MODELS, ModelSpec, Recipe
+from final_project.baselines.onestep import Check
+from final_project.config import CLOCK, GRADIENT_NORM, MODELS, ModelSpec, Recipe
 from final_project.data import Flow, Split
 from final_project.factory import Groups, Sizes
 from final_project.metrics import REST, squared_relative_l2, vrmse
 from final_project.temporal_config import TemporalConfig
 from final_project.units import Units
 
-FRAMES, WINDOWS = 61, 62  # streams of random numbers of the two stages
+FRAMES, WINDOWS, DROPOUT = 61, 62, 63  # streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Job:
     seed: int
     architecture: TemporalConfig
     sizes: Sizes
+    named: str = ""  # its label, where it is not the only training of the model with this seed
 
     @property
     def spec(self) -> ModelSpec:
@@ -95,7 +97,7 @@ class Job:
     @property
     def label(self) -> str:
         """The name of its checkpoint and of its validation error in metrics.csv."""
-        return f"rollout error, {self.name}, seed {self.seed}"
+        return self.named or f"rollout error, {self.name}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class Fitting:
         self.best_weights = network.state_dict()
         self._started = time.perf_counter()
         self._seconds_before = 0.0
-        self._every = max(1, recipe.steps // CHECKS)
+        self._every = max(1, recipe.steps // recipe.checks)
         self._resume()
 
     def _resume(self) -> None:
@@ -219,9 +221,7 @@ class Fitting:
 
     def validated(self, loss: float, error: ValidationError) -> None:
         """Logs loss and validation errors, keeps the weights with the least VRMSE, and saves."""
-        self.run.log(self.step, 0, "train", **{f"loss, {self.name}": loss})
-        self.run.log(self.step, 0, "validation", **{self.name: error.squared})
-        self.run.log(self.step, 0, "validation", **{f"VRMSE, {self.name}": error.vrmse})
+        log_validation(self.run, self.name, Check(self.step, self.seconds, loss), error)
         if error.vrmse < self.best_error or not np.isfinite(self.best_error):
             self.best_error = error.vrmse
             weights = self.network.state_dict()
@@ -231,6 +231,14 @@ class Fitting:
     def result(self) -> Fitted:
         """The best weights."""
         return Fitted(self.best_weights, self.seconds, self.best_error)
+
+
+def log_validation(run: Run, name: str, check: Check, error: ValidationError) -> None:
+    """Logs a check of a training: its loss, errors on validation, and seconds (split CLOCK)."""
+    run.log(check.step, 0, "train", **{f"loss, {name}": check.loss})
+    run.log(check.step, 0, "validation", **{name: error.squared})
+    run.log(check.step, 0, "validation", **{f"VRMSE, {name}": error.vrmse})
+    run.log(check.step, 0, CLOCK, **{name: check.seconds})
 
 
 def distributed(objective: nn.Module, world: World) -> nn.Module:
@@ -253,11 +261,29 @@ class Windows:
     delta_std: Tensor  # (G, L)
     share: slice  # the rows of a batch that this process works on
 
+    def most_ahead(self, step: int) -> int:
+        """The largest number of own steps between the data and the inputs of a step.
+
+        Unrolls grow linearly from none.
+        """
+        recipe = self.recipe
+        if not recipe.unroll:
+            return self.length - 2
+        growing = recipe.growth * recipe.steps
+        share = min(1.0, step / growing) if growing else 1.0
+        return round(recipe.unroll * share)
+
     @property
     def length(self) -> int:
         """Frames of a window: inputs and the target of the last."""
         frames = self.z.shape[1]
         return frames if self.recipe.window is None else min(frames, self.recipe.window + 1)
+
+    def seed_of_dropout(self, step: int) -> int:
+        """The seed of a step's dropout: a resumed training drops what an unbroken one does."""
+        run_seed, seed = self.seeds
+        entropy = (run_seed, DROPOUT, seed, step, self.share.start or 0)
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
     def draw(self, step: int) -> Batch:
         """The batch of a step."""
@@ -276,7 +302,7 @@ class Windows:
             deviation = self.noise * rng.random((size, 1, 1, 1), np.float32)
         shape = (size, self.length - 1, *self.z.shape[2:])
         noise = deviation * rng.standard_normal(shape, np.float32)
-        ahead = int(rng.integers(self.length - 1))
+        ahead = int(rng.integers(self.most_ahead(step) + 1))
 
         # the rows of this process:
         mine = self._on_device(rows)
@@ -300,4 +326,4 @@ class Batch:
     z: Tensor  # (B, T, G, L)
     theta: Tensor  # (B, K)
     noise: Tensor  # (B, T - 1, G, L), in the units of z
-    ahead: int  # own steps between the data and the inputs, for models that read one frame
+    ahead: int  # own steps between the data and the inputs

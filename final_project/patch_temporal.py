@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from dataclasses import replace
 
 import torch
 from einops import rearrange
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 from final_project.attention import Cache, Context, MultiHead
 from final_project.layers import Layers
 from final_project.patches import Geometry
-from final_project.temporal import TemporalModel, principal, whitening
+from final_project.principal import principal, whitening
+from final_project.temporal import TemporalModel
 from final_project.temporal_config import TemporalConfig
 
 COMMON = 16  # C per field group
@@ -138,7 +140,7 @@ class PatchTemporal(TemporalModel):
         """As `TemporalModel.fit`; without a geometry the first and last layers stay random."""
         if not self.config.standardise:
             return
-        self.scales.fit(z, theta)
+        self.fit_scales(z, theta)
         if geometry is not None:
             self.start(z, geometry)
 
@@ -184,20 +186,25 @@ class PatchTemporal(TemporalModel):
         """As `TemporalModel.advance`; no earlier frame is read, and maps are (B T, H, Q, Q)."""
         self.check_latents(z)
         batch, new = z.shape[:2]
-        time = cache.time if cache else 0
+        cache = Cache() if cache is None else replace(cache)
         theta = self.scales.standardise_parameters(theta, z)
-        theta = theta.repeat_interleave(new, 0)  # (B T, K)
+        per_frame = theta.repeat_interleave(new, 0)  # (B T, K)
 
         unit = self.weights.rsqrt()  # (G, L): size of a group's change
         h = self.embedding(self.codes((z - self.scales.mean) / unit))  # streams of (B T, Q, D)
-        h = self.through_blocks(h, theta, Context(maps=maps))
+        h = self.through_blocks(h, per_frame, Context(maps=maps))
         change = torch.stack(self.head(h))  # (streams, B T, Q, E)
 
         joint = "1 (b t) q (g e) -> b t g (q e)"
         apart = "g (b t) q e -> b t g (q e)"
         layout = joint if self.config.joint else apart
         change = rearrange(change, layout, b=batch, t=new, g=self.groups)  # (B, T, G, L)
-        return torch.addcmul(z, change, unit), Cache(time + new) if keep else None
+        cache.time += new
+        if self.steps_plainly:
+            following = torch.addcmul(z, change, unit)
+        else:
+            following = self.stepped(z, change * unit, theta, cache)
+        return following, cache if keep else None
 
 
 def in_common(codes: Tensor, analysis: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ scalar; `temporal.weights` (G, L) weighs the squared errors.
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor
 
@@ -86,6 +88,34 @@ def after_own_steps(
         for _ in range(ahead):
             states = temporal(states, theta)
     return weighted_error(temporal, temporal(states, theta), z[:, ahead + 1 :])
+
+
+def after_unroll(
+    temporal: TemporalModel, z: Tensor, theta: Tensor, noise: Tensor, ahead: int, graded: int = 1
+) -> Tensor:
+    """Error of the last `graded` latents of an unroll, whose first `ahead` steps give no gradient.
+
+    z (B, T, G, L): the first T - ahead - graded frames are true, plus as many of noise
+    (B, T - 1, G, L); from them the model steps on, with its past as in a rollout. Memory does not
+    grow with `ahead` (List et al. 2024, arXiv 2402.12971, unrolling without gradients). Raises
+    InputError where no true frame is left or no step has a gradient.
+    """
+    context = z.shape[1] - ahead - graded
+    if context < 1 or graded < 1 or ahead < 0:
+        raise InputError(
+            f"{ahead} steps without and {graded} with gradient need at least one of these and a "
+            f"true frame before them; there are {z.shape[1]} frames"
+        )
+    states = z[:, :context] + noise[:, :context]
+    cache: Cache | None = None
+    predicted = []
+    for number in range(ahead + graded):
+        with torch.no_grad() if number < ahead else contextlib.nullcontext():
+            following, cache = temporal.advance(states, theta, cache)
+        states = following[:, -1:]  # (B, 1, G, L)
+        if number >= ahead:
+            predicted.append(states)
+    return weighted_error(temporal, torch.cat(predicted, dim=1), z[:, context + ahead :])
 
 
 def unrolled(

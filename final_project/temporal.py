@@ -10,6 +10,9 @@ K parameters, D width of a stream, n numbers per stream: L or, where all groups 
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -26,11 +29,11 @@ from final_project.attention import (
 from final_project.exchange import AttentionOf, Block, Norm, key
 from final_project.layers import Layers
 from final_project.patches import Geometry
+from final_project.principal import principal, whitening
+from final_project.stepping import Phase, adams_bashforth
 from final_project.temporal_config import TemporalConfig
 
 INITIAL_DEVIATION = 0.02  # of the weights of linear layers (published)
-PRINCIPAL_FLOOR = 1e-2  # of the largest deviation: added to the others before they are divided by
-NEGLIGIBLE = 1e-6  # of the largest deviation: less is rounding of float32
 FLOOR = 1e-3  # least deviation of a latent number, as a share of the largest in its group
 
 
@@ -79,6 +82,23 @@ class Scales(nn.Module):
         self.theta_mean.copy_(theta.double().mean(0))
         self.theta_std.copy_(torch.where(spread > 0, spread, 1.0))
 
+    @torch.no_grad()
+    def fit_sizes(self, z: Tensor) -> None:
+        """Sets one divisor per group, the RMS of its training latents (N, T, G, L).
+
+        The loss is then in those units.
+        """
+        size = z.double().square().mean((0, 1, 3)).sqrt()[:, None]  # (G, 1)
+        size = torch.where(size > 0, size, 1.0)
+        self.std.copy_(size.expand_as(self.std))
+        self.weights.copy_((1 / size.square()).expand_as(self.weights))
+
+    @torch.no_grad()
+    def fit_largest(self, theta: Tensor) -> None:
+        """Sets the divisors of the parameters to their largest training values, of theta (N, K)."""
+        largest = theta.double().abs().amax(0)  # (K,)
+        self.theta_std.copy_(torch.where(largest > 0, largest, 1.0))
+
     def standardise_parameters(self, theta: Tensor, like: Tensor) -> Tensor:
         """Standardised parameters (B, K) in the dtype of `like`."""
         return (theta.to(like.dtype) - self.theta_mean) / self.theta_std
@@ -89,26 +109,6 @@ def deviation(x: Tensor, constant: float = 1.0) -> Tensor:
     spread = x.double().flatten(0, 1).std(0, correction=0)  # (G, L)
     largest = spread.amax(1, keepdim=True)
     return torch.where(largest > 0, spread.clamp(min=FLOOR * largest), constant)
-
-
-def principal(x: Tensor, kept: int) -> tuple[Tensor, Tensor]:
-    """Deviations (kept,) and directions (n, kept) of x (N, n), the largest first.
-
-    Directions in which x holds nothing but rounding are arbitrary, and are 0.
-    """
-    variance, directions = torch.linalg.eigh(x.T @ x / len(x))
-    deviations = variance.flip(0)[:kept].clamp(min=0).sqrt()
-    is_signal = deviations > NEGLIGIBLE * deviations[0]
-    return deviations, directions.flip(1)[:, :kept] * is_signal
-
-
-def whitening(deviations: Tensor, directions: Tensor) -> Tensor:
-    """Directions (n, kept) over their deviations (kept,), which a floor keeps from zero.
-
-    Zeros where nothing varies.
-    """
-    divisor = deviations + PRINCIPAL_FLOOR * deviations[0]
-    return directions / torch.where(divisor > 0, divisor, torch.inf)
 
 
 def by_stream(x: Tensor, joint: bool) -> Tensor:
@@ -248,9 +248,15 @@ class TemporalModel(nn.Module):
             Norm.of(config, width, parameters) for _ in range(streams) if config.final_norm
         )
         self.scales = Scales(groups, latents, parameters)
+        self.phase = Phase(groups, latents, parameters, config.phase) if config.phase else None
         for name, module in self.named_modules():
             if isinstance(module, MultiHead):
                 module.name = name
+
+    @property
+    def steps_plainly(self) -> bool:
+        """Whether the next latents are the present ones plus the predicted change, and no more."""
+        return self.config.scheme == "Euler" and self.phase is None
 
     @property
     def weights(self) -> Tensor:
@@ -274,7 +280,7 @@ class TemporalModel(nn.Module):
 
     def _branch_ends(self) -> list[nn.Linear]:
         """The last layer of every branch and of every AdaLN conditioner."""
-        ends = []
+        ends = [] if self.phase is None else [self.phase.bend[-1]]
         for module in self.modules():
             if isinstance(module, Norm) and module.conditioner is not None:
                 ends.append(module.conditioner[-1])
@@ -295,6 +301,26 @@ class TemporalModel(nn.Module):
         if not self.norm:
             return h
         return [norm(x, theta) for norm, x in zip(self.norm, h, strict=True)]
+
+    def fit_scales(self, z: Tensor, theta: Tensor) -> None:
+        """Sets the scales, and the turning pairs where there are any, as `fit`."""
+        self.scales.fit(z, theta)
+        if self.phase is not None:
+            self.phase.fit(z - self.scales.mean, self.scales.standardise_parameters(theta, z))
+
+    def stepped(self, z: Tensor, change: Tensor, theta: Tensor, cache: Cache | None) -> Tensor:
+        """The latents (B, T, G, L) after z, by their predicted changes and the turn of their pairs.
+
+        theta : standardised (B, K). The cache, if any, keeps the last change for the next step.
+        """
+        if self.config.scheme == "Adams-Bashforth":
+            before = None if cache is None else cache.change
+            if cache is not None:
+                cache.change = change[:, -1:]
+            change = adams_bashforth(change, before)
+        if self.phase is not None:
+            z = self.scales.mean + self.phase(z - self.scales.mean, theta)
+        return z + change
 
     def check_latents(self, z: Tensor) -> None:
         """Raises InputError for latents of another shape than the model's."""
@@ -372,7 +398,8 @@ class Temporal(TemporalModel):
     def __init__(self, config: TemporalConfig, groups: int, latents: int, parameters: int):
         config.check(groups, latents)
         embedding = Embedding(config, groups, latents)
-        super().__init__(config, groups, latents, parameters, embedding, Attention)
+        attention = functools.partial(Attention, dropout=config.attention_dropout)
+        super().__init__(config, groups, latents, parameters, embedding, attention)
         self.head = Head(config, groups, latents)
         self.initialise(self.head.layers)
         self.head_sizes = {m.head_size for m in self.modules() if isinstance(m, MultiHead)}
@@ -380,8 +407,12 @@ class Temporal(TemporalModel):
     def fit(self, z: Tensor, theta: Tensor, geometry: Geometry | None = None) -> None:
         """As `TemporalModel.fit`; there are no patches to place."""
         if not self.config.standardise:
+            if self.config.scaled_latents:
+                self.scales.fit_sizes(z)
+            if self.config.scaled_parameters:
+                self.scales.fit_largest(theta)
             return
-        self.scales.fit(z, theta)
+        self.fit_scales(z, theta)
         if self.head.spread:
             self.embedding.start(z, self.scales)
             self.head.start(z, self.scales)
@@ -399,7 +430,7 @@ class Temporal(TemporalModel):
         if not keep:
             cache = None
         else:  # a copy: the cache that was given stays as it was
-            cache = Cache() if cache is None else Cache(cache.time, dict(cache.past))
+            cache = Cache() if cache is None else replace(cache, past=dict(cache.past))
         context = self._context(z, cache, maps)
         theta = self.scales.standardise_parameters(theta, z)
 
@@ -409,8 +440,10 @@ class Temporal(TemporalModel):
 
         if cache is not None:
             cache.time += z.shape[1]
-        if self.config.delta:
+        if self.config.delta and self.steps_plainly:
             return torch.addcmul(z, out, self.scales.delta_std), cache
+        if self.config.delta:
+            return self.stepped(z, out * self.scales.delta_std, theta, cache), cache
         return torch.addcmul(self.scales.mean, out, self.scales.std), cache
 
     def _context(self, z: Tensor, cache: Cache | None, maps: dict[str, Tensor] | None) -> Context:

@@ -8,6 +8,7 @@ from typing import Literal
 from common.cli import InputError
 
 Exchange = Literal["none", "addition", "sequential", "symmetric"]
+Scheme = Literal["Euler", "Adams-Bashforth"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,14 @@ class TemporalConfig:
     changes; without a width there is no embedding to start"""
     standardise: bool = True
     """fit the scales of latents, changes, parameters and loss; False: raw numbers (published)"""
+    scaled_latents: bool = False
+    """without fitted scales: latents over the size that their group has in training"""
+    scaled_parameters: bool = False
+    """without fitted scales: parameters over their largest value in training"""
+    scheme: Scheme = "Euler"
+    """how predicted changes f of the latents add up; Adams-Bashforth: z + 3/2 f_t - 1/2 f_(t-1)"""
+    phase: int = 0
+    """pairs of principal components of a group's latents that turn by a learned angle per step"""
     joint: bool = False
     """control: all field groups in one stream"""
     patches: int = 0
@@ -56,15 +65,25 @@ class TemporalConfig:
     """frames that a query sees, its own included; None: all"""
     dropout: float = 0.0
     """dropout after a block's MLP"""
+    attention_dropout: float = 0.0
+    """dropout of attention weights over frames, in the streams and in the exchange"""
+    tipi_dropout: float = 0.0
+    """dropout of the function of the parameters, drawn for every stream and frame"""
 
     @classmethod
-    def published(cls, adaptive: bool = True, exchange: Exchange = "sequential") -> TemporalConfig:
+    def published(
+        cls,
+        adaptive: bool = True,
+        exchange: Exchange = "sequential",
+        all_dropouts: bool = False,
+    ) -> TemporalConfig:
         """The paper's cylinder configuration, or the multiphase one with adaptive=False.
 
-        At the published sizes they have 87.19 and 201.51 million parameters. The forward pass in
-        evaluation mode is that of the published code; initialisation and dropout in training are
-        not.
+        At the published sizes they have 87.19 and 201.51 million parameters. Two streams have
+        dropout in seven places in the published cylinder code: their attention (2), exchange (2)
+        and MLPs (2), and TIPI. Without all_dropouts that of the MLPs alone is kept.
         """
+        dropout = 0.1 if adaptive else 0.0
         return cls(
             width=None,
             blocks=1,
@@ -79,7 +98,9 @@ class TemporalConfig:
             output_projection=True,
             small_start=False,
             standardise=False,
-            dropout=0.1 if adaptive else 0.0,
+            dropout=dropout,
+            attention_dropout=dropout if all_dropouts else 0.0,
+            tipi_dropout=dropout if all_dropouts else 0.0,
         )
 
     def stream_shape(self, groups: int, latents: int) -> tuple[int, int]:
@@ -106,6 +127,9 @@ class TemporalConfig:
                 f'joint streams with exchange "{self.exchange}": '
                 'one stream has nobody to exchange with; take "none"'
             )
+
+        if not self.delta and (self.phase or self.scheme != "Euler"):
+            raise InputError(f"scheme {self.scheme} and turning pairs are of models of the change")
 
         # every head turns pairs of numbers by their position: its size must be even
         width = self.stream_width(groups, latents)

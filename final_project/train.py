@@ -39,7 +39,7 @@ from common.world import World
 from final_project.artifacts import attention_arrays, error_arrays, picture_arrays
 from final_project.autoencoder import Autoencoder, MeshAutoencoder
 from final_project.checkpoint import save_mesh, save_networks
-from final_project.config import CONTROLS, FLOORS, MODELS, AutoencoderName, Trick
+from final_project.config import CONTROLS, FLOORS, MODELS, AutoencoderName, Recipe, Trick
 from final_project.data import Flow, Split, groups_of, load_flow, split
 from final_project.evaluation import (
     METRICS_INFO,
@@ -71,7 +71,13 @@ from final_project.fit import (
 )
 from final_project.patches import patch_table
 from final_project.raw import Reading
-from final_project.rollout import after_own_steps, pushforward, teacher_forcing, unrolled
+from final_project.rollout import (
+    after_own_steps,
+    after_unroll,
+    pushforward,
+    teacher_forcing,
+    unrolled,
+)
 from final_project.seen import save_seen
 from final_project.surrogate import Surrogate, Trained, decode, encode
 from final_project.temporal import TemporalModel
@@ -99,16 +105,26 @@ class CodeError(nn.Module):
 class StepError(nn.Module):
     """Stage two's objective on true latents z (B, T, G, L).
 
-    The error of the next latent from noisy latents, from the model's own, and over whole rollouts.
+    The error of the next latent from noisy latents, from the model's own, over whole rollouts, and
+    at the end of an unroll of `ahead` steps without gradient and as many with it as the recipe has.
     """
 
-    def __init__(self, temporal: TemporalModel, tricks: tuple[Trick, ...], rollout_steps: int):
+    def __init__(
+        self,
+        temporal: TemporalModel,
+        tricks: tuple[Trick, ...],
+        rollout_steps: int,
+        recipe: Recipe | None = None,
+    ):
         super().__init__()
         self.temporal = temporal
         self.tricks = tricks
         self.rollout_steps = rollout_steps
+        self.recipe = recipe if recipe is not None and recipe.unroll else None
 
-    def forward(self, z: Tensor, theta: Tensor, noise: Tensor, rolling: bool) -> Tensor:
+    def forward(
+        self, z: Tensor, theta: Tensor, noise: Tensor, rolling: bool, ahead: int = 0
+    ) -> Tensor:
         """As the class."""
         loss = teacher_forcing(self.temporal, z, theta, noise)
         if "pushforward" in self.tricks:
@@ -118,22 +134,33 @@ class StepError(nn.Module):
             # others, so that Adam's scales hold
             steps = self.rollout_steps
             loss = loss + unrolled(self.temporal, z[:, : steps + 1], theta, steps) / steps
+        if self.recipe is not None:
+            graded = self.recipe.graded
+            seen = z[:, : self.recipe.context + ahead + graded]
+            error = after_unroll(self.temporal, seen, theta, noise, ahead, graded)
+            loss = loss + error / (ahead + graded)
         return loss
 
 
 class OwnStepError(nn.Module):
     """Stage two's objective of models that read one frame.
 
-    The error of the next latent, `ahead` own steps after noisy true latents z (B, T, G, L).
+    The error of the next latent, `ahead` own steps after noisy true latents z (B, T, G, L); of a
+    recipe with unrolls, as `after_unroll`.
     """
 
-    def __init__(self, temporal: TemporalModel):
+    def __init__(self, temporal: TemporalModel, recipe: Recipe):
         super().__init__()
         self.temporal = temporal
+        self.recipe = recipe
 
     def forward(self, z: Tensor, theta: Tensor, noise: Tensor, ahead: int) -> Tensor:
         """As the class."""
-        return after_own_steps(self.temporal, z, theta, noise, ahead)
+        graded = self.recipe.graded
+        seen = z[:, : self.recipe.context + ahead + graded]
+        if self.recipe.unroll:
+            return after_unroll(self.temporal, seen, theta, noise, ahead, graded) / (ahead + graded)
+        return after_own_steps(self.temporal, z[:, : ahead + 2], theta, noise, ahead)
 
 
 # ------------------------------------------------------------------------------------- stages
@@ -148,9 +175,12 @@ class Coder:
 
 
 def train_autoencoder(
-    config: Config, run: Run, name: AutoencoderName, data: TrainingFlow, device: str
+    config: Config, run: Run, name: AutoencoderName, data: TrainingFlow, device: str, label: str
 ) -> Fitted:
-    """Stage one: codes of single frames, from the training trajectories alone."""
+    """Stage one: codes of single frames, from the training trajectories alone.
+
+    label : of its checkpoint and of its validation error in metrics.csv.
+    """
     recipe = config.autoencoder_recipe(name)
     (share,) = run.world.share(recipe.batch, 1)
 
@@ -166,7 +196,7 @@ def train_autoencoder(
     frames = frames.to(device)
     moving = data.validation_fields[:, 1:]  # a flow that starts from rest has no relative error
 
-    fitting = Fitting(run, f"autoencoder error, {name}", model, recipe)
+    fitting = Fitting(run, label, model, recipe)
     objective = distributed(CodeError(model), run.world)
     with run.stoppable(fitting.save) as check:
         for step in fitting.remaining():
@@ -209,8 +239,11 @@ def train_temporal(
     windows = Windows(z, theta, recipe, seeds, noise, model.scales.delta_std, share)
     rollout_steps = min(config.rollout_steps, windows.length - 1)
     of_patches = job.spec.patches
-    error_of = OwnStepError(model) if of_patches else StepError(model, tricks, rollout_steps)
-    objective = distributed(error_of, run.world)
+    if of_patches:
+        objective_of: nn.Module = OwnStepError(model, recipe)
+    else:
+        objective_of = StepError(model, tricks, rollout_steps, recipe)
+    objective = distributed(objective_of, run.world)
     rolling_from = (1 - config.rollout_share) * recipe.steps
 
     fitting = Fitting(run, job.label, model, recipe)
@@ -218,12 +251,13 @@ def train_temporal(
         for step in fitting.remaining():
             # One step on random windows:
             batch = windows.draw(step)
+            if job.architecture.attention_dropout:
+                torch.manual_seed(windows.seed_of_dropout(step))
             if of_patches:
-                seen = batch.z[:, : batch.ahead + 2]
-                loss = objective(seen, batch.theta, batch.noise, batch.ahead)
+                loss = objective(batch.z, batch.theta, batch.noise, batch.ahead)
             else:
                 rolling = "rollout" in tricks and step >= rolling_from
-                loss = objective(batch.z, batch.theta, batch.noise, rolling)
+                loss = objective(batch.z, batch.theta, batch.noise, rolling, batch.ahead)
             fitting.descend(loss)
             check(fitting.step, loss.item())
 
@@ -278,6 +312,12 @@ def check_patches(config: Config, flow: Flow, groups: Groups) -> None:
 def jobs_of(config: Config, data: TrainingFlow) -> list[Job]:
     """The trainings of the second stage. Raises InputError for sizes that do not fit."""
     parameters = data.parameters.shape[1]
+    frames = data.fields.shape[1]
+    if config.unroll_steps and config.longest_unroll > frames:
+        raise InputError(
+            f"--unroll-steps {config.unroll_steps} --unroll-graded {config.unroll_graded}: "
+            f"{config.longest_unroll} frames, the first included; there are {frames}"
+        )
     jobs = []
     for name in config.models:
         sizes = sizes_of(config, MODELS[name], data.coordinates, data.groups, parameters)
@@ -337,7 +377,7 @@ def evaluate(
     device = str(coders["own"].autoencoder.mean.device)
     for baseline in config.baselines if trained else ():
         result: BaselineScores = run.memo(
-            f"scores {baseline}", score_baseline, config, judge, parts, data, device, baseline
+            f"scores {baseline}", score_baseline, config, run, judge, parts, data, device, baseline
         )
         seconds = round(result.seconds, 1)
         scored.append(Scored(baseline, [result.scores], result.params, seconds))
@@ -357,9 +397,10 @@ def rows_of(judge: Judge, scored: list[Scored]) -> list[Row]:
     """Rows of metrics.json: scores, and the ratios of models to their controls."""
     rows = [row for each in scored for row in judge.rows(each)]
     by_name = {each.model: each for each in scored}
-    for ours, control in CONTROLS.items():
-        if {ours, control} <= set(by_name):
-            rows += judge.exchange_rows(by_name[ours], by_name[control])
+    for ours, controls in CONTROLS.items():
+        for control in controls:
+            if {ours, control} <= set(by_name):
+                rows += judge.exchange_rows(by_name[ours], by_name[control])
     return rows
 
 
@@ -408,7 +449,7 @@ def main(config: Config) -> Results | None:
         coders: dict[AutoencoderName, Coder] = {}
         for kind in config.autoencoders:
             part = f"autoencoder error, {kind}"
-            fitted = run.memo(part, train_autoencoder, config, run, kind, data, device)
+            fitted = run.memo(part, train_autoencoder, config, run, kind, data, device, part)
             autoencoder = build_autoencoder(config, kind, flow.coordinates, groups)
             autoencoder.load_state_dict(tensors(fitted.weights))
             coders[kind] = Coder(autoencoder.to(device).eval(), fitted.seconds)

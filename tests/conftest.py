@@ -107,7 +107,13 @@ def assert_same_after_interruption(
     with scores_alone():
         run_main(main, config_class, *options, "--resume")
     assert results(folder) == results(unbroken)
-    assert (folder / "metrics.csv").read_bytes() == (unbroken / "metrics.csv").read_bytes()
+    assert streamed(folder) == streamed(unbroken)
+
+
+def streamed(folder: Path) -> list[str]:
+    """The lines of metrics.csv, less those that are measured with a clock."""
+    lines = (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if ",clock," not in line]
 
 
 def results(folder: Path) -> dict:
@@ -156,7 +162,7 @@ def assert_same_after_kill_9(
     resumed = call(script, *words, "--resume", cwd=folder)
     assert resumed.returncode == 0, resumed.stderr
     assert results(folder / "run") == results(unbroken)
-    assert (folder / "run" / "metrics.csv").read_bytes() == (unbroken / "metrics.csv").read_bytes()
+    assert streamed(folder / "run") == streamed(unbroken)
 
 
 def peak_memory(code: str) -> float:

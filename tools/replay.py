@@ -79,11 +79,12 @@ def relative_difference(recorded: float, replayed: float, allowed: float = 0) ->
 
 
 def streamed(folder: Path) -> dict[RowKey, float]:
-    """metrics.csv as (split, name, step) -> value; empty where there is none yet."""
+    """metrics.csv as (split, name, step) -> value, less seconds; empty where there is none yet."""
     try:
         table = pd.read_csv(folder / "metrics.csv")
     except (OSError, pd.errors.EmptyDataError):
         return {}
+    table = table[table["split"] != "clock"]
     keys = zip(table["split"], table["name"], table["step"], strict=True)
     return dict(zip(keys, table["value"], strict=True))
 

@@ -1,1 +1,1 @@
-"""What a rollout model must beat: no learning, POD with a linear map, FNO and U-Net."""
+"""What a rollout model must beat: no learning, POD with a linear map, FNO, U-Net and Transolver."""

@@ -22,22 +22,26 @@ class Grid:
     Interpolation is linear, both ways; where the nodes are the grid's points, it is the identity. A
     hole is filled linearly from its rim, so that a wall's value holds up to the wall; `mask` bool
     (R, C) is False there and outside the hull. `aspect` is width / height, as `metrics.band_energy`
-    takes it. Raises InputError for fewer than 2 rows or columns, and for nodes that span no area.
+    takes it, of evenly spaced lines. With a `grading` lines gather where the mesh is fine, see
+    `lines`. Raises InputError for fewer than 2 rows or columns, and for nodes that span no area.
     """
 
     def __init__(
-        self, coordinates: np.ndarray, triangles: np.ndarray, rows: int = 32, columns: int = 96
+        self,
+        coordinates: np.ndarray,
+        triangles: np.ndarray,
+        rows: int = 32,
+        columns: int = 96,
+        grading: float = 0.0,
     ):
         if min(rows, columns) < 2:
             raise InputError(f"a grid of {rows} x {columns}: at least 2 x 2 points are needed")
         self.rows = rows
         self.columns = columns
         coordinates = np.asarray(coordinates, np.float64)
-        low = coordinates.min(0)
-        high = coordinates.max(0)
-        x, y = np.meshgrid(
-            np.linspace(low[0], high[0], columns), np.linspace(low[1], high[1], rows)
-        )
+        across = lines(coordinates[:, 0], columns, grading)
+        up = lines(coordinates[:, 1], rows, grading)
+        x, y = np.meshgrid(across, up)
         points = np.stack([x.ravel(), y.ravel()], 1)  # (R C, 2)
 
         self.forward = interpolation(coordinates, points)
@@ -47,6 +51,17 @@ class Grid:
         self.aspect = float(width / height)
         corners = triangles if len(triangles) else Delaunay(coordinates).simplices
         self.mask = covered(points, coordinates[corners]).reshape(rows, columns)
+        self.place = np.stack(np.meshgrid(unit(across), unit(up)))  # (2, R, C)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        return self.rows, self.columns
+
+    @property
+    def static(self) -> np.ndarray:
+        """What is known of each point beforehand: x and y from -1 to 1, and the mask (3, R, C)."""
+        return np.concatenate([self.place, self.mask[None]])
 
     def to_grid(self, fields: np.ndarray) -> np.ndarray:
         """(..., P, F) -> (..., F, R, C), same dtype."""
@@ -64,6 +79,63 @@ class Grid:
         product = matrix @ flat.reshape(len(flat), -1)
         targets = product.reshape(-1, *flat.shape[1:])
         return np.moveaxis(targets, 0, -2).astype(fields.dtype, copy=False)
+
+
+def lines(values: np.ndarray, count: int, grading: float) -> np.ndarray:
+    """`count` positions from the least to the largest of the nodes' values (P,) along an axis.
+
+    Evenly spaced with grading 0; with 1 there would be as many nodes between any two lines as
+    between any other two. In between the shares of the extent and of the nodes are averaged.
+    """
+    low = values.min()
+    high = values.max()
+    if not grading:
+        return np.linspace(low, high, count)
+    known = np.unique(values)
+    nodes = np.searchsorted(np.sort(values), known, "right") / len(values)  # share up to each
+    nodes = (nodes - nodes[0]) / (nodes[-1] - nodes[0])
+    extent = (known - low) / (high - low)
+    return np.interp(np.linspace(0, 1, count), grading * nodes + (1 - grading) * extent, known)
+
+
+def unit(positions: np.ndarray) -> np.ndarray:
+    """Sorted positions (n,) from -1 to 1."""
+    even = np.linspace(-1, 1, len(positions))
+    scaled = np.interp(positions, positions[[0, -1]], (-1.0, 1.0))
+    return even if np.allclose(scaled, even, atol=SAME_POINT) else scaled
+
+
+class Nodes:
+    """The mesh itself in the place of a grid, for networks that read its P nodes.
+
+    Raises InputError as `Grid` for nodes that span no area.
+    """
+
+    def __init__(self, coordinates: np.ndarray, triangles: np.ndarray):
+        coordinates = np.asarray(coordinates, np.float64)
+        extent = np.ptp(coordinates, axis=0)
+        if not extent.all():
+            raise InputError(f"{len(coordinates)} nodes that span no area")
+        on_rim = np.zeros(len(coordinates))
+        on_rim[rim(triangles)] = 1.0
+        place = 2 * (coordinates - coordinates.min(0)) / extent - 1  # (P, 2)
+        self.shape: tuple[int, ...] = (len(coordinates),)
+        self.static = np.concatenate([place.T, on_rim[None]])  # x, y, and 1 on walls (3, P)
+
+    def to_grid(self, fields: np.ndarray) -> np.ndarray:
+        """(..., P, F) -> (..., F, P)."""
+        return np.swapaxes(fields, -1, -2)
+
+    def to_nodes(self, grids: np.ndarray) -> np.ndarray:
+        """(..., F, P) -> (..., P, F)."""
+        return np.swapaxes(grids, -1, -2)
+
+
+def rim(triangles: np.ndarray) -> np.ndarray:
+    """Numbers of the nodes on edges that belong to one of the triangles (M, 3) alone."""
+    edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    known, counts = np.unique(edges, axis=0, return_counts=True)
+    return np.unique(known[counts == 1])
 
 
 def interpolation(source: np.ndarray, target: np.ndarray) -> scipy.sparse.csr_array:

@@ -5,9 +5,13 @@ Shape letters: B batch, R rows and C columns of the grid, W width.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Last = TypeVar("Last", nn.Conv2d, nn.Linear)
 
 
 class SpectralConvolution(nn.Module):
@@ -137,7 +141,7 @@ class UNet(nn.Module):
         return self.head(x)[..., :rows, :columns]
 
 
-def zero(layer: nn.Conv2d) -> nn.Conv2d:
+def zero(layer: Last) -> Last:
     """The layer with weights and bias 0: a network that ends in it starts as persistence."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:

@@ -1,7 +1,7 @@
-"""One-step models on a grid, rolled out: their training and their rollouts.
+"""One-step models on a grid or on the mesh's nodes: their training and their rollouts.
 
-Shape letters: N trajectories, T frames, P nodes, F fields, K parameters, S steps, B batch, R rows
-and C columns of the grid.
+Shape letters: N trajectories, T frames, P nodes, F fields, K parameters, S steps, B batch; X stands
+for the points that a network reads, the rows and columns (R, C) of a grid or the nodes (P).
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from common.weights import count_parameters
-from final_project.baselines.grid import Grid
+from final_project.baselines.grid import Grid, Nodes
 from final_project.baselines.inputs import Flows, checked, checked_start
 from final_project.config import OneStepRecipe
 from final_project.units import Units, coarse
 
 
 class Stepper(nn.Module):
-    """State (B, F, R, C) -> the next one: state + jump * network([state, static, theta]).
+    """State (B, F, X) -> the next one: state + jump * network([state, static, theta]).
 
-    `static` (3, R, C) are x, y and the mask; `jump` (F,) is the RMS change in a step, so that a
-    network's outputs are of order 1.
+    `static` (3, X) are x, y and the mask of a grid, or the rim of a mesh; `jump` (F,) is the RMS
+    change in a step, so that a network's outputs are of order 1.
     """
 
     static: Tensor
@@ -36,21 +36,34 @@ class Stepper(nn.Module):
         super().__init__()
         self.network = network
         self.register_buffer("static", static)
-        self.register_buffer("jump", jump[:, None, None])
+        self.register_buffer("jump", jump.reshape(-1, *(1 for _ in static.shape[1:])))
 
     def forward(self, state: Tensor, theta: Tensor) -> Tensor:
         """Parameters theta (B, K) are given at every point."""
         size = (len(state), -1, *state.shape[2:])
-        everywhere = theta[:, :, None, None].expand(size)  # (B, K, R, C)
+        flat = theta.reshape(*theta.shape, *(1 for _ in state.shape[2:]))
+        everywhere = flat.expand(size)  # (B, K, X)
         inputs = torch.cat([state, self.static.expand(size), everywhere], 1)
         return state + self.jump * self.network(inputs)
 
     @torch.no_grad()
     def rollout(self, state: Tensor, theta: Tensor, steps: int) -> Iterator[Tensor]:
-        """Yields the S states (B, F, R, C) after the given one."""
+        """Yields the S states (B, F, X) after the given one."""
         for _ in range(steps):
             state = self(state, theta)
             yield state
+
+
+@dataclass(frozen=True)
+class Check:
+    """Where a training is when its weights are judged."""
+
+    step: int
+    seconds: float
+    loss: float
+
+
+Report = Callable[[Check], None]
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,27 @@ class Training:
     seconds: float
     loss: float  # of the last step
     validation: float | None  # of the weights that are kept; None where every rollout blew up
+    reported: float = 0.0  # seconds that `report` took, which are in no others
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of a training."""
+
+    rng: np.random.Generator
+    generator: torch.Generator
+
+    def transitions(
+        self, states: Tensor, recipe: OneStepRecipe
+    ) -> tuple[Tensor, Tensor, np.ndarray, int]:
+        """Noisy states (B, F, X) of (N, T, F, X), the states `ahead` + 1 steps later, their
+        trajectories (B,), and `ahead`: how many own steps lie between."""
+        ahead = min(int(self.rng.integers(recipe.pushforward + 1)), states.shape[1] - 2)
+        rows = self.rng.integers(len(states), size=recipe.batch)
+        frames = self.rng.integers(states.shape[1] - 1 - ahead, size=recipe.batch)
+        start = states[rows, frames]
+        noise = torch.randn(start.shape, generator=self.generator)
+        return start + recipe.noise * noise, states[rows, frames + ahead + 1], rows, ahead
 
 
 def train(
@@ -68,35 +102,34 @@ def train(
     theta: Tensor,
     recipe: OneStepRecipe,
     judge: Callable[[], float] | None = None,
+    report: Report | None = None,
 ) -> Training:
-    """Trains in place on normalised states (N, T, F, R, C) and theta (N, K).
+    """Trains in place on normalised states (N, T, F, X) and theta (N, K).
 
     The loss is the mean squared error in units of `jump`. `judge` scores the present weights, lower
     is better; the best ones are kept (the last ones without a judge, or where each of its rollouts
-    blew up). Same recipe, same weights. Raises FloatingPointError for a loss that is not finite.
+    blew up), and `report` is told of each check. Same recipe, same weights. Raises
+    FloatingPointError for a loss that is not finite.
     """
     device = stepper.static.device
-    rng = np.random.default_rng(recipe.seed)
-    generator = torch.Generator().manual_seed(recipe.seed)
+    draws = Draws(np.random.default_rng(recipe.seed), torch.Generator().manual_seed(recipe.seed))
     optimiser = torch.optim.AdamW(stepper.parameters(), weight_decay=recipe.weight_decay)
     marks = list(np.linspace(0, 1, recipe.checks + 1)[1:]) if judge else []
     best = np.inf
     best_weights = None
+    reported = 0.0
     started = time.perf_counter()
     for step in range(recipe.steps):
         # a batch of transitions, some of them after a step of the model's own:
-        ahead = min(int(rng.integers(recipe.pushforward + 1)), states.shape[1] - 2)
-        rows = rng.integers(len(states), size=recipe.batch)
-        frames = rng.integers(states.shape[1] - 1 - ahead, size=recipe.batch)
-        state = states[rows, frames].to(device)  # (B, F, R, C)
-        target = states[rows, frames + ahead + 1].to(device)  # (B, F, R, C)
+        start, target, rows, ahead = draws.transitions(states, recipe)
+        state = start.to(device)  # (B, F, X)
         parameters = theta[rows].to(device)  # (B, K)
-        state = state + recipe.noise * torch.randn(state.shape, generator=generator).to(device)
         for following in stepper.rollout(state, parameters, ahead):
             state = following
 
         # error of the next state:
-        loss = ((stepper(state, parameters) - target) / stepper.jump).square().mean()
+        error = (stepper(state, parameters) - target.to(device)) / stepper.jump
+        loss = error.square().mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"{type(stepper.network).__name__}: the loss is {loss.item()} at step {step}; "
@@ -112,15 +145,21 @@ def train(
         progress = (step + 1) / recipe.steps
         if judge and marks and progress >= marks[0]:
             marks = [mark for mark in marks if mark > progress]
-            error = judge()
-            if error < best:
-                best = error
+            found = judge()
+            if report:
+                asked = time.perf_counter()
+                report(Check(step + 1, asked - started, loss.item()))
+                took = time.perf_counter() - asked
+                reported += took
+                started += took
+            if found < best:
+                best = found
                 weights = stepper.state_dict()
                 best_weights = {name: value.clone() for name, value in weights.items()}
     if best_weights:
         stepper.load_state_dict(best_weights)
     seconds = time.perf_counter() - started
-    return Training(seconds, loss.item(), best if best_weights else None)
+    return Training(seconds, loss.item(), best if best_weights else None, reported)
 
 
 def learning_rate(recipe: OneStepRecipe, progress: float) -> float:
@@ -130,16 +169,16 @@ def learning_rate(recipe: OneStepRecipe, progress: float) -> float:
 
 
 class OneStep:
-    """A one-step model on a grid; `network(inputs, outputs, rows, columns)` builds FNO or UNet.
+    """A one-step model on a grid or on nodes; `network(inputs, outputs, *shape)` builds it.
 
     Fields and parameters are normalised by the training part. A rollout stays on the grid over all
-    its steps.
+    its steps. `report`, if it is set, is told of each check of a training on validation.
     """
 
     def __init__(
         self,
-        network: Callable[[int, int, int, int], nn.Module],
-        grid: Grid,
+        network: Callable[..., nn.Module],
+        grid: Grid | Nodes,
         recipe: OneStepRecipe | None = None,
         device: str = "cpu",
     ):
@@ -147,6 +186,7 @@ class OneStep:
         self.grid = grid
         self.recipe = recipe or OneStepRecipe()
         self.device = device
+        self.report: Report | None = None
 
     def fit(
         self, fields: np.ndarray, theta: np.ndarray, validation: Flows | None = None
@@ -156,15 +196,16 @@ class OneStep:
         self.shape_ = fields.shape[2:]
         self.units_ = Units.of(fields)
         self.theta_units_ = Units.of(theta)
-        states = self._states(fields)  # (N, T, F, R, C)
-        static = self._static()
-        jump = states.diff(dim=1).square().mean((0, 1, 3, 4)).sqrt()  # (F,)
+        states = self._states(fields)  # (N, T, F, X)
+        static = torch.tensor(self.grid.static, dtype=torch.float32)  # (3, X)
+        points = tuple(range(3, states.ndim))
+        jump = states.diff(dim=1).square().mean((0, 1, *points)).sqrt()  # (F,)
 
         outputs = fields.shape[-1]
         inputs = outputs + len(static) + theta.shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
-            network = self.network(inputs, outputs, self.grid.rows, self.grid.columns)
+            network = self.network(inputs, outputs, *self.grid.shape)
         self.parameters_ = count_parameters(network)
         self.stepper_ = Stepper(network, static, torch.where(jump > 0, jump, 1.0)).to(self.device)
 
@@ -172,7 +213,8 @@ class OneStep:
         if validation is not None:
             known_fields, known_theta = checked(*validation)
             judge = partial(self._error, self._states(known_fields), self._theta(known_theta))
-        self.trained_ = train(self.stepper_, states, self._theta(theta), self.recipe, judge)
+        known = self._theta(theta)
+        self.trained_ = train(self.stepper_, states, known, self.recipe, judge, self.report)
         return self
 
     def rollout(self, first: np.ndarray, theta: np.ndarray, steps: int) -> np.ndarray:
@@ -181,22 +223,15 @@ class OneStep:
         first, theta = checked_start(first, theta, steps, self.shape_, parameters)
         fields = np.empty((len(first), steps, *self.shape_), first.dtype)
         for rows in np.array_split(np.arange(len(first)), -(-len(first) // self.recipe.batch)):
-            state = self._states(first[rows]).to(self.device)  # (B, F, R, C)
+            state = self._states(first[rows]).to(self.device)  # (B, F, X)
             known = self._theta(theta[rows]).to(self.device)  # (B, K)
             for step, following in enumerate(self.stepper_.rollout(state, known, steps)):
                 grids = following.cpu().numpy()
                 fields[rows, step] = self.units_.physical(self.grid.to_nodes(grids))
         return fields
 
-    def _static(self) -> Tensor:
-        """x, y and the mask of the grid, float32 (3, R, C)."""
-        x = np.linspace(-1, 1, self.grid.columns)
-        y = np.linspace(-1, 1, self.grid.rows)
-        place = np.stack(np.meshgrid(x, y))
-        return torch.tensor(np.concatenate([place, self.grid.mask[None]]), dtype=torch.float32)
-
     def _states(self, fields: np.ndarray) -> Tensor:
-        """(N, ..., P, F) -> normalised float32 (N, ..., F, R, C).
+        """(N, ..., P, F) -> normalised float32 (N, ..., F, X).
 
         One trajectory at a time: float64 copies of all would be large.
         """
@@ -209,7 +244,7 @@ class OneStep:
         return torch.tensor(self.theta_units_.standardise(theta), dtype=torch.float32)
 
     def _error(self, states: Tensor, theta: Tensor) -> float:
-        """Mean squared error of whole rollouts of (N, T, F, R, C), in normalised fields."""
+        """Mean squared error of whole rollouts of (N, T, F, X), in normalised fields."""
         total = 0.0
         path = states.to(self.device)
         steps = states.shape[1] - 1

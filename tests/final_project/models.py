@@ -18,7 +18,10 @@ VARIANTS = [
     *({"exchange": exchange} for exchange in EXCHANGES),
     {"exchange": "none", "joint": True},
     {"adaptive": True},
+    {"scheme": "Adams-Bashforth"},
+    {"phase": 2},
     {"patches": 2},
+    {"patches": 2, "scheme": "Adams-Bashforth", "phase": 1},
     {"patches": 4, "exchange": "none", "joint": True, "final_norm": True},
     {
         "width": None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from functools import partial
 
 import numpy as np
@@ -12,11 +13,12 @@ from scipy.spatial import Delaunay
 
 from common.cli import InputError
 from final_project import metrics
-from final_project.baselines.grid import Grid
+from final_project.baselines.grid import Grid, Nodes, lines, rim
 from final_project.baselines.networks import FNO, SpectralConvolution, UNet
-from final_project.baselines.onestep import OneStep, Stepper, train
+from final_project.baselines.onestep import Check, OneStep, Stepper, train
 from final_project.baselines.pod import RIDGES, PODLinear
 from final_project.baselines.simple import ParameterInterpolation, Persistence, closest, last_period
+from final_project.baselines.transolver import Transolver
 from final_project.config import OneStepRecipe
 from tests.final_project.helpers import mesh, scattered, wave
 
@@ -237,6 +239,54 @@ def test_outside_the_hull_the_nearest_node_counts():
     assert grid.to_grid(np.array([[1.0], [2], [3], [4]]))[0, 1, 1] in (2, 3)
 
 
+def test_graded_lines_have_as_many_nodes_between_them_as_they_are_asked_for():
+    rng = np.random.default_rng(0)
+    values = np.concatenate([[0.0, 1.0], rng.beta(2, 8, 2000)])
+    even = lines(values, 11, 0.0)
+    assert even == pytest.approx(np.linspace(0, 1, 11))
+    full = lines(values, 11, 1.0)
+    assert np.histogram(values, full)[0] == pytest.approx(200, abs=3)
+    half = lines(values, 11, 0.5)
+    for found in (full, half):
+        assert (found[0], found[-1]) == (0, 1)
+        assert (np.diff(found) > 0).all()
+    # a line's place is where the mean of both shares is a tenth more
+    share = (np.searchsorted(np.sort(values), half) / len(values) + half) / 2
+    assert share == pytest.approx(np.linspace(0, 1, 11), abs=2e-3)
+
+
+def test_a_graded_grid_keeps_linear_fields_and_loses_less_near_a_fine_part_of_the_mesh():
+    rng = np.random.default_rng(1)
+    near = rng.normal((0.5, 0.5), 0.05, (400, 2)).clip(0.02, 0.98) * [1, 1]
+    nodes = np.concatenate([mesh(6, 16)[0], near])
+    triangles = Delaunay(nodes).simplices
+    line = (2 + 3 * nodes[:, 0] - 5 * nodes[:, 1])[:, None]
+    bump = np.exp(-((nodes - 0.5) ** 2).sum(1) / 0.004)[:, None]
+    lost = {}
+    for grading in (0.0, 0.5):
+        grid = Grid(nodes, triangles, 16, 32, grading)
+        assert grid.to_nodes(grid.to_grid(line)) == pytest.approx(line)
+        lost[grading] = np.square(grid.to_nodes(grid.to_grid(bump)) - bump).mean()
+        assert grid.static.shape == (3, 16, 32)
+        x = grid.to_grid(2 * nodes[:, :1] / 3 - 1)[0]
+        assert grid.static[0] == pytest.approx(x, abs=1e-9)
+    assert lost[0.5] < lost[0.0] / 5
+
+
+def test_the_rim_of_a_mesh_is_its_sides_and_the_edge_of_its_hole():
+    nodes, triangles = mesh(5, 7)
+    expected = np.flatnonzero(np.isin(nodes[:, 0], (0, 3)) | np.isin(nodes[:, 1], (0, 1)))
+    assert np.array_equal(rim(triangles), expected)
+    hole = triangles[~(triangles == 17).any(1)]  # around the node in the middle
+    assert set(rim(hole)) - set(expected) == set(np.unique(triangles[(triangles == 17).any(1)])) - {
+        17
+    } - set(expected)
+    layout = Nodes(nodes, triangles)
+    assert np.array_equal(np.flatnonzero(layout.static[2]), expected)
+    assert layout.static[:2].min(1) == pytest.approx([-1, -1])
+    assert layout.static[:2].max(1) == pytest.approx([1, 1])
+
+
 @pytest.mark.parametrize(
     ("nodes", "rows", "message"),
     [
@@ -252,6 +302,7 @@ def test_impossible_grids_are_refused(nodes, rows, message):
 
 # ---------------------------------------------------------------------------------------- networks
 
+SLICES = partial(Transolver, width=16, layers=2, heads=2, slices=4)
 NETWORKS = {
     "FNO": partial(FNO, width=8, layers=2, modes=(4, 6)),
     "UNet": partial(UNet, widths=(8, 16, 16)),
@@ -368,6 +419,27 @@ def test_noise_on_the_input_teaches_the_way_back_to_the_data():
     )  # persistence, which uncorrected targets teach, has 1
 
 
+def test_a_report_is_told_of_every_check_and_its_time_is_none_of_the_trainings():
+    fields, theta, grid = waves()
+    model = OneStep(NETWORKS["UNet"], grid, dataclasses.replace(TINY, steps=8, checks=4))
+    told = []
+
+    def report(check: Check) -> None:
+        told.append(check)
+        time.sleep(0.3)
+
+    model.report = report
+    started = time.perf_counter()
+    model.fit(fields[:3], theta[:3], (fields[3:], theta[3:]))
+    wall = time.perf_counter() - started
+    assert [check.step for check in told] == [2, 4, 6, 8]
+    assert told[-1].loss == model.trained_.loss
+    assert [check.seconds for check in told] == sorted(check.seconds for check in told)
+    assert told[-1].seconds <= model.trained_.seconds
+    assert model.trained_.reported >= 1.2
+    assert model.trained_.seconds + model.trained_.reported <= wall
+
+
 class Shift(torch.nn.Module):
     """Adds one number; writes down what comes in, and whether it brings a gradient."""
 
@@ -413,15 +485,17 @@ def test_a_training_that_diverges_is_stopped():
 
 def baselines(grid: Grid) -> list:
     short = dataclasses.replace(TINY, steps=3)
+    nodes = Nodes(*mesh(8, 18))
     return [
         Persistence(),
         ParameterInterpolation(),
         PODLinear(),
         *(OneStep(network, grid, short) for network in NETWORKS.values()),
+        OneStep(SLICES, nodes, short),
     ]
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(6))
 def test_no_baseline_reads_test_trajectories_or_changes_what_it_is_given(number):
     fields, theta, grid = waves(6)
     found = []
@@ -437,7 +511,7 @@ def test_no_baseline_reads_test_trajectories_or_changes_what_it_is_given(number)
     assert np.array_equal(*found)
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(6))
 def test_every_baseline_does_without_parameters_and_refuses_what_does_not_match(number):
     fields, theta, grid = waves()
     model = baselines(grid)[number].fit(fields, theta[:, :0])

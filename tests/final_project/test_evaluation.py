@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -78,9 +80,15 @@ def test_the_table_puts_the_matched_control_right_after_its_model():
     assert in_order({"no exchange, matched": 0.1, "FNO": 0.2}) == ["no exchange, matched", "FNO"]
 
 
-def test_every_control_differs_from_its_model_in_the_exchange_alone():
-    for ours, control in CONTROLS.items():
-        assert MODELS[control].matched
-        assert MODELS[control].architecture.exchange == "none"
-        assert MODELS[control].tricks == MODELS[ours].tricks
-        assert MODELS[control].patches == MODELS[ours].patches
+def test_every_control_differs_from_its_model_in_how_fields_are_coupled_alone():
+    for ours, controls in CONTROLS.items():
+        without, *_ = controls
+        assert MODELS[without].architecture.exchange == "none"
+        for control in controls:
+            assert MODELS[control].matched
+            same = MODELS[ours].architecture
+            coupling = {"exchange": same.exchange, "joint": same.joint}
+            assert replace(MODELS[control].architecture, **coupling) == same
+            assert MODELS[control].architecture.exchange != same.exchange
+            assert MODELS[control].tricks == MODELS[ours].tricks
+            assert MODELS[control].patches == MODELS[ours].patches

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from common.figures import read_run
 from final_project import figures
-from final_project.figures import draw_rollout
+from final_project.figures import by_seconds, draw_rollout, draw_seconds
 from final_project.painting import Scale
 from final_project.pictures import parts_note, read_errors, read_pictures, styles_of
 from final_project.stride import DISTINCT, distinct_phases
@@ -78,6 +79,46 @@ def test_a_movie_is_a_gif_of_one_image_per_label(tmp_path):
     with Image.open(tmp_path / "a.gif") as movie:
         assert movie.n_frames == 3
     assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
+
+
+def test_a_models_seconds_begin_after_those_of_its_autoencoder(tmp_path, monkeypatch):
+    lines = [
+        (5, "clock", "autoencoder error, own", 10.0),
+        (5, "validation", "autoencoder error, own", 0.02),
+        (10, "clock", "autoencoder error, own", 20.0),
+        (10, "validation", "autoencoder error, own", 0.01),
+        (4, "clock", "rollout error, SEA, seed 0", 3.0),
+        (4, "validation", "rollout error, SEA, seed 0", 0.5),
+        (8, "validation", "rollout error, SEA, seed 0", 0.4),  # (of a run cut off before its time)
+        (2, "clock", "rollout error, FNO", 7.0),
+        (2, "validation", "rollout error, FNO", 0.3),
+        (2, "train", "loss, rollout error, FNO", 0.9),
+    ]
+    log = pd.DataFrame(lines, columns=["step", "split", "name", "value"])
+    curve = by_seconds(log, "rollout error, SEA, seed 0")
+    assert (curve.seconds.tolist(), curve.error.tolist()) == ([3.0], [0.5])
+
+    drawn = {}
+    plot = Axes.plot
+
+    def noted(axes: Axes, x, y, **style):
+        drawn[style["label"]] = (list(x), list(y), style["color"])
+        return plot(axes, x, y, **style)
+
+    monkeypatch.setattr(Axes, "plot", noted)
+    names = ["SEA", "FNO", "autoencoder"]
+    table = pd.DataFrame({"model": names, "metric": "relative_l2_squared"})
+    record = run()
+    record["config"]["seeds"] = 2
+    record["source"] = record["assignment"] = record["preset"] = "x"
+    styles = styles_of(record, table)
+    draw_seconds(tmp_path / "a.png", record, log, styles)
+    assert drawn["SEA"][:2] == ([23.0], [0.5])
+    assert drawn["FNO"][:2] == ([7.0], [0.3])
+    assert drawn["autoencoder"][:2] == ([10.0, 20.0], [0.02, 0.01])
+    assert {name: colour for name, (_, _, colour) in drawn.items()} == {
+        name: styles[name].colour for name in names
+    }
 
 
 def test_velocities_are_drawn_symmetrically_and_pressures_are_not():

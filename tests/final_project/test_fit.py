@@ -88,6 +88,18 @@ def test_windows_begin_at_the_first_frame_as_often_as_asked(name):
     assert 0 < begin(0.0).float().mean() < 0.1  # one of 28 starts
 
 
+def test_unrolls_grow_to_their_full_length_and_no_draw_is_longer():
+    z = torch.randn(6, 40, 2, 4, generator=torch.Generator().manual_seed(5))
+    recipe = Recipe(batch=2, lr=1e-3, steps=400, window=12, unroll=8, growth=0.5)
+    windows = Windows(z, torch.zeros(6, 1), recipe, (0, 0), None, torch.ones(2, 4), slice(None))
+    assert [windows.most_ahead(step) for step in (0, 25, 100, 200, 399)] == [0, 1, 4, 8, 8]
+    drawn = {windows.draw(step).ahead for step in range(200, 400)}
+    assert drawn == set(range(9))
+    assert {windows.draw(step).ahead for step in range(12)} == {0}
+    at_once = replace(windows, recipe=replace(recipe, growth=0.0))
+    assert at_once.most_ahead(0) == 8
+
+
 def test_processes_share_a_batch_and_draw_it_alike():
     z = torch.randn(6, 20, 2, 4, generator=torch.Generator().manual_seed(6))
     recipe = Recipe(batch=4, lr=1e-3, window=5, first_share=0.25)

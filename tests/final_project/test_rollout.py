@@ -7,14 +7,29 @@ import torch
 from torch import nn
 
 from common.cli import InputError
-from final_project.rollout import after_own_steps, pushforward, rollout, teacher_forcing, unrolled
+from final_project.rollout import (
+    after_own_steps,
+    after_unroll,
+    pushforward,
+    rollout,
+    teacher_forcing,
+    unrolled,
+)
 from final_project.temporal import Temporal
 from tests.final_project.models import SMALL, latents, named, small
 
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"window": 3}, {"exchange": "sequential"}, {"exchange": "none", "joint": True}],
+    [
+        {},
+        {"window": 3},
+        {"exchange": "sequential"},
+        {"exchange": "none", "joint": True},
+        {"scheme": "Adams-Bashforth"},
+        {"phase": 2},
+        {"patches": 2, "scheme": "Adams-Bashforth", "phase": 1},
+    ],
     ids=named,
 )
 def test_a_cached_rollout_is_the_recomputed_one(change):
@@ -62,6 +77,7 @@ def test_a_perfect_model_costs_nothing():
             after_own_steps(model, z, theta, torch.zeros_like(z[:, :-1]), ahead)
             for ahead in (0, 1, 3)
         ),
+        after_unroll(model, z, theta, torch.zeros_like(z[:, :-1]), 4, 3),
     ):
         assert loss.item() == pytest.approx(0.0, abs=1e-10)
 
@@ -90,6 +106,42 @@ def test_errors_add_up_over_passes_and_steps():
     assert loss.item() == pytest.approx(0.09, rel=1e-3)  # two own steps and the one that learns
     loss.backward()
     assert model.bend.grad.item() == pytest.approx(2 * 0.3, rel=1e-3)
+
+
+def test_an_unroll_gives_a_gradient_through_its_last_steps_alone():
+    z, theta = straight()
+    model = Exact()
+    model.bend.data.fill_(0.1)
+    none = torch.zeros_like(z[:, :-1])
+
+    # the last of three steps: off by 0.3, of which its own 0.1 has a gradient
+    loss = after_unroll(model, z, theta, none, ahead=2)
+    assert loss.item() == pytest.approx(0.09, rel=1e-3)
+    loss.backward()
+    assert model.bend.grad.item() == pytest.approx(2 * 0.3, rel=1e-3)
+    model.bend.grad = None
+
+    # the last two of three: off by 0.2 and 0.3, with one and two steps of gradient
+    loss = after_unroll(model, z, theta, none, ahead=1, graded=2)
+    assert loss.item() == pytest.approx((0.04 + 0.09) / 2, rel=1e-3)
+    loss.backward()
+    assert model.bend.grad.item() == pytest.approx(2 * (0.2 + 2 * 0.3) / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("change", [{}, {"scheme": "Adams-Bashforth"}, {"patches": 2}], ids=named)
+def test_an_unroll_is_a_rollout_whose_first_steps_are_constants(change):
+    model = small(**change)
+    z, theta = latents()
+    none = torch.zeros_like(z[:, :-1])
+    for noise in (0.0, 0.5):
+        found = rollout(model, z[:, 0] + noise, theta, 6)
+        error = (found - z[:, 1:7]).square() * model.weights
+        loss = after_unroll(model, z[:, :7], theta, noise + none, ahead=4, graded=2)
+        assert loss.item() == pytest.approx(error[:, 4:].mean().item(), rel=1e-4)
+    whole = after_unroll(model, z, theta, none, ahead=0, graded=11)
+    assert whole.item() == pytest.approx(unrolled(model, z, theta, 11).item(), rel=1e-5)
+    with pytest.raises(InputError, match="there are 12"):
+        after_unroll(model, z, theta, none, ahead=9, graded=3)
 
 
 def test_noise_on_the_input_is_taken_back_out_by_the_target():

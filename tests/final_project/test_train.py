@@ -13,8 +13,11 @@ import pytest
 
 from common.run import Run
 from final_project import evaluate, predict, train
+from final_project.baselines.grid import Grid
 from final_project.config import Config, EvaluateConfig, PredictConfig
 from final_project.data import load_flow, split, write_flow
+from final_project.figures import by_seconds
+from final_project.mesh import triangulate
 from tests.conftest import assert_refused, assert_same_after_interruption, run_main
 from tests.final_project.waves import waves
 
@@ -40,7 +43,7 @@ def test_a_run_leaves_everything_that_the_readme_promises(wave_run):
     files = (
         "run.json metrics.csv metrics.json report.pdf model.safetensors mesh.npz pictures.npz "
         "errors.npz fields.png rollout.gif error_by_time.png probe.png models.png attention.png "
-        "learning_curves.png"
+        "learning_curves.png error_by_seconds.png"
     )
     for name in files.split():
         assert (wave_run / name).stat().st_size > 0, name
@@ -53,6 +56,44 @@ def test_a_run_leaves_everything_that_the_readme_promises(wave_run):
     assert set(whole.variant) == {"interpolation", "gap", "extrapolation", "longer"}
     assert {*Config().models, *Config().baselines, "autoencoder"} <= set(whole.model)
     assert {"exchange_ratio", "exchange_ratio_low", "exchange_ratio_high"} <= set(table.metric)
+
+
+def test_every_training_logs_its_error_and_its_seconds_at_each_check(wave_run):
+    log = pd.read_csv(wave_run / "metrics.csv")
+    names = {f"autoencoder error, {kind}": 8 for kind in ("own", "as published")}
+    names |= {f"rollout error, {model}, seed 0": 8 for model in Config().models}
+    names |= {f"rollout error, {baseline}": 4 for baseline in ("FNO", "U-Net")}
+    assert set(log[log.split == "clock"].name) == set(names)
+    for name, most in names.items():
+        curve = by_seconds(log, name)
+        assert 4 <= len(curve) <= most + 2
+        assert (np.diff(curve.seconds) > 0).all()
+        assert (curve.error > 0).all()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_mesh_baseline_and_the_floor_of_a_graded_grid_are_rows(wave_file, tmp_path):
+    words = ["--preset", "smoke", "--models", "SEA", "--data", wave_file, "--checks", 2]
+    words += ["--baselines", "Transolver", "FNO", "grid, there and back"]
+    words += ["--baseline-grid", 16, 40, "--grid-grading", 0.5]
+    results = run_main(train.main, Config, *words, "--out", tmp_path / "run")
+    table = pd.DataFrame(results["rows"]).set_index(["model", "variant", "metric"]).sort_index()
+
+    def error(model: str) -> float:
+        rows = table.loc[(model, "interpolation", "relative_l2_squared")]
+        return rows[rows.series.isna() & rows.horizon.isna()].value.item()
+
+    flow = waves()
+    grid = Grid(flow.coordinates, triangulate(flow.coordinates), 16, 40, 0.5)
+    parts = split(flow.parameters, 0)
+    truth = flow.fields[parts.interpolation, 1:20].astype(np.float64)
+    squares = np.square(grid.to_nodes(grid.to_grid(truth)) - truth).sum(2)
+    by_hand = (squares / np.square(truth).sum(2)).mean()
+    assert error("grid, there and back") == pytest.approx(by_hand, rel=1e-4)
+    assert error("grid, there and back") < error("FNO")
+    assert table.loc["Transolver"].params.max() > 1e5
+    log = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert len(by_seconds(log, "rollout error, Transolver")) == 2
 
 
 @pytest.fixture
@@ -75,6 +116,25 @@ def test_an_interrupted_run_gives_the_same_metrics(wave_file, tmp_path):
     for checkpoint in ("autoencoder error, own", "rollout error, SEA, seed 0"):
         folder = tmp_path / checkpoint
         assert_same_after_interruption(unbroken, train.main, Config, words, checkpoint, folder)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_steps_of_another_kind_are_resumed_and_predict(wave_file, tmp_path):
+    """Adams-Bashforth, turning pairs and growing unrolls, of frames and of patches."""
+    words = ["--preset", "smoke", "--baselines", "persistence", "--data", wave_file]
+    words += ["--models", "patch SEA", "SEA", "--patch-steps", 12, "--steps", 12]
+    words += ["--scheme", "Adams-Bashforth", "--phase-pairs", 1, "--unroll-steps", 3]
+    unbroken = tmp_path / "unbroken"
+    run_main(train.main, Config, *words, "--out", unbroken)
+    checkpoint = "rollout error, patch SEA, seed 0"
+    assert_same_after_interruption(
+        unbroken, train.main, Config, words, checkpoint, tmp_path / checkpoint
+    )
+
+    # the model file holds all that is needed
+    words = ["--run", unbroken, "--data", wave_file, "--steps", 3, "--out", tmp_path / "rollout"]
+    flow = run_main(predict.main, PredictConfig, *words)
+    assert np.isfinite(flow.fields).all()
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -245,6 +305,8 @@ def test_predict_continues_from_a_single_frame(wave_run, tmp_path):
         (train, Config, "--preset smoke --data flow.h5 --heads 3", "heads"),
         (train, Config, "--preset smoke --data flow.h5 --boxes 0 4", "--boxes 0"),
         (train, Config, "--preset smoke --data flow.h5 --seeds 0", "--seeds 0"),
+        (train, Config, "--preset smoke --data flow.h5 --unroll-steps 12", "--window 12"),
+        (train, Config, "--preset smoke --data flow.h5 --scheme Adams-Bashforth", "have no past"),
         (train, Config, "--preset smoke --data flow.h5 --autoencoder-width 18", "multiples"),
         (evaluate, EvaluateConfig, "--run nowhere", "nowhere"),
         (evaluate, EvaluateConfig, "--start -1", "--start -1"),

@@ -138,7 +138,8 @@ def in_smoke(place: Path, command: str) -> str:
         .replace(" --preset full", "")
         .replace("nproc_per_node=4", "nproc_per_node=2")
     )
-    if any(name in command for name in ("train.py", "exchange.py", "ablate.py", "codes.py")):
+    trainings = ("train.py", "exchange.py", "ablate.py", "codes.py", "tune.py")
+    if any(script in command for script in trainings):
         command += " --preset smoke --overwrite"
     if "simulate.py" in command:
         command = command.replace("--trajectories 48", "--trajectories 8 --preset smoke")
