@@ -135,11 +135,7 @@ def train(
                 f"{type(stepper.network).__name__}: the loss is {loss.item()} at step {step}; "
                 "a smaller lr helps"
             )
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, step / recipe.steps)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        descend(optimiser, loss, learning_rate(recipe, step / recipe.steps))
 
         # validation:
         progress = (step + 1) / recipe.steps
@@ -160,6 +156,15 @@ def train(
         stepper.load_state_dict(best_weights)
     seconds = time.perf_counter() - started
     return Training(seconds, loss.item(), best if best_weights else None, reported)
+
+
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor, lr: float) -> None:
+    """One step down the gradient of a loss ()."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
 
 
 def learning_rate(recipe: OneStepRecipe, progress: float) -> float:
