@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import StrMethodFormatter
 from sklearn.metrics import confusion_matrix
 
 from assignment1.config import INTERVAL, RESAMPLES
@@ -105,8 +106,8 @@ def network_losses(axes: Axes, curves: pd.DataFrame) -> None:
         if part.empty:
             continue
         epochs = part.groupby("epoch")
-        mean = epochs.value.mean()
         fits = epochs.size().max()
+        mean = epochs.value.mean()[epochs.size() == fits]  # some fits have more passes than others
         label = f"{kind}, mean of {fits} fits" if fits > 1 else kind
         style: dict[str, Option] = {"color": colours(MODELS)[kind], "marker": marker}
         axes.plot(mean.index, mean, label=label, markersize=3, **style)
@@ -239,7 +240,7 @@ def draw_units(folder: Path, record: JsonObject) -> None:
     """Validation accuracy and seconds of a fit against the number of hidden units."""
     with (
         np.load(folder / "units.npz", allow_pickle=False) as arrays,
-        figure(folder / "units.png", record, (7.5, 3.2), 1, 2) as (_, (left, right)),
+        figure(folder / "units.png", record, (7.5, 3.6), 1, 2) as (drawn, (left, right)),
     ):
         for family in ELM_FAMILIES:
             for name in SWEPT:
@@ -255,11 +256,15 @@ def draw_units(folder: Path, record: JsonObject) -> None:
                 left.errorbar(units, accuracy.mean(1), deviation, capsize=2, **style)
                 right.plot(units, np.median(seconds, 1), **style)
         draws = accuracy.shape[1]
-        left.set(xscale="log", xlabel="hidden units", ylabel="validation accuracy")
+        left.set(ylabel="validation accuracy")
         left.set_title(f"mean ± std of {draws} draws" if draws > 1 else "one draw")
-        right.set(xscale="log", yscale="log", xlabel="hidden units", ylabel="seconds")
+        right.set(yscale="log", ylabel="seconds")
         right.set_title("from codes to output weights")
-        right.legend()
+        for axes in (left, right):
+            axes.set_xscale("log", base=2)  # sizes are doubled, so their ticks are even
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axes.set_xlabel("hidden units")
+        drawn.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2)
 
 
 def draw_recall(folder: Path, record: JsonObject) -> None:
