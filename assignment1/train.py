@@ -5,7 +5,7 @@ A VQ-VAE (van den Oord et al. 2017) turns a 48 x 48 face into 144 code indices. 
 four penalties on the output weights, from six representations of a code map.
 
     python assignment1/train.py --preset smoke --source synthetic    under a minute
-    python assignment1/train.py                                      about ten minutes, two cores
+    python assignment1/train.py                                      two minutes, two cores
     python assignment1/train.py --preset full --source fer2013       hours, two cores
 
 Score to expect of the full run on FER-2013 (held out, test accuracy of what validation chose):
