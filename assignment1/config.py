@@ -360,7 +360,7 @@ class CodesConfig(Config):
                 "feature_side": 48,
             },
             "default": {"vq_epochs": 2, "draws": 1},
-            "full": {},
+            "full": {"vq_epochs": 2, "draws": 2},
         }
         return {name: presets[name] | smaller[name] for name in presets}
 
