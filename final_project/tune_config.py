@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from common.cli import Fields, InputError, check_ranges
 from final_project.config import MODELS, AutoencoderName, Config
@@ -72,7 +72,9 @@ class TuneConfig(Config):
 
     def attempt(self, lr: float, batch: int, steps: int) -> Config:
         """The options of a training of the network with this rate, batch and number of steps."""
-        names = {field.name for field in dataclasses.fields(Config)}
-        plain = Config(**{name: getattr(self, name) for name in names})
+        values: dict[str, Any] = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(Config)
+        }
         knobs = knobs_of(self.network)
-        return replace(plain, **{knobs.lr: lr, knobs.batch: batch, knobs.steps: steps})
+        values |= {knobs.lr: lr, knobs.batch: batch, knobs.steps: steps}
+        return Config(**values)
