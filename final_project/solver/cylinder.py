@@ -63,8 +63,9 @@ class Settings:
     """largest time step"""
     frame: float = 0.0125
     """time between frames: 1 / 26 of a shedding period at Re = 100"""
-    frames: int = 300
-    """frames of a trajectory: two thirds to train on and score, the rest for the longer horizon"""
+    frames: int = 500
+    """frames of a trajectory: two fifths to train on and score, then ten shedding periods (of 29
+    frames at Re = 60, 20 at Re = 400) for the longer horizon"""
     spin_up: float = 3.5
     """time before the first frame; a random part of up to one shedding period is added"""
 
@@ -90,7 +91,7 @@ PRESETS = {
 def draw_parameters(count: int, seed: int) -> np.ndarray:
     """Re, offset, perturbation and the spin-up's random part, float64 (N, 4).
 
-    Row i depends on (seed, i) alone.
+    Row i depends on (seed, i) alone. Re is 60 to 339 and, to be kept for extrapolation, 374 to 400.
     """
     lowest = np.array(LOWEST)
     highest = np.array(HIGHEST)

@@ -64,7 +64,8 @@ PRESETS = {
 def draw_parameters(count: int, seed: int) -> np.ndarray:
     """Gr (its logarithm evenly) and the gate's position, float64 (N, 2).
 
-    Row i depends on (seed, i) alone.
+    Row i depends on (seed, i) alone. Gr is 1e5 to 1.2e6 and, to be kept for extrapolation, 1.6e6 to
+    2e6.
     """
     lowest = np.array([np.log(LOWEST[0]), LOWEST[1]])
     highest = np.array([np.log(HIGHEST[0]), HIGHEST[1]])
