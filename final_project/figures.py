@@ -208,7 +208,7 @@ def draw_models(
 ) -> None:
     """Squared relative L2 of the whole rollout of every model, one panel per test part.
 
-    With 95 % intervals over trajectories.
+    With 95 % intervals, over what the run's notes say.
     """
     pooled = table.series.isna() & table.horizon.isna() & (table.split == "test")
     values = table[pooled & table.model.isin(list(styles))].pivot_table(

@@ -132,8 +132,8 @@ def split(parameters: np.ndarray, seed: int) -> Split:
     }
     if len(parts["margin"]):
         notes.append(
-            f"margin: {len(parts['margin'])} trajectories beyond the trained range by less than "
-            f"{BEYOND:.0%} of it are neither trained on nor scored"
+            f"margin: {len(parts['margin'])} of {count} trajectories, beyond the trained range by "
+            f"less than {BEYOND:.0%} of it, are neither trained on nor scored"
         )
     return Split(**parts, note="; ".join(notes))
 

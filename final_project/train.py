@@ -302,6 +302,7 @@ def note_data(
         split=parts.sizes,
         split_note=parts.note,
         distances={name: values.round(2).tolist() for name, values in away.items()},
+        intervals="over seeds and trajectories" if config.seeds > 1 else "over trajectories alone",
         exchange="off: one field group" if alone else "on",
     )
     if run.writes:
@@ -310,6 +311,8 @@ def note_data(
         print(f"trajectories: {listed}; {frames} of {len(flow.time)} frames train and are scored")
         if away:
             print(distances_in_words(flow.parameter_names[0], away))
+        if config.seeds == 1:
+            print("one training of each model: intervals are over trajectories alone")
     for notice in (parts.note, "one field group: no exchange" if alone else ""):
         if notice and run.writes:
             print(f"notice: {notice}", file=sys.stderr)

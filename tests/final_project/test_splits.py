@@ -134,7 +134,7 @@ def test_forty_and_four_by_hand():
     assert number["gap"].tolist() == [16, 17, 18, 19]
     assert len(number["interpolation"]) == 6
     assert len(number["validation"]) == 3
-    assert parts.note.startswith("margin: 3 trajectories beyond the trained range by less than 10%")
+    assert parts.note.startswith("margin: 3 of 40 trajectories, beyond the trained range by less")
 
 
 def test_values_that_are_close_together_are_held_out_last():

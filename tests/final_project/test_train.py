@@ -15,6 +15,7 @@ from common.run import Run
 from final_project import evaluate, predict, train
 from final_project.config import Config, EvaluateConfig, PredictConfig
 from final_project.data import load_flow, split, write_flow
+from final_project.splits import distances
 from tests.conftest import assert_refused, assert_same_after_interruption, run_main
 from tests.final_project.waves import waves
 
@@ -50,9 +51,17 @@ def test_a_run_leaves_everything_that_the_readme_promises(wave_run):
     assert table.value.notna().all()
     pooled = table.series.isna() & table.horizon.isna()
     whole = table[(table.metric == "relative_l2_squared") & pooled]
-    assert set(whole.variant) == {"interpolation", "gap", "extrapolation", "longer"}
+    parts = {"interpolation", "gap", "extrapolation", "longer", "other starts"}
+    assert set(whole.variant) == parts
     assert {*Config().models, *Config().baselines, "autoencoder"} <= set(whole.model)
     assert {"exchange_ratio", "exchange_ratio_low", "exchange_ratio_high"} <= set(table.metric)
+
+    # what was read is noted: the distances of the parts, and what the intervals are over
+    notes = json.loads((wave_run / "run.json").read_text())["notes"]
+    away = distances(waves().parameters, split(waves().parameters, 0))
+    assert notes["distances"] == {name: values.round(2).tolist() for name, values in away.items()}
+    assert notes["split"]["margin"] == len(notes["distances"]["margin"]) == 1
+    assert notes["intervals"] == "over trajectories alone"
 
 
 @pytest.fixture
