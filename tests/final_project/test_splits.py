@@ -9,12 +9,17 @@ from hypothesis import strategies as st
 
 from common.cli import InputError
 from final_project.data import Split, split
-from final_project.solver import cylinder, lock_exchange
+from final_project.solver import even_draws
 from final_project.splits import APART, distances, distances_in_words, positions
 
 PARTS = ("train", "validation", "interpolation", "gap", "extrapolation", "margin")
 HELD_OUT = ("validation", "interpolation")
-FLOWS = {"cylinder": cylinder, "lock_exchange": lock_exchange}
+
+# the first parameters of `draw_parameters` (NGSolve is not needed, and must not come before torch)
+FIRST = {
+    "cylinder": lambda drawn: 60 + 340 * drawn[:, :1],
+    "lock_exchange": lambda drawn: np.exp(np.log(1e5) + np.log(20) * drawn[:, :1]),
+}
 
 
 def cases(count: int, seed: int = 0) -> np.ndarray:
@@ -91,11 +96,11 @@ def test_any_values_with_any_number_of_trajectories(values, copies):
     check_parts(parameters, parts)
 
 
-@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize("flow", FIRST)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("count", [64, 96])
 def test_the_draws_fill_every_part_at_the_distances_that_it_promises(flow, seed, count):
-    parameters = FLOWS[flow].draw_parameters(count, seed)[:, : len(FLOWS[flow].PARAMETER_NAMES)]
+    parameters = FIRST[flow](even_draws(count, 4 if flow == "cylinder" else 2, seed))
     parts = split(parameters, seed)
     check_parts(parameters, parts)
     assert parts.note == ""
@@ -111,10 +116,10 @@ def test_the_draws_fill_every_part_at_the_distances_that_it_promises(flow, seed,
     assert np.unique(found["extrapolation"].round(3)).tolist() == [12.5, 15.625, 18.75, 21.875]
 
 
-@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize("flow", FIRST)
 def test_eight_draws_and_the_built_in_samples_have_the_parts_they_can_have(flow):
     for count in (6, 8, 16):
-        parameters = FLOWS[flow].draw_parameters(count, 0)[:, :2]
+        parameters = FIRST[flow](even_draws(count, 4 if flow == "cylinder" else 2, 0))
         parts = split(parameters, 0)
         check_parts(parameters, parts)
         assert (distances(parameters, parts)["interpolation"] >= 100 * APART).all()
