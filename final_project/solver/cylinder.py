@@ -16,7 +16,13 @@ import numpy as np
 from netgen.meshing import Mesh as RawMesh
 
 from final_project.solver import Trajectory, even_draws
-from final_project.solver.navier_stokes import Lattice, NavierStokes, impose, steps_per_frame
+from final_project.solver.navier_stokes import (
+    Lattice,
+    NavierStokes,
+    Places,
+    impose,
+    steps_per_frame,
+)
 
 LENGTH = 2.2
 HEIGHT = 0.41
@@ -203,10 +209,14 @@ class Channel:
         back = self.solver.pressure(self.mesh(CENTRE[0] + distance, CENTRE[1]))
         return drag, lift, front - back
 
-    def frame(self) -> np.ndarray:
-        """u, v and p at the nodes, float32 (P, F); p has zero mean at the outlet."""
+    def frame(self, places: Places | None = None) -> np.ndarray:
+        """u, v and p at the nodes, or at other places, float32 (P, F).
+
+        p has zero mean at the outlet.
+        """
         solver = self.solver
-        fields = self.lattice.sample(solver.velocity, solver.pressure)  # (P, 3)
+        sampled = places or self.lattice
+        fields = sampled.sample(solver.velocity, solver.pressure)  # (P, 3)
         outlet = self.mesh.Boundaries("outlet")
         fields[:, 2] -= ng.Integrate(solver.pressure, self.mesh, definedon=outlet) / HEIGHT
         return fields.astype(np.float32)

@@ -19,7 +19,7 @@ import numpy as np
 from ngsolve.meshes import MakeStructured2DMesh
 
 from final_project.solver import Trajectory, even_draws
-from final_project.solver.navier_stokes import IMEX, Lattice, NavierStokes, steps_per_frame
+from final_project.solver.navier_stokes import IMEX, Lattice, NavierStokes, Places, steps_per_frame
 
 LENGTH = 5.0
 FIELD_NAMES = ("u", "v", "alpha", "p")
@@ -185,10 +185,11 @@ class Tank:
         kinetic = ng.Integrate(0.5 * speed, self.mesh)
         return kinetic, -ng.Integrate(self.alpha * ng.y, self.mesh)
 
-    def frame(self) -> np.ndarray:
-        """u, v, alpha and p at the nodes, float32 (P, F); p has zero mean."""
+    def frame(self, places: Places | None = None) -> np.ndarray:
+        """u, v, alpha and p at the nodes, or at other places, float32 (P, F); p has zero mean."""
         solver = self.solver
-        fields = self.lattice.sample(solver.velocity, self.alpha, solver.pressure)  # (P, 4)
+        sampled = places or self.lattice
+        fields = sampled.sample(solver.velocity, self.alpha, solver.pressure)  # (P, 4)
         fields[:, 3] -= ng.Integrate(solver.pressure, self.mesh) / LENGTH
         return fields.astype(np.float32)
 
