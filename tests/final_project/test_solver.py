@@ -14,7 +14,15 @@ import scipy.stats
 
 from final_project.solver import BEYOND, LEVELS, SKIPPED, cylinder, even_draws, lock_exchange
 from final_project.solver.navier_stokes import Diverged, Lattice, steps_per_frame
-from final_project.solver.validate import exchange_budget, front_speed, steady, taylor_green
+from final_project.solver.validate import (
+    exchange_budget,
+    front_speed,
+    open_stream_mesh,
+    rises,
+    steady,
+    taylor_green,
+    williamson,
+)
 
 FLOWS = {"cylinder": cylinder, "lock_exchange": lock_exchange}
 TINY = {
@@ -52,6 +60,23 @@ def test_dfg_2d_1_drag_and_lift():
     assert abs(found["drag"] / 5.57953523384 - 1) < 1e-3
     assert abs(found["lift"] - 0.010618948146) < 5e-4
     assert abs(found["pressure difference"] / 0.11752016697 - 1) < 0.015
+
+
+def test_the_open_stream_s_mesh_is_the_stream_without_the_disc_and_williamson_s_law_by_hand():
+    mesh = open_stream_mesh(80.0)
+    assert ng.Integrate(1, mesh) == pytest.approx(58 * 80 - math.pi / 4, rel=1e-7)
+    assert ng.Integrate(1, mesh.Boundaries("cylinder"), ng.BND) == pytest.approx(math.pi, rel=1e-3)
+    assert {"side", "inlet", "outlet", "cylinder"} <= set(mesh.GetBoundaries())
+    values = [williamson(reynolds) for reynolds in (60, 80, 100, 120, 150)]
+    assert values == pytest.approx([0.1358, 0.1528, 0.1643, 0.1731, 0.1834], abs=6e-5)
+
+
+def test_a_period_is_measured_between_the_rises_of_a_signal():
+    times = 0.01 * np.arange(1000)
+    crossings, before = rises(times, np.sin(2 * np.pi * (times - 0.2034) / 0.731))
+    assert crossings[0] == pytest.approx(0.2034, abs=1e-4)
+    assert np.diff(crossings) == pytest.approx(0.731, abs=1e-4)
+    assert (times[before] <= crossings).all()
 
 
 def test_lock_exchange_keeps_alpha_in_bounds_and_loses_energy():
