@@ -214,6 +214,17 @@ def train_autoencoder(
     return fitting.result()
 
 
+def trained_coder(
+    config: Config, run: Run, kind: AutoencoderName, data: TrainingFlow, device: str
+) -> Coder:
+    """The autoencoder of stage one, trained or as the run has stored it."""
+    part = f"autoencoder error, {kind}"
+    fitted = run.memo(part, train_autoencoder, config, run, kind, data, device, part)
+    autoencoder = build_autoencoder(config, kind, data.coordinates, data.groups)
+    autoencoder.load_state_dict(tensors(fitted.weights))
+    return Coder(autoencoder.to(device).eval(), fitted.seconds)
+
+
 def train_temporal(
     config: Config, run: Run, job: Job, data: TrainingFlow, autoencoder: MeshAutoencoder
 ) -> Fitted:
@@ -448,11 +459,7 @@ def main(config: Config) -> Results | None:
         # Stage one, encode: a code per frame and field group
         coders: dict[AutoencoderName, Coder] = {}
         for kind in config.autoencoders:
-            part = f"autoencoder error, {kind}"
-            fitted = run.memo(part, train_autoencoder, config, run, kind, data, device, part)
-            autoencoder = build_autoencoder(config, kind, flow.coordinates, groups)
-            autoencoder.load_state_dict(tensors(fitted.weights))
-            coders[kind] = Coder(autoencoder.to(device).eval(), fitted.seconds)
+            coders[kind] = trained_coder(config, run, kind, data, device)
 
         # Stage two, exchange: the next code, from streams that read each other
         trained: dict[str, list[Trained]] = {}

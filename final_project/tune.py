@@ -26,7 +26,6 @@ from functools import partial
 from typing import cast
 
 from common.cli import option_of
-from common.files import tensors
 from common.machine import choose_device
 from common.results import Results, Row, print_table
 from common.run import Run
@@ -35,14 +34,13 @@ from final_project.baselines.onestep import OneStep
 from final_project.config import (
     CHECKS,
     MODELS,
-    AutoencoderName,
     BaselineName,
     Config,
     OneStepRecipe,
 )
 from final_project.data import groups_of, split
 from final_project.evaluation import METRICS_INFO, Judge, baseline, log_check
-from final_project.factory import architecture, build_autoencoder, sizes_of
+from final_project.factory import architecture, sizes_of
 from final_project.fit import Fitted, Job, TrainingFlow
 from final_project.train import (
     HERE,
@@ -51,6 +49,7 @@ from final_project.train import (
     note_data,
     train_autoencoder,
     train_temporal,
+    trained_coder,
 )
 from final_project.tune_config import AUTOENCODERS, STEPPERS, knobs_of
 
@@ -128,16 +127,6 @@ def steps_within(config: TuneConfig, run: Run, study: Study, lr: float, batch: i
     return max(1, round((config.seconds - checks * check) / step))
 
 
-def coder_of(config: TuneConfig, run: Run, data: TrainingFlow, device: str) -> MeshAutoencoder:
-    """The autoencoder of the temporal model that is tuned, trained as the options say."""
-    kind: AutoencoderName = MODELS[config.network].autoencoder
-    label = f"autoencoder error, {kind}"
-    fitted = run.memo(label, train_autoencoder, config, run, kind, data, device, label)
-    coder = build_autoencoder(config, kind, data.coordinates, data.groups)
-    coder.load_state_dict(tensors(fitted.weights))
-    return coder.to(device).eval()
-
-
 def main(config: TuneConfig) -> Results:
     """Trains and records every try; returns what metrics.json holds."""
     # Data: the test trajectories are left alone
@@ -154,7 +143,10 @@ def main(config: TuneConfig) -> Results:
     rows = []
     with Run(config, folder, __file__, source, flow.provenance) as run:
         note_data(config, run, flow, parts, groups, device)
-        coder = coder_of(config, run, data, device) if config.network in MODELS else None
+        coder = None
+        if config.network in MODELS:
+            kind = MODELS[config.network].autoencoder
+            coder = trained_coder(config, run, kind, data, device).autoencoder
         study = Study(config.network, data, judge, device, coder)
 
         # Tries: every rate with every batch, for as many steps as the seconds allow
