@@ -393,11 +393,11 @@ def draw_objectives(folder: Path) -> None:
 
 
 def draw_trade(folder: Path, record: JsonObject, table: pd.DataFrame) -> None:
-    """PSNR against the accuracy of what is read from the codes, a labelled point per objective."""
+    """PSNR against the accuracy of what is read from the codes, a point per objective."""
     quality = table[table.metric == "psnr"].set_index("variant").value
     shown = [label for label in OBJECTIVES.values() if label in quality]
     path = folder / "objectives.png"
-    with figure(path, record, (9.0, 3.6), 1, 2, sharey=True) as (_, axes):
+    with figure(path, record, (9.0, 3.8), 1, 2, sharey=True) as (drawn, axes):
         for panel, readout in zip(axes, READOUTS, strict=True):
             rows = table[table.model == readout].pivot(
                 index="variant", columns="metric", values="value"
@@ -411,14 +411,13 @@ def draw_trade(folder: Path, record: JsonObject, table: pd.DataFrame) -> None:
                 style |= {"markerfacecolor": "white" if bound else PALETTE[number]}
                 place = (quality[label], accuracy.accuracy)
                 panel.errorbar(*place, [[below], [above]], capsize=2, label=label, **style)
-                name = label.replace(" (", "\n(")
-                shift = {"xytext": (6, (4, -10)[number % 2]), "textcoords": "offset points"}
-                panel.annotate(name, place, fontsize=6.5, **shift)
             trade_lines(panel, table, readout)
             panel.set(xlabel="PSNR (dB), validation", title=readout)
-            panel.margins(x=0.4)
+            panel.margins(x=0.1)
             panel.locator_params(axis="x", nbins=5)
         axes[0].set_ylabel("validation accuracy, 95 % interval over faces")
+        handles = axes[0].get_legend_handles_labels()
+        drawn.legend(*handles, loc="outside upper center", ncols=len(shown))
 
 
 def trade_lines(panel: Axes, table: pd.DataFrame, readout: str) -> None:
