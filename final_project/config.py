@@ -15,6 +15,7 @@ from common.cli import (
     Fields,
     InputError,
     PathOrNone,
+    Preset,
     SavedRunConfig,
     check_ranges,
     check_writable,
@@ -615,3 +616,29 @@ class PredictConfig(SavedRunConfig):
         if self.out is not None or self.data is None:
             return self.out or Path("rollout")
         return self.data.absolute().parent / "rollout"
+
+
+@dataclass(frozen=True)
+class WorthConfig(SavedRunConfig):
+    """Compares a surrogate with its own solver on coarser meshes, by error and processor time."""
+
+    data: PathOrNone = None
+    """flow that simulate.py made, on the run's mesh; trajectories that the run was trained on or
+    chosen by are left out (default: the test trajectories of the run's own data)"""
+    out: PathOrNone = None
+    """json file; the figure is beside it (default: worth.json in the run folder)"""
+    preset: Preset = "default"
+    """smoke: two rungs of the ladder; default: all of them; full: a mesh finer than that of the
+    data too"""
+    cases: int = 2
+    """trajectories of each test part"""
+    steps: int | None = None
+    """length of the rollouts (default: the trained horizon)"""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, {"cases": (1, math.inf), "steps": (1, math.inf)})
+        if self.device == "cuda":
+            raise InputError(
+                "--device cuda: the solver has no GPU, so both are timed on one thread of the "
+                "processor; allowed are auto, cpu"
+            )

@@ -1,4 +1,4 @@
-"""Flows from files -> checked arrays on one mesh, the field groups, and the split by trajectory.
+"""Flows from files -> checked arrays on one mesh, the field groups.
 
 Shape letters: N trajectories, T frames, P nodes, F fields, K parameters, M triangles.
 """
@@ -18,6 +18,8 @@ from common.files import JsonObject, atomic_path, sha256, write_arrays
 from final_project import readers
 from final_project.mesh import check_nodes, check_triangles
 from final_project.raw import HDF5, KEYS, WHOLE, RawFlow, Reading
+from final_project.splits import Split as Split
+from final_project.splits import split as split
 
 ARRAYS = ("fields", "coordinates", "parameters", "time", "triangles")
 NAMES = ("field_names", "parameter_names")
@@ -26,7 +28,6 @@ NOTED_STEPS = 1e-3  # time steps that differ by more of their mean are remarked 
 UNEVEN = 0.02  # ... and by more than this are no equal steps
 FLAT = 1e-6  # largest extent of a flat mesh along z, over the whole
 LISTED = 8  # names that are spelt out when a flow is read
-LEAST_VALUES = 12  # of the first parameter, below which a split has no gap and no extrapolation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,21 +61,6 @@ class Flow:
     def dimensionless(self) -> bool:
         """Whether the flow is one of our simulations, whose fields are of order 1 by design."""
         return self.provenance.get("generator") == "final_project/simulate.py"
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Row numbers int64 of five parts, disjoint and together all N; see `split`.
-
-    note : which parts could not be formed and why, or empty.
-    """
-
-    train: np.ndarray
-    validation: np.ndarray
-    interpolation: np.ndarray
-    gap: np.ndarray
-    extrapolation: np.ndarray
-    note: str = ""
 
 
 # ---------------------------------------------------------------------------------------- files
@@ -413,7 +399,7 @@ def _notes(parameters: np.ndarray, names: tuple[str, ...], time: np.ndarray) -> 
     return notes
 
 
-# ---------------------------------------------------------------------------- groups and split
+# ---------------------------------------------------------------------------- field groups
 
 
 def groups_of(
@@ -440,64 +426,3 @@ def groups_of(
             'must stand in one group, as in "u,v;p"'
         )
     return tuple(tuple(map(field_names.index, group)) for group in named)
-
-
-def split(parameters: np.ndarray, seed: int) -> Split:
-    """Five parts of the trajectories by their first parameter, from parameters (N, K).
-
-    extrapolation : the highest 10 % of the different values.
-    gap : one block of 10 % around the 55 % rank.
-    interpolation, validation, train : of the rest 20 % at random, never the lowest or the highest
-        trajectory; 12 % at random; the remainder.
-
-    The names speak of ranks, not of distances. In the committed cylinder set the Reynolds numbers
-    are seven clusters about 49 apart (see `solver.even_draws`), and every trajectory of
-    interpolation, gap and extrapolation lies within 1 to 6 of a training Reynolds number.
-
-    Trajectories of equal value stay together in extrapolation, gap or the rest; below LEAST_VALUES
-    different values the first two are empty, and the note says so. The result depends on the values
-    and the seed, not on the order of the rows. Raises InputError for N < 4.
-    """
-    count = len(parameters)
-    if count < 4:
-        number = "1 trajectory is" if count == 1 else f"{count} trajectories are"
-        raise InputError(
-            f"{number} too few to be split; at least 4 are needed (2 to train, 1 to choose by, 1 "
-            "to score): give a folder of OpenFOAM cases with a parameters.csv, or one file of all"
-        )
-
-    # ranks by the first parameter, ties broken by the others:
-    varied = parameters.shape[1] > 0
-    order = np.lexsort(parameters.T[::-1]) if varied else np.arange(count)
-    first = parameters[order, 0] if varied else np.zeros(count)
-    values = np.unique(first)
-
-    # blocks of values:
-    is_gap = is_top = np.zeros(count, bool)
-    note = ""
-    if len(values) < LEAST_VALUES:
-        note = (
-            f"no gap and no extrapolation part: the first parameter has {len(values)} "
-            f"different values, {LEAST_VALUES} are needed; the split is random"
-        )
-    else:
-        block = round(0.1 * len(values))
-        begin = round(0.55 * len(values)) - block // 2
-        is_gap = np.isin(first, values[begin : begin + block])
-        is_top = np.isin(first, values[len(values) - block :])
-
-    # the rest at random:
-    rest = order[~is_gap & ~is_top]
-    shuffled = np.random.default_rng((seed, 60)).permutation(len(rest))
-    inner = shuffled[(shuffled > 0) & (shuffled < len(rest) - 1)]
-    interpolation = inner[: max(1, round(0.2 * len(rest)))]
-    others = shuffled[~np.isin(shuffled, interpolation)]
-    validation, train = np.split(others, [max(1, round(0.12 * len(rest)))])
-    return Split(
-        train=np.sort(rest[train]),
-        validation=np.sort(rest[validation]),
-        interpolation=np.sort(rest[interpolation]),
-        gap=np.sort(order[is_gap]),
-        extrapolation=np.sort(order[is_top]),
-        note=note,
-    )

@@ -46,7 +46,7 @@ from final_project.evaluation import (
 )
 from final_project.figures import draw_figures
 from final_project.raw import Reading, readable
-from final_project.seen import seen_rows
+from final_project.seen import SEEN, seen_rows
 from final_project.units import Units
 
 HERE = Path(__file__).resolve().parent
@@ -170,11 +170,17 @@ def rows_to_score(
 ) -> tuple[np.ndarray, JsonObject]:
     """Row numbers of the trajectories that the run has not seen, and how many it has.
 
-    Raises InputError where it has seen all.
+    Raises InputError where it has seen all, and for the own data of a run that does not say which
+    it has seen: it was split in another way than today's runs.
     """
+    seen = seen_rows(run.folder, flow)
     if config.data is None:
+        if seen is None:
+            raise InputError(
+                f"{run.folder} does not say which trajectories it was trained on, as runs do today "
+                f"in {SEEN}; train again, or give other trajectories with --data"
+            )
         return split(flow.parameters, seed).interpolation, {}
-    seen = seen_rows(run.folder, run.data, seed, flow)
     if seen is None:
         print("notice: the run does not say which trajectories it was trained on")
         return np.arange(len(flow.fields)), {"seen": None}

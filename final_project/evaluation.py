@@ -34,13 +34,14 @@ from final_project.units import Units
 
 PARTS = ("interpolation", "gap", "extrapolation")  # of the test trajectories
 LONGER = "longer"  # the steps of the interpolation part beyond the trained horizon
+OTHER = "other starts"  # the interpolation part from the middle of the trained frames
 GIVEN = "given"  # trajectories that evaluate.py is given: a split of its own, no test part
 HORIZONS = (1, 10, 50)  # steps that are also scored alone
 CORRELATED = 0.8  # a rollout follows the truth while their correlation is as high as this
 
-OVER_TRAJECTORIES = (
-    "95 % bootstrap interval over trajectories; seeds are averaged first, so the variance over "
-    "training seeds is left out"
+RESAMPLED = (
+    "95 % bootstrap interval over training seeds and trajectories together; over trajectories "
+    "alone where n_seeds is 1"
 )
 METRICS_INFO = {
     "relative_l2_squared": Metric(
@@ -52,8 +53,8 @@ METRICS_INFO = {
         "on a field's unit, but on its zero: a pressure of 101,325 with a deviation of 1 has tiny "
         "errors, so compare by VRMSE",
     ),
-    "relative_l2_squared_low": Metric("share", "lower", f"lower end of its {OVER_TRAJECTORIES}"),
-    "relative_l2_squared_high": Metric("share", "lower", f"upper end of its {OVER_TRAJECTORIES}"),
+    "relative_l2_squared_low": Metric("share", "lower", f"lower end of its {RESAMPLED}"),
+    "relative_l2_squared_high": Metric("share", "lower", f"upper end of its {RESAMPLED}"),
     "relative_l2": Metric(
         "share", "lower", "norm of the error over that of the field; 1: as large as the field"
     ),
@@ -82,6 +83,12 @@ METRICS_INFO = {
         f"until the correlation with the truth falls below {CORRELATED}; the whole horizon if it "
         "never does",
     ),
+    "final_correlation": Metric(
+        "correlation",
+        "higher",
+        "with the truth over nodes, mean over the last tenth of the longer steps; 1: the same "
+        "pattern, 0: none in common",
+    ),
     "divergence": Metric(
         "ratio",
         "lower",
@@ -103,8 +110,8 @@ METRICS_INFO = {
         "without it or with another coupling, which has as many parameters; the same trajectories, "
         "mean over seeds of each; 1: the exchange changes nothing",
     ),
-    "exchange_ratio_low": Metric("ratio", "lower", f"lower end of its paired {OVER_TRAJECTORIES}"),
-    "exchange_ratio_high": Metric("ratio", "lower", f"upper end of its paired {OVER_TRAJECTORIES}"),
+    "exchange_ratio_low": Metric("ratio", "lower", f"lower end of its paired {RESAMPLED}"),
+    "exchange_ratio_high": Metric("ratio", "lower", f"upper end of its paired {RESAMPLED}"),
 }
 SCORES = {  # metric: its name in `metrics.score`
     "relative_l2_squared": "squared_relative_l2",
@@ -180,21 +187,36 @@ class Judge:
         return {name: np.concatenate([scores[name] for scores in single]) for name in single[0]}
 
     def score(self, predict: Predict, parts: Split) -> Scores:
-        """Scores of rollouts from the first frame of every test trajectory over all its frames."""
+        """Scores of rollouts of every test trajectory over the trained horizon.
+
+        Those of the interpolation part go on to the last frame (`LONGER`), and begin a second time
+        in the middle of the trained frames (`OTHER`).
+        """
         horizon = self.frames - 1
+        last = len(self.flow.time) - 1
         result: Scores = {}
         for part in PARTS:
             rows = getattr(parts, part)
             if not len(rows):
                 continue
-            fields = self.flow.fields[rows]  # (N, T, P, F)
-            truth = fields[:, 1:]
-            predicted = predict(fields[:, 0], self.flow.parameters[rows], truth.shape[1])
-            scores = self.compare(predicted, truth, fields[:, 0])
+            steps = last if part == PARTS[0] else horizon
+            scores = self._score(predict, rows, 0, steps)
             result[part] = {name: values[:, :horizon] for name, values in scores.items()}
-            if part == PARTS[0] and truth.shape[1] > horizon:
-                result[LONGER] = {name: values[:, horizon:] for name, values in scores.items()}
+            if part == PARTS[0]:
+                if last > horizon:
+                    result[LONGER] = {name: values[:, horizon:] for name, values in scores.items()}
+                middle = self.frames // 2
+                result[OTHER] = self._score(predict, rows, middle, min(horizon, last - middle))
         return result
+
+    def _score(
+        self, predict: Predict, rows: np.ndarray, start: int, steps: int
+    ) -> dict[str, np.ndarray]:
+        """Scores of rollouts of some trajectories from the frame `start`."""
+        first = self.flow.fields[rows, start]  # (N, P, F)
+        truth = self.flow.fields[rows, start + 1 : start + steps + 1]  # (N, S, P, F)
+        predicted = predict(first, self.flow.parameters[rows], steps)
+        return self.compare(predicted, truth, first)
 
     def rows(self, scored: Scored) -> list[Row]:
         """Rows of metrics.json: each part, of each field and of all fields, over seeds."""
@@ -241,7 +263,7 @@ class Judge:
                 rows.append(
                     row(metric="relative_l2_squared", value=value, std=std, horizon=horizon)
                 )
-        low, high = bootstrap(errors.mean((0, 2), dtype=np.float64))
+        low, high = bootstrap(errors.mean(2, dtype=np.float64))  # of (seeds, N)
         rows.append(row(metric="relative_l2_squared_low", value=low))
         rows.append(row(metric="relative_l2_squared_high", value=high))
 
@@ -252,13 +274,18 @@ class Judge:
             times = np.stack([time_to_correlation(each, CORRELATED, dt) for each in correlations])
             value, std = over_seeds(of_column(times, column, series))  # of (seeds, N)
             rows.append(row(metric="time_to_correlation", value=value, std=std))
+        else:
+            correlation = of_column(scored.stacked(part, "correlation"), column, series)
+            tenth = -(-correlation.shape[2] // 10)
+            value, std = over_seeds(correlation[:, :, -tenth:])
+            rows.append(row(metric="final_correlation", value=value, std=std))
         return rows
 
     def exchange_rows(self, ours: Scored, control: Scored) -> list[Row]:
         """The error of a model over that of its control: whether the exchange helps.
 
-        By part and field, paired by trajectory. The interval is over trajectories alone: seeds are
-        averaged first.
+        By part and field, paired by trajectory. The interval is over seeds and trajectories, or
+        over trajectories alone with one seed of each (`bootstrap_ratio`).
         """
         rows = []
         for part in ours.seeds[0]:
@@ -272,8 +299,8 @@ class Judge:
                     series=series,
                     n_seeds=len(ours.seeds),
                 )
-                with_exchange = of_column(mean_errors(ours, part), column, series)  # (N,)
-                without = of_column(mean_errors(control, part), column, series)  # (N,)
+                with_exchange = of_column(mean_errors(ours, part), column, series)
+                without = of_column(mean_errors(control, part), column, series)  # (seeds, N)
                 if not (without > 0).all():
                     continue  # a field that is the same everywhere: neither has an error
                 ratio = float(with_exchange.mean() / without.mean())
@@ -295,9 +322,9 @@ def over_seeds(values: np.ndarray) -> tuple[float, float | None]:
 
 
 def mean_errors(scored: Scored, part: str) -> np.ndarray:
-    """Squared relative L2 (N, F), mean over seeds and steps."""
+    """Squared relative L2 (seeds, N, F), mean over steps."""
     errors = scored.stacked(part, "squared_relative_l2")  # (seeds, N, S, F)
-    return errors.mean((0, 2), dtype=np.float64)
+    return errors.mean(2, dtype=np.float64)
 
 
 # -------------------------------------------------------------------- what models are compared with
@@ -316,8 +343,8 @@ class CodedTruth:
         return count_parameters(self.autoencoder)
 
     def predict(self, first: np.ndarray, theta: np.ndarray, steps: int) -> np.ndarray:
-        """Fields (N, S, P, F) of the trajectories that begin with frames (N, P, F)."""
-        truth = true_future(self.flow, first, steps)
+        """Fields (N, S, P, F) that follow frames (N, P, F) of trajectories at parameters (N, K)."""
+        truth = true_future(self.flow, first, theta, steps)
         return decode(self.autoencoder, encode(self.autoencoder, truth))
 
 
@@ -329,15 +356,28 @@ class GriddedTruth:
     flow: Flow
 
     def predict(self, first: np.ndarray, theta: np.ndarray, steps: int) -> np.ndarray:
-        """Fields (N, S, P, F) of the trajectories that begin with frames (N, P, F)."""
-        return self.grid.to_nodes(self.grid.to_grid(true_future(self.flow, first, steps)))
+        """Fields (N, S, P, F) that follow frames (N, P, F) of trajectories at parameters (N, K)."""
+        truth = true_future(self.flow, first, theta, steps)
+        return self.grid.to_nodes(self.grid.to_grid(truth))
 
 
-def true_future(flow: Flow, first: np.ndarray, steps: int) -> np.ndarray:
-    """What follows (N, S, P, F) in the trajectories of a flow that begin with frames (N, P, F)."""
-    starts = flow.fields[:, 0]
-    rows = [int(np.flatnonzero((starts == frame).all((1, 2)))[0]) for frame in first]
-    return flow.fields[rows, 1 : steps + 1]
+def true_future(flow: Flow, first: np.ndarray, theta: np.ndarray, steps: int) -> np.ndarray:
+    """What follows frames (N, P, F) in the trajectories of a flow at parameters (N, K)."""
+    truth = []
+    for frame, parameters in zip(first, theta, strict=True):
+        row, start = place_of(flow, frame, parameters)
+        truth.append(flow.fields[row, start + 1 : start + steps + 1])
+    return np.stack(truth)  # (N, S, P, F)
+
+
+def place_of(flow: Flow, frame: np.ndarray, parameters: np.ndarray) -> tuple[int, int]:
+    """The trajectory and the number of a frame (P, F). Raises ValueError where it is in none."""
+    alike = np.flatnonzero((flow.parameters == parameters).all(1))
+    for row in alike:
+        starts = np.flatnonzero((flow.fields[row] == frame).all((1, 2)))
+        if len(starts):
+            return int(row), int(starts[0])
+    raise ValueError("a frame that is in no trajectory of the flow")
 
 
 @dataclass(frozen=True)
@@ -427,7 +467,7 @@ def print_scores(results: Sequence[JsonObject], folder: Path) -> None:
         and row["series"] is None
         and row["horizon"] is None
     ]
-    parts = [*PARTS, LONGER, GIVEN]
+    parts = [*PARTS, LONGER, OTHER, GIVEN]
     first = min((row["variant"] for row in rows), key=parts.index)
     errors = {row["model"]: row for row in rows if row["variant"] == first}
 

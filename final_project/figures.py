@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from matplotlib.tri import Triangulation
 
-from common.figures import Option, figure, learning_curve, read_run, source_line
+from common.figures import PALETTE, Option, figure, learning_curve, read_run, source_line
 from common.files import JsonObject
 from final_project.config import CLOCK, MODELS
 from final_project.painting import Movie, Scale, paint
@@ -211,7 +211,7 @@ def draw_models(
 ) -> None:
     """Squared relative L2 of the whole rollout of every model, one panel per test part.
 
-    With 95 % intervals over trajectories.
+    With 95 % intervals, over what the run's notes say.
     """
     pooled = table.series.isna() & table.horizon.isna() & (table.split == "test")
     values = table[pooled & table.model.isin(list(styles))].pivot_table(
@@ -268,6 +268,37 @@ def draw_probe(
         right.set_title("Its spectrum (Hann window)")
         handles, labels = left.get_legend_handles_labels()
         picture.legend(handles, labels, fontsize=7, loc="outside right center")
+
+
+def draw_worth(path: Path, record: JsonObject, facts: JsonObject, rows: list[JsonObject]) -> None:
+    """Error against processor seconds, of the surrogate and of its solver on coarser meshes.
+
+    `facts` and `rows` are what worth.json holds; one panel per part.
+    """
+    table = pd.DataFrame(rows)
+    table = table[table.metric == "relative_l2_squared"]
+    parts = list(dict.fromkeys(table.variant))
+    size = (3.4 * len(parts) + 0.6, 3.4)
+    options: dict[str, Option] = {"squeeze": False, "sharey": True}
+    with figure(path, record, size, 1, len(parts), **options) as (picture, axes):
+        for panel, part in zip(axes[0], parts, strict=True):
+            here = table[table.variant == part]
+            model = here[here.model == facts["model"]].iloc[0]
+            solver = here[here.model != facts["model"]].sort_values("seconds")
+            label = "solver, coarse to fine"
+            panel.loglog(solver.seconds, solver.value, "o-", color="black", ms=4, label=label)
+            star: dict[str, Option] = {"color": PALETTE[0], "ms": 11, "label": model.model}
+            panel.loglog(model.seconds, model.value, "*", **star)
+            for times in (1, 10, 100):
+                panel.axvline(times * model.seconds, color="#999999", lw=0.7, ls=":")
+            panel.set(title=part, xlabel="processor seconds a trajectory")
+        axes[0, 0].set_ylabel("squared relative L2")
+        axes[0, 0].legend(fontsize=7)
+        picture.suptitle(
+            f"{facts['steps']} steps from the first frame; dotted: 1, 10 and 100 times the "
+            "surrogate's seconds",
+            fontsize=8,
+        )
 
 
 # ------------------------------------------------------------------------ attention and training

@@ -10,7 +10,7 @@ bands and divergence do not change either when a constant is added to a field; t
 errors, NRMSE and the lowest band are relative to the field's own size and therefore do.
 
 Shape letters: N trajectories, T frames, P nodes, F fields, M triangles, B bands of wavenumbers,
-R rows and C columns of a regular grid, D bootstrap draws.
+R rows and C columns of a regular grid, D bootstrap draws, S trainings.
 """
 
 from __future__ import annotations
@@ -414,38 +414,70 @@ def velocity_scores(
 
 
 def bootstrap(values: np.ndarray, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval (Efron 1979) of the mean of values (N,), one per trajectory.
+    """95 % percentile interval (Efron 1979) of the mean of values (S, N), or (N,) of one training.
 
-    Raises InputError for none.
+    Trainings S and trajectories N are resampled together, as in `resampled_means`. Raises
+    InputError where there is no trajectory.
     """
-    return _interval(_means(np.asarray(values, np.float64), draws, seed))
+    values = _by_training(values)
+    rows, generator = _trajectories(values.shape[1], draws, seed)
+    return _interval(resampled_means(values, rows, generator))
 
 
 def bootstrap_ratio(
     a: np.ndarray, b: np.ndarray, draws: int = DRAWS, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of mean(a) / mean(b), with trajectories (N,) resampled jointly.
+    """95 % interval of mean(a) / mean(b), values (S, N) of two models, or (N,) of one training.
 
-    What is hard for both cancels. Raises InputError for unequal lengths.
+    The same trajectories N are resampled for both, so that what is hard for both cancels; the
+    trainings S of each, which may differ in number, independently. With one training of each the
+    interval is over trajectories alone. Raises InputError for unequal numbers of trajectories.
     """
-    a = np.asarray(a, np.float64)
-    b = np.asarray(b, np.float64)
-    if a.shape != b.shape or a.ndim != 1:
+    a = _by_training(a)
+    b = _by_training(b)
+    if a.shape[1] != b.shape[1]:
         raise InputError(
-            f"a paired bootstrap of {a.shape} and {b.shape} values: "
+            f"a paired bootstrap of {a.shape[1]} and {b.shape[1]} values: "
             "one value per trajectory of each is needed"
         )
-    means = _means(np.stack([a, b], 1), draws, seed)  # (D, 2)
+    rows, generator = _trajectories(a.shape[1], draws, seed)
+    over = resampled_means(a, rows, generator)
+    under = resampled_means(b, rows, generator)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return _interval(means[:, 0] / means[:, 1])
+        return _interval(over / under)
 
 
-def _means(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Means over resampled rows: (N, ...) -> (D, ...)."""
-    if not len(values):
+def resampled_means(
+    values: np.ndarray, rows: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """Means (D,) over resampled trainings and the resampled trajectories `rows` (D, N).
+
+    values : (S, N). Every draw takes rows and columns of the table independently (the pigeonhole
+    bootstrap, Owen 2007), and only S - 1 of S trainings: the variance over trainings is then
+    unbiased (Rao & Wu 1988), where S of S would make it (S - 1) / S of what it is. One training is
+    kept as it is.
+    """
+    trainings = len(values)
+    if trainings == 1:
+        return values[0][rows].mean(1)
+    chosen = generator.integers(trainings, size=(len(rows), trainings - 1))  # (D, S - 1)
+    return values[chosen[:, :, None], rows[:, None, :]].mean((1, 2))
+
+
+def _by_training(values: np.ndarray) -> np.ndarray:
+    """Values as float64 (S, N). Raises InputError for more axes."""
+    table = np.atleast_2d(np.asarray(values, np.float64))
+    if table.ndim != 2:
+        raise InputError(f"a bootstrap of values {table.shape}: needed are (training, trajectory)")
+    return table
+
+
+def _trajectories(count: int, draws: int, seed: int) -> tuple[np.ndarray, np.random.Generator]:
+    """Row numbers (D, N) of resampled trajectories, and the generator for what else is drawn."""
+    if not count:
         raise InputError("a bootstrap over 0 trajectories: at least one value is needed")
-    rows = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
-    return values[rows].mean(1)
+    generator = np.random.default_rng(seed)
+    return generator.integers(count, size=(draws, count)), generator
 
 
 def _interval(statistic: np.ndarray) -> tuple[float, float]:

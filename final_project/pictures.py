@@ -16,7 +16,7 @@ from matplotlib.tri import Triangulation
 from common.figures import MARKERS, PALETTE, Option
 from common.files import JsonObject
 
-PARTS = ("interpolation", "gap", "extrapolation", "longer")
+PARTS = ("interpolation", "gap", "extrapolation", "longer", "other starts")
 DASHES = ("-", "--", ":")
 
 
@@ -131,6 +131,17 @@ def styles_of(record: JsonObject, table: pd.DataFrame) -> dict[str, Style]:
 
 def parts_note(record: JsonObject) -> str:
     """What the names of the test parts mean for the data of this run."""
+    away = record["notes"].get("distances")
+    if away is not None:
+        spans = [
+            f"{part} {min(values):.1f} to {max(values):.1f}"
+            for part, values in away.items()
+            if part in PARTS
+        ]
+        listed = "; ".join(spans) or "the first parameter does not vary"
+        return f"distance from the nearest trained parameter, in % of the trained range: {listed}"
+
+    # earlier runs split by rank:
     note = "parts by rank of the first parameter, which need not be far from the training part"
     data = record["data"]
     count = sum(record["notes"].get("split", {}).values())

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from common.cli import InputError
-from common.files import JsonObject, write_arrays
-from final_project.data import Flow, Split, split
+from common.files import write_arrays
+from final_project.data import Flow, Split
 from final_project.raw import readable
 
 SEEN = "seen.npz"
@@ -45,23 +45,16 @@ def save_seen(folder: Path, flow: Flow, parts: Split) -> None:
     write_arrays(folder / SEEN, frames=digests(flow.fields[rows]))
 
 
-def seen_rows(folder: Path, data: JsonObject, seed: int, flow: Flow) -> np.ndarray | None:
+def seen_rows(folder: Path, flow: Flow) -> np.ndarray | None:
     """Whether a run saw each trajectory in training or choice, bool (N,); None: it is not known.
 
-    data : the provenance of the run's own data. Runs without digests are told by their file.
     Raises InputError for a damaged file.
     """
     path = folder / SEEN
-    if path.exists():
-        with readable(path), np.load(path, allow_pickle=False) as file:
-            known = file["frames"]
-        if known.dtype != np.uint64:
-            raise InputError(f"{path} is damaged: frames are {known.dtype}")
-        return np.isin(steps_of(digests(flow.fields)), steps_of(known)).mean(1) >= LEAST_SHARE
-    if data.get("sha256") != flow.provenance["sha256"]:
+    if not path.exists():
         return None
-    parts = split(flow.parameters, seed)
-    seen = np.zeros(len(flow.fields), bool)
-    seen[parts.train] = True
-    seen[parts.validation] = True
-    return seen
+    with readable(path), np.load(path, allow_pickle=False) as file:
+        known = file["frames"]
+    if known.dtype != np.uint64:
+        raise InputError(f"{path} is damaged: frames are {known.dtype}")
+    return np.isin(steps_of(digests(flow.fields)), steps_of(known)).mean(1) >= LEAST_SHARE

@@ -36,7 +36,7 @@ from common.cli import InputError, Interrupted, Preset, data_folder, entry
 from common.files import JsonObject, write_arrays
 from common.run import progress
 from final_project.data import Flow, load_flow, write_flow
-from final_project.solver import Trajectory
+from final_project.solver import DRAWS, Trajectory
 
 if TYPE_CHECKING:
     from final_project.solver import cylinder, lock_exchange
@@ -83,6 +83,7 @@ def identity(config: SimulateConfig) -> JsonObject:
     return {
         "flow": config.flow,
         "seed": config.seed,
+        "draws": DRAWS,
         "settings": dataclasses.asdict(settings),
         "NGSolve": importlib.metadata.version("ngsolve"),
     }

@@ -79,6 +79,7 @@ from final_project.rollout import (
     unrolled,
 )
 from final_project.seen import save_seen
+from final_project.splits import distances, distances_in_words
 from final_project.surrogate import Surrogate, Trained, decode, encode
 from final_project.temporal import TemporalModel
 
@@ -342,21 +343,27 @@ def note_data(
 ) -> None:
     """Notes in run.json what the run reads; says its parts, and what could not be had."""
     alone = len(groups) == 1
+    away = distances(flow.parameters, parts)
     run.note(
         device=device,
         processes=run.world.size,
         groups=[[flow.field_names[field] for field in group] for group in groups],
         nodes=len(flow.coordinates),
         frames=len(flow.time),
-        split={name: len(rows) for name, rows in vars(parts).items() if name != "note"},
+        split=parts.sizes,
         split_note=parts.note,
+        distances={name: values.round(2).tolist() for name, values in away.items()},
+        intervals="over seeds and trajectories" if config.seeds > 1 else "over trajectories alone",
         exchange="off: one field group" if alone else "on",
     )
     if run.writes:
-        sizes = {name: len(rows) for name, rows in vars(parts).items() if name != "note"}
-        listed = ", ".join(f"{count} for {name}" for name, count in sizes.items())
+        listed = ", ".join(f"{count} for {name}" for name, count in parts.sizes.items())
         frames = min(config.frames, len(flow.time))
         print(f"trajectories: {listed}; {frames} of {len(flow.time)} frames train and are scored")
+        if away:
+            print(distances_in_words(flow.parameter_names[0], away))
+        if config.seeds == 1:
+            print("one training of each model: intervals are over trajectories alone")
     for notice in (parts.note, "one field group: no exchange" if alone else ""):
         if notice and run.writes:
             print(f"notice: {notice}", file=sys.stderr)

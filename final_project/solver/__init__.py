@@ -6,8 +6,15 @@ Shape letters: N trajectories, T frames, P nodes, F fields, K parameters, M tria
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
+import scipy.stats
+
+DRAWS = "scrambled Sobol points on 37 levels"  # of `even_draws`; stands in a file's provenance
+LEVELS = 37  # of a parameter in the draws
+BEYOND = 4  # of these the highest ones of the first parameter, a tenth of the range ...
+SKIPPED = 3  # ... and so many steps above the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,17 +32,24 @@ class Trajectory:
 
 
 def even_draws(count: int, dimensions: int, seed: int) -> np.ndarray:
-    """Numbers float64 (count, dimensions) in [0, 1) that fill the cube evenly.
+    """Numbers float64 (count, dimensions) in [0, 1] that fill the cube evenly, on LEVELS levels.
 
-    Row i depends on (seed, i) alone. A Kronecker sequence with steps 1 / g, 1 / g^2, ..., where
-    g^(dimensions + 1) = g + 1 (Roberts 2018, "R_d"), shifted at random.
-
-    A single axis is even only for long sequences: in four dimensions the first step is 0.857,
-    nearly 6 / 7, so that the first 48 values of that axis (the cylinder's Reynolds numbers) are
-    seven clusters of six or seven values each.
+    Row i depends on (seed, i) alone. Scrambled Sobol points (Sobol 1967, Owen 1998), of which each
+    LEVELS successive ones are replaced, axis by axis, by their ranks: so a level is drawn once in
+    every LEVELS rows, and after any number of rows no level of an axis has been drawn twice more
+    often than another. The levels of the first axis leave out SKIPPED between the lower ones and
+    the BEYOND highest, which a split can keep for extrapolation; on the other axes they are equally
+    far apart.
     """
-    polynomial = [1, *[0] * (dimensions - 1), -1, -1]
-    g = max(np.roots(polynomial).real)
-    steps = g ** -np.arange(1.0, dimensions + 1)  # (dimensions,)
-    shift = np.random.default_rng(seed).random(dimensions)
-    return (shift + np.outer(np.arange(1, count + 1), steps)) % 1
+    blocks = -(-count // LEVELS)
+    power = max(1, math.ceil(math.log2(blocks * LEVELS)))
+    sobol = scipy.stats.qmc.Sobol(dimensions, rng=np.random.default_rng(seed))
+    points = sobol.random_base2(power)[: blocks * LEVELS]
+    points = points.reshape(blocks, LEVELS, dimensions)
+    levels = points.argsort(1).argsort(1).reshape(-1, dimensions)[:count]  # (count, dimensions)
+
+    drawn = levels / (LEVELS - 1)
+    first = levels[:, 0]
+    beyond = first >= LEVELS - BEYOND
+    drawn[:, 0] = (first + SKIPPED * beyond) / (LEVELS + SKIPPED - 1)
+    return drawn

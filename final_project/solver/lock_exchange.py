@@ -19,7 +19,7 @@ import numpy as np
 from ngsolve.meshes import MakeStructured2DMesh
 
 from final_project.solver import Trajectory, even_draws
-from final_project.solver.navier_stokes import IMEX, Lattice, NavierStokes, steps_per_frame
+from final_project.solver.navier_stokes import IMEX, Lattice, NavierStokes, Places, steps_per_frame
 
 LENGTH = 5.0
 FIELD_NAMES = ("u", "v", "alpha", "p")
@@ -64,7 +64,8 @@ PRESETS = {
 def draw_parameters(count: int, seed: int) -> np.ndarray:
     """Gr (its logarithm evenly) and the gate's position, float64 (N, 2).
 
-    Row i depends on (seed, i) alone.
+    Row i depends on (seed, i) alone. Gr is 1e5 to 1.2e6 and, to be kept for extrapolation, 1.6e6 to
+    2e6.
     """
     lowest = np.array([np.log(LOWEST[0]), LOWEST[1]])
     highest = np.array([np.log(HIGHEST[0]), HIGHEST[1]])
@@ -184,10 +185,11 @@ class Tank:
         kinetic = ng.Integrate(0.5 * speed, self.mesh)
         return kinetic, -ng.Integrate(self.alpha * ng.y, self.mesh)
 
-    def frame(self) -> np.ndarray:
-        """u, v, alpha and p at the nodes, float32 (P, F); p has zero mean."""
+    def frame(self, places: Places | None = None) -> np.ndarray:
+        """u, v, alpha and p at the nodes, or at other places, float32 (P, F); p has zero mean."""
         solver = self.solver
-        fields = self.lattice.sample(solver.velocity, self.alpha, solver.pressure)  # (P, 4)
+        sampled = places or self.lattice
+        fields = sampled.sample(solver.velocity, self.alpha, solver.pressure)  # (P, 4)
         fields[:, 3] -= ng.Integrate(solver.pressure, self.mesh) / LENGTH
         return fields.astype(np.float32)
 

@@ -233,6 +233,9 @@ class NavierStokes:
         return ng.InnerProduct(self.stepper.residual(), test.vec)
 
 
+# Shares of its distance by which a place is moved outwards until an element holds it.
+OUTWARD = (1e-5, 1e-4, 1e-3, 1e-2)
+
 # Reference triangle: its corners, and the midpoints opposite to them.
 SIX_POINTS = [(1, 0), (0, 1), (0, 0), (0, 0.5), (0.5, 0), (0.5, 0.5)]
 FOUR_TRIANGLES = [[0, 5, 4], [5, 1, 3], [4, 3, 2], [3, 4, 5]]
@@ -271,3 +274,28 @@ class Lattice:
         values = np.concatenate([function(self.points) for function in functions], axis=1)
         columns = [np.bincount(self.node, column) / self.shared for column in values.T]
         return np.stack(columns, axis=1)
+
+
+class Places:
+    """Given places (P, 2) of a mesh as it stands; they move with it when it is deformed.
+
+    A place that no element holds, because it lies on a curved wall that a coarse mesh cuts off, is
+    moved from `centre` outwards, by up to a hundredth of its distance. Raises ValueError for places
+    that are further away from the mesh.
+    """
+
+    def __init__(
+        self, mesh: ng.Mesh, coordinates: np.ndarray, centre: tuple[float, float] = (0, 0)
+    ):
+        away = coordinates - centre
+        points = mesh(*coordinates.T)
+        for share in OUTWARD:
+            lost = points["nr"] < 0
+            points[lost] = mesh(*(centre + (1 + share) * away[lost]).T)
+        if (points["nr"] < 0).any():
+            raise ValueError(f"{(points['nr'] < 0).sum()} places lie outside the mesh")
+        self.points = points
+
+    def sample(self, *functions: ng.CoefficientFunction) -> np.ndarray:
+        """Values float64 (P, F); a vector gives two fields."""
+        return np.concatenate([function(self.points) for function in functions], axis=1)

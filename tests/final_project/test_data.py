@@ -1,4 +1,4 @@
-"""Flows in files: exact round trips, checks before work begins, groups, split, triangles."""
+"""Flows in files: exact round trips, checks before work begins, groups, triangles."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.cli import InputError
-from final_project.data import groups_of, load_flow, split, write_flow
+from final_project.data import groups_of, load_flow, write_flow
 from final_project.mesh import triangulate
 from final_project.raw import Reading
-from final_project.solver import even_draws
 from tests.final_project.helpers import ARRAYS, FANS, SQUARE, areas, at, example, raw, refused
 
 # --------------------------------------------------------------------------------------- own format
@@ -383,7 +382,7 @@ def test_triangulation_of_the_smallest_and_of_a_line():
         triangulate(np.outer(np.arange(4.0), [1, 1]))
 
 
-# --------------------------------------------------------------------------------- groups and split
+# --------------------------------------------------------------------------------- field groups
 
 
 def test_groups():
@@ -400,112 +399,3 @@ def test_groups():
 def test_groups_refused(wanted):
     with pytest.raises(InputError, match="each of the fields u, v, p must stand in one group"):
         groups_of(("u", "v", "p"), wanted)
-
-
-PARTS = ("train", "validation", "interpolation", "gap", "extrapolation")
-
-
-def cases(count: int, seed: int = 0) -> np.ndarray:
-    """Parameters (N, 2): different Reynolds numbers in no order, and another column."""
-    random = np.random.default_rng(seed)
-    return np.column_stack([random.permutation(300 + 7.0 * np.arange(count)), random.random(count)])
-
-
-@given(count=st.integers(4, 130), seed=st.integers(0, 5))
-@settings(max_examples=80, deadline=None)
-def test_split_is_disjoint_covers_all_and_blocks_the_gap(count, seed):
-    parameters = cases(count, seed)
-    found = split(parameters, seed)
-    rows = {name: getattr(found, name) for name in PARTS}
-    assert sorted(np.concatenate(list(rows.values()))) == list(range(count))
-    assert all((np.diff(part) > 0).all() for part in rows.values())
-    assert all(len(rows[name]) >= 1 for name in PARTS[:3])
-    reynolds = {name: parameters[part, 0] for name, part in rows.items()}
-    seen = np.concatenate([reynolds[name] for name in PARTS[:3]])
-    assert seen.min() < reynolds["interpolation"].min()
-    assert reynolds["interpolation"].max() < seen.max()
-    if count < 12:
-        assert len(rows["gap"]) == len(rows["extrapolation"]) == 0
-        assert "no gap" in found.note
-        return
-    assert found.note == ""
-    ranks = {name: np.sort((part - 300) / 7) for name, part in reynolds.items()}
-    block = round(0.1 * count)
-    assert ranks["extrapolation"].tolist() == list(range(count - block, count))
-    assert (np.diff(ranks["gap"]) == 1).all()
-    assert len(ranks["gap"]) == block
-    assert abs(ranks["gap"].mean() - 0.55 * count) <= 1
-    rest = count - 2 * block
-    assert (len(rows["interpolation"]), len(rows["validation"])) == (
-        max(1, round(0.2 * rest)),
-        max(1, round(0.12 * rest)),
-    )
-
-
-def test_split_of_forty_and_of_four():
-    assert [len(getattr(split(cases(40), 0), name)) for name in PARTS] == [22, 4, 6, 4, 4]
-    assert [len(getattr(split(cases(4), 0), name)) for name in PARTS] == [2, 1, 1, 0, 0]
-
-
-def test_split_depends_on_values_and_seed_only():
-    parameters = cases(40)
-    found = split(parameters, 3)
-    order = np.random.default_rng(9).permutation(40)
-    shuffled = split(parameters[order], 3)
-    for name in PARTS:
-        assert (getattr(split(parameters, 3), name) == getattr(found, name)).all()
-        assert sorted(order[getattr(shuffled, name)]) == getattr(found, name).tolist()
-    poisoned = split(
-        np.column_stack([2 * parameters[:, 0], np.full(40, 1e9)]), 3
-    )  # only the order of the first parameter counts
-    assert all((getattr(poisoned, name) == getattr(found, name)).all() for name in PARTS)
-    assert any(
-        set(split(parameters, seed).interpolation) != set(found.interpolation) for seed in range(3)
-    )
-
-
-def test_split_never_divides_trajectories_of_one_value():
-    parameters = np.repeat(np.arange(15.0), 4)[:, None]
-    found = split(parameters, 0)
-    parts = [
-        set(parameters[rows, 0])
-        for rows in (
-            np.concatenate([found.train, found.validation, found.interpolation]),
-            found.gap,
-            found.extrapolation,
-        )
-    ]
-    assert parts[2] == {13.0, 14.0}
-    assert len(parts[1]) == 2
-    assert not parts[0] & parts[1]
-    assert not parts[0] & parts[2]
-
-
-@pytest.mark.parametrize(
-    "parameters",
-    [np.zeros((20, 0)), np.full((20, 1), 100.0), np.repeat([[1.0], [2.0]], 10, axis=0)],
-)
-def test_split_without_a_varied_parameter_is_random_and_says_so(parameters):
-    found = split(parameters, 0)
-    assert "the split is random" in found.note
-    assert [len(getattr(found, name)) for name in PARTS] == [14, 2, 4, 0, 0]
-
-
-def test_parts_of_the_committed_cylinder_set_lie_within_six_of_a_training_reynolds_number():
-    """The names of the parts promise more: its Reynolds numbers are seven clusters."""
-    reynolds = 60 + 340 * even_draws(48, 4, 0)[:, :1]  # as solver.cylinder.draw_parameters
-    gaps = np.diff(np.sort(reynolds[:, 0]))
-    assert (gaps > 20).sum() == 6
-    assert gaps[gaps < 20].max() < 1.2
-    parts = split(reynolds, 0)
-    for name in ("interpolation", "gap", "extrapolation"):
-        values = reynolds[getattr(parts, name)]
-        nearest = np.abs(values - reynolds[parts.train].T).min(1)
-        assert nearest.min() > 1
-        assert nearest.max() < 6
-
-
-@pytest.mark.parametrize("count", range(4))
-def test_split_of_too_few(count):
-    with pytest.raises(InputError, match=rf"^{count} trajector\w+ (is|are) too few"):
-        split(cases(count), 0)

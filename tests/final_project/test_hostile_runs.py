@@ -189,17 +189,23 @@ def test_trajectories_are_known_again_by_their_frames(tmp_path):
     parts = split(flow.parameters, 0)
     save_seen(tmp_path, flow, parts)
     known = np.isin(np.arange(16), np.concatenate([parts.train, parts.validation]))
-    assert (seen_rows(tmp_path, {}, 0, flow) == known).all()
+    assert (seen_rows(tmp_path, flow) == known).all()
 
     # from a later frame on and in float64; frames at another step are refused before
     later = Flow(**{**vars(flow), "fields": flow.fields[:, 7:].astype(np.float64)})
-    assert (seen_rows(tmp_path, {}, 0, later) == known).all()
+    assert (seen_rows(tmp_path, later) == known).all()
 
-    # a run of before is told by its file alone
+    # a run without the file does not say
     (tmp_path / SEEN).unlink()
-    named = Flow(**{**vars(flow), "provenance": {"sha256": "a"}})
-    assert seen_rows(tmp_path, {"sha256": "b"}, 0, named) is None
-    assert (seen_rows(tmp_path, {"sha256": "a"}, 0, named) == known).all()
+    assert seen_rows(tmp_path, flow) is None
+
+
+def test_the_own_test_part_of_a_run_that_does_not_say_what_it_saw_is_refused(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(evaluate, "own_data", lambda _: tmp_path / "flow.h5")
+    with pytest.raises(InputError, match=r"does not say which trajectories it was trained on"):
+        run_main(evaluate.main, EvaluateConfig, "--run", run, "--steps", 2)
 
 
 def test_waves_that_share_single_frames_are_not_seen(flow, tmp_path):
@@ -214,4 +220,4 @@ def test_waves_that_share_single_frames_are_not_seen(flow, tmp_path):
     others = np.array([2, 3, 4])
     parts = dataclasses.replace(split(rows, 0), train=np.array([0]), validation=others)
     save_seen(tmp_path, both, parts)
-    assert seen_rows(tmp_path, {}, 0, both).tolist() == [True, False, True, True, True]
+    assert seen_rows(tmp_path, both).tolist() == [True, False, True, True, True]

@@ -304,8 +304,81 @@ def test_a_paired_ratio_cancels_what_both_find_hard():
     assert metrics.bootstrap_ratio(np.array([np.inf, 1]), np.ones(2))[1] == np.inf
 
 
+def drawn_means(values: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:
+    """Bootstrapped means (D,) of values (S, N)."""
+    generator = np.random.default_rng(seed)
+    rows = generator.integers(values.shape[1], size=(draws, values.shape[1]))
+    return metrics.resampled_means(values, rows, generator)
+
+
+@pytest.mark.parametrize("trainings", [1, 2, 3, 5])
+def test_the_two_way_bootstrap_has_the_variance_that_follows_by_hand(trainings):
+    """With Y = mean + a_s + b_n + c_sn, a, b and c of zero sums, and S - 1 of S trainings drawn:
+
+    variance = sum a^2 / (S (S - 1)) + sum b^2 / N^2 + sum c^2 / (S N) / ((S - 1) N).
+    """
+    random = np.random.default_rng(1)
+    seeds = random.normal(0, 2, (trainings, 1))
+    table = 5 + seeds + random.normal(0, 3, 12) + random.normal(0, 2, (trainings, 12))
+    a = table.mean(1) - table.mean()
+    b = table.mean(0) - table.mean()
+    c = table - table.mean() - a[:, None] - b
+    wanted = (b**2).sum() / 12**2
+    if trainings > 1:
+        wanted += (a**2).sum() / (trainings * (trainings - 1))
+        wanted += (c**2).mean() / ((trainings - 1) * 12)
+    means = drawn_means(table, 100_000)
+    assert means.mean() == pytest.approx(table.mean(), abs=4 * np.sqrt(wanted / 1e5))
+    assert means.var() == pytest.approx(wanted, rel=0.03)
+
+
+def test_the_variance_over_trainings_is_unbiased():
+    """Trainings that differ by s = 1 alone: the mean of three has the variance 1/3."""
+    random = np.random.default_rng(2)
+    tables = random.normal(0, 1, (3000, 3, 1)) * np.ones((1, 1, 4))
+    found = np.mean([drawn_means(table, 60, seed).var() for seed, table in enumerate(tables)])
+    assert found == pytest.approx(1 / 3 * 59 / 60, rel=0.06)  # of 60 draws
+
+
+def test_intervals_cover_a_ratio_of_models_whose_trainings_differ():
+    """Errors with a factor by training and one by trajectory: over trajectories alone too narrow.
+
+    log error = training (deviation 0.3) + trajectory (0.5) + rest (0.1); the ratio is 1.
+    """
+    random = np.random.default_rng(3)
+    both = alone = 0
+    for seed in range(200):
+        hard = random.normal(0, 0.5, 15)
+        models = [
+            np.exp(random.normal(0, 0.3, (5, 1)) + hard + random.normal(0, 0.1, (5, 15)))
+            for _ in range(2)
+        ]
+        low, high = metrics.bootstrap_ratio(*models, draws=300, seed=seed)
+        both += low <= 1 <= high
+        low, high = metrics.bootstrap_ratio(*(each.mean(0) for each in models), 300, seed)
+        alone += low <= 1 <= high
+    assert 0.87 <= both / 200 <= 0.99
+    assert alone / 200 < 0.5
+
+
+def test_different_numbers_of_trainings_can_be_compared_and_one_is_over_trajectories_alone():
+    random = np.random.default_rng(4)
+    hard = random.lognormal(0, 1, 20)
+    three = hard * np.array([[0.9], [1.0], [1.1]])
+    low, high = metrics.bootstrap_ratio(three, hard)
+    assert low == pytest.approx(0.9)
+    assert high == pytest.approx(1.1)
+    assert metrics.bootstrap(hard[None]) == metrics.bootstrap(hard)
+    assert metrics.bootstrap_ratio(three[:1], hard[None]) == metrics.bootstrap_ratio(three[0], hard)
+
+
 @pytest.mark.parametrize(
-    "call", [lambda: metrics.bootstrap([]), lambda: metrics.bootstrap_ratio([1, 2], [1])]
+    "call",
+    [
+        lambda: metrics.bootstrap([]),
+        lambda: metrics.bootstrap_ratio([1, 2], [1]),
+        lambda: metrics.bootstrap(np.ones((2, 2, 2))),
+    ],
 )
 def test_bootstrap_of_nothing_is_refused(call):
     with pytest.raises(InputError, match="value"):

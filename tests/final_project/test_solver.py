@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Iterator
 
 import ngsolve as ng
 import numpy as np
 import pytest
+import scipy.stats
 
-from final_project.solver import cylinder, even_draws, lock_exchange
+from final_project.solver import BEYOND, LEVELS, SKIPPED, cylinder, even_draws, lock_exchange
 from final_project.solver.navier_stokes import Diverged, Lattice, steps_per_frame
-from final_project.solver.validate import exchange_budget, front_speed, steady, taylor_green
+from final_project.solver.validate import (
+    exchange_budget,
+    front_speed,
+    open_stream_mesh,
+    rises,
+    steady,
+    taylor_green,
+    williamson,
+)
 
 FLOWS = {"cylinder": cylinder, "lock_exchange": lock_exchange}
 TINY = {
@@ -49,6 +60,23 @@ def test_dfg_2d_1_drag_and_lift():
     assert abs(found["drag"] / 5.57953523384 - 1) < 1e-3
     assert abs(found["lift"] - 0.010618948146) < 5e-4
     assert abs(found["pressure difference"] / 0.11752016697 - 1) < 0.015
+
+
+def test_the_open_stream_s_mesh_is_the_stream_without_the_disc_and_williamson_s_law_by_hand():
+    mesh = open_stream_mesh(80.0)
+    assert ng.Integrate(1, mesh) == pytest.approx(58 * 80 - math.pi / 4, rel=1e-7)
+    assert ng.Integrate(1, mesh.Boundaries("cylinder"), ng.BND) == pytest.approx(math.pi, rel=1e-3)
+    assert {"side", "inlet", "outlet", "cylinder"} <= set(mesh.GetBoundaries())
+    values = [williamson(reynolds) for reynolds in (60, 80, 100, 120, 150)]
+    assert values == pytest.approx([0.1358, 0.1528, 0.1643, 0.1731, 0.1834], abs=6e-5)
+
+
+def test_a_period_is_measured_between_the_rises_of_a_signal():
+    times = 0.01 * np.arange(1000)
+    crossings, before = rises(times, np.sin(2 * np.pi * (times - 0.2034) / 0.731))
+    assert crossings[0] == pytest.approx(0.2034, abs=1e-4)
+    assert np.diff(crossings) == pytest.approx(0.731, abs=1e-4)
+    assert (times[before] <= crossings).all()
 
 
 def test_lock_exchange_keeps_alpha_in_bounds_and_loses_energy():
@@ -155,11 +183,70 @@ def test_draws_of_a_trajectory_do_not_depend_on_how_many_there_are(flow):
     assert (draw(500, 0) <= FLOWS[flow].HIGHEST).all()
 
 
-def test_draws_fill_each_axis_more_evenly_than_chance():
-    drawn = np.sort(even_draws(64, 4, 0), axis=0)
-    assert (
-        np.abs(drawn - (np.arange(64)[:, None] + 0.5) / 64).max() < 0.08
-    )  # chance: 0.17 in the worst of four
+def levels(drawn: np.ndarray) -> np.ndarray:
+    """The numbers of the levels, 0 to LEVELS - 1, of draws (N, axes)."""
+    steps = drawn * (LEVELS - 1)
+    steps[:, 0] = drawn[:, 0] * (LEVELS + SKIPPED - 1)
+    steps[:, 0] -= SKIPPED * (steps[:, 0] > LEVELS - BEYOND)
+    assert np.abs(steps - steps.round()).max() < 1e-9
+    return steps.round().astype(int)
+
+
+@pytest.mark.parametrize("count", [1, 8, 36, 37, 64, 96, 111])
+def test_every_level_of_every_axis_is_drawn_equally_often(count):
+    drawn = levels(even_draws(count, 4, 0))
+    for axis in drawn.T:
+        often = np.bincount(axis, minlength=LEVELS)
+        assert len(often) == LEVELS
+        assert often.max() <= -(-count // LEVELS)
+        assert often.min() >= count // LEVELS
+
+
+def pairs_of_axes(count: int, dimensions: int, seeds: int = 8) -> Iterator[np.ndarray]:
+    """The levels (N, 2) of every two axes, of several seeds."""
+    for seed in range(seeds):
+        drawn = levels(even_draws(count, dimensions, seed))
+        for first, second in itertools.combinations(range(dimensions), 2):
+            yield drawn[:, [first, second]]
+
+
+@pytest.mark.parametrize(("count", "dimensions"), [(64, 2), (96, 4)])
+def test_draws_fill_every_pair_of_axes(count, dimensions):
+    """Against what the same number of independent draws has in the mean.
+
+    Their squared L2 star discrepancy is (2^-2 - 3^-2) / N (the variance of the share of draws in a
+    box from the origin, x y (1 - x y) / N, integrated over the box's corner).
+    """
+    chance = (1 / 4 - 1 / 9) / count
+    places = np.stack(np.meshgrid(np.arange(LEVELS), np.arange(LEVELS)), -1).reshape(-1, 2)
+    for drawn in pairs_of_axes(count, dimensions):
+        discrepancy = scipy.stats.qmc.discrepancy((drawn + 0.5) / LEVELS, method="L2-star")
+        assert discrepancy**2 < chance / 4
+
+        # no square of 11 x 11 levels is empty; on average 5.7 and 8.5 draws lie in one
+        hole = np.abs(places[:, None] - drawn[None]).max(2).min(1).max()
+        assert hole <= 5
+
+
+def test_the_seed_alone_decides_and_draws_differ():
+    drawn = even_draws(96, 4, 3)
+    for count in (1, 8, 37, 38, 95):
+        assert np.array_equal(even_draws(count, 4, 3), drawn[:count])
+    assert not np.array_equal(even_draws(96, 4, 4), drawn)
+    assert len(np.unique(drawn, axis=0)) == 96
+    assert len(np.unique(even_draws(64, 2, 0), axis=0)) == 64
+
+
+def test_the_first_parameter_leaves_out_what_divides_training_from_extrapolation():
+    reynolds = np.unique(cylinder.draw_parameters(74, 0)[:, 0])
+    assert len(reynolds) == 37
+    assert (reynolds[0], reynolds[-1]) == (60, 400)
+    steps = np.diff(reynolds) / (340 / 39)
+    assert steps.round(6).tolist() == [1] * 32 + [4] + [1] * 3
+    grashof = np.unique(lock_exchange.draw_parameters(74, 0)[:, 0])
+    assert np.log(grashof[33] / grashof[32]) == pytest.approx(4 * np.log(20) / 39)
+    offsets = np.unique(cylinder.draw_parameters(74, 0)[:, 1])
+    assert np.allclose(np.diff(offsets), 0.04 / 36)
 
 
 def test_steps_fill_a_frame():

@@ -18,6 +18,7 @@ from final_project.config import Config, EvaluateConfig, PredictConfig
 from final_project.data import load_flow, split, write_flow
 from final_project.figures import by_seconds
 from final_project.mesh import triangulate
+from final_project.splits import distances
 from tests.conftest import assert_refused, assert_same_after_interruption, run_main
 from tests.final_project.waves import waves
 
@@ -53,9 +54,17 @@ def test_a_run_leaves_everything_that_the_readme_promises(wave_run):
     assert table.value.notna().all()
     pooled = table.series.isna() & table.horizon.isna()
     whole = table[(table.metric == "relative_l2_squared") & pooled]
-    assert set(whole.variant) == {"interpolation", "gap", "extrapolation", "longer"}
+    parts = {"interpolation", "gap", "extrapolation", "longer", "other starts"}
+    assert set(whole.variant) == parts
     assert {*Config().models, *Config().baselines, "autoencoder"} <= set(whole.model)
     assert {"exchange_ratio", "exchange_ratio_low", "exchange_ratio_high"} <= set(table.metric)
+
+    # what was read is noted: the distances of the parts, and what the intervals are over
+    notes = json.loads((wave_run / "run.json").read_text())["notes"]
+    away = distances(waves().parameters, split(waves().parameters, 0))
+    assert notes["distances"] == {name: values.round(2).tolist() for name, values in away.items()}
+    assert notes["split"]["margin"] == len(notes["distances"]["margin"]) == 1
+    assert notes["intervals"] == "over trajectories alone"
 
 
 def test_every_training_logs_its_error_and_its_seconds_at_each_check(wave_run):
@@ -151,7 +160,8 @@ def test_evaluate_scores_other_trajectories_from_any_frame(wave_run, wave_file, 
     run_main(evaluate.main, EvaluateConfig, *words)
     scores = json.loads(out.read_text())
     parts = split(waves().parameters, 0)
-    unseen = np.sort(np.concatenate([parts.interpolation, parts.gap, parts.extrapolation]))
+    seen = np.concatenate([parts.train, parts.validation])
+    unseen = np.setdiff1d(np.arange(16), seen)
     assert scores["run"]["trajectories"] == len(unseen)
     assert scores["run"]["seen"] == 16 - len(unseen)
     assert {row["split"] for row in scores["rows"]} == {"given"}
