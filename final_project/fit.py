@@ -56,9 +56,12 @@ class TrainingFlow:
             dimensionless=flow.dimensionless,
         )
 
-    def validation_error(self, prediction: np.ndarray) -> ValidationError:
-        """The error of the validation fields (N, T, P, F) after their first frame."""
-        truth = self.validation_fields[:, 1:]
+    def validation_error(self, prediction: np.ndarray, every: int = 1) -> ValidationError:
+        """The error of the validation fields (N, T, P, F) after their first frame.
+
+        every : the prediction holds the second frame and each so many-th after it.
+        """
+        truth = self.validation_fields[:, 1::every]
         squared = []
         chosen = []
         for guess, true in zip(prediction, truth, strict=True):  # in float64 one by one
