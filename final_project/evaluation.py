@@ -409,14 +409,13 @@ def score_baseline(
     start = time.perf_counter()
     model = baseline(config, judge, device, name)
     if isinstance(model, OneStep):
-        model.report = partial(log_check, run, data, f"rollout error, {name}", model)
+        model.score = partial(checked_error, run, data, f"rollout error, {name}", model)
     validation = (data.validation_fields, data.validation_parameters)
     model.fit(data.fields, data.parameters, validation)
     seconds = time.perf_counter() - start
     params = None
     if isinstance(model, OneStep):
         params = model.parameters_
-        seconds -= model.trained_.reported
     return BaselineScores(judge.score(model.rollout, parts), seconds, params)
 
 
@@ -444,12 +443,13 @@ def grid_of_baselines(config: Config, judge: Judge) -> Grid:
     return Grid(judge.flow.coordinates, judge.triangles, *sides, config.grid_grading)
 
 
-def log_check(run: Run, data: TrainingFlow, label: str, model: OneStep, check: Check) -> None:
-    """Logs the loss, the errors of validation rollouts and the seconds of a one-step training."""
+def checked_error(run: Run, data: TrainingFlow, label: str, model: OneStep, check: Check) -> float:
+    """The VRMSE of validation rollouts in a one-step training, logged with its loss and seconds."""
     first = data.validation_fields[:, 0]
     steps = data.validation_fields.shape[1] - 1
     error = data.validation_error(model.rollout(first, data.validation_parameters, steps))
     log_validation(run, label, check, error)
+    return error.vrmse
 
 
 # -------------------------------------------------------------------------------------- table

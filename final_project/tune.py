@@ -21,8 +21,9 @@ if __name__ == "__main__":  # before the heavy imports: --help and a refusal ans
     OPTIONS = read_options(TuneConfig)
 
 import itertools
+import math
+import time
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import cast
 
 from common.cli import option_of
@@ -30,7 +31,7 @@ from common.machine import choose_device
 from common.results import Results, Row, print_table
 from common.run import Run
 from final_project.autoencoder import MeshAutoencoder
-from final_project.baselines.onestep import OneStep
+from final_project.baselines.onestep import Check, OneStep
 from final_project.config import (
     CHECKS,
     MODELS,
@@ -39,7 +40,7 @@ from final_project.config import (
     OneStepRecipe,
 )
 from final_project.data import groups_of, split
-from final_project.evaluation import METRICS_INFO, Judge, baseline, log_check
+from final_project.evaluation import METRICS_INFO, Judge, baseline, checked_error
 from final_project.factory import architecture, sizes_of
 from final_project.fit import Fitted, Job, TrainingFlow
 from final_project.train import (
@@ -74,6 +75,7 @@ class Attempt:
     error: float  # VRMSE on validation, of the weights that were kept
     seconds: float
     steps: int
+    checking: float | None = None  # of the seconds, those on validation, where they are known
 
 
 def attempt(config: Config, run: Run, label: str, study: Study) -> Attempt:
@@ -102,26 +104,37 @@ def attempt_stepper(config: Config, run: Run, label: str, study: Study) -> Attem
     data = study.data
     model = baseline(config, study.judge, study.device, cast(BaselineName, study.network))
     assert isinstance(model, OneStep)
-    model.report = partial(log_check, run, data, label, model)
-    known = (data.validation_fields, data.validation_parameters)
-    model.fit(data.fields, data.parameters, known)
-    steps = known[0].shape[1] - 1
-    rollouts = model.rollout(known[0][:, 0], known[1], steps)
-    error = data.validation_error(rollouts).vrmse
-    return Attempt(error, model.trained_.seconds, config.baseline_steps)
+    checking = 0.0
+
+    def score(check: Check) -> float:
+        nonlocal checking
+        started = time.perf_counter()
+        found = checked_error(run, data, label, model, check)
+        checking += time.perf_counter() - started
+        return found
+
+    model.score = score
+    model.fit(data.fields, data.parameters)
+    trained = model.trained_
+    error = math.inf if trained.validation is None else trained.validation
+    return Attempt(error, trained.seconds, config.baseline_steps, checking)
 
 
 def steps_within(config: TuneConfig, run: Run, study: Study, lr: float, batch: int) -> int:
     """How many steps with a batch take the seconds of a try, checks on validation included."""
-    seconds = []
+    measured: list[Attempt] = []
     for steps in MEASURED:
         label = f"speed, batch {batch}, {steps} steps"
         short = replace(config.attempt(lr, batch, steps), checks=1)
-        measured: Attempt = run.memo(label, attempt, short, run, label, study)
-        seconds.append(measured.seconds)
+        measured.append(run.memo(label, attempt, short, run, label, study))
+
+    # a check may take as long as a hundred steps: its own seconds are known, or in both trainings
     few, more = MEASURED
+    seconds = [each.seconds - (each.checking or 0.0) for each in measured]
     step = max((seconds[1] - seconds[0]) / (more - few), 1e-6)
-    check = max(seconds[0] - few * step, 0.0)
+    check = measured[0].checking
+    if check is None:
+        check = max(seconds[0] - few * step, 0.0)
     of_steppers = study.network in STEPPERS
     checks = config.checks or (OneStepRecipe.checks if of_steppers else CHECKS)
     return max(1, round((config.seconds - checks * check) / step))

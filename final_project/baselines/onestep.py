@@ -63,7 +63,7 @@ class Check:
     loss: float
 
 
-Report = Callable[[Check], None]
+Score = Callable[[Check], float]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,6 @@ class Training:
     seconds: float
     loss: float  # of the last step
     validation: float | None  # of the weights that are kept; None where every rollout blew up
-    reported: float = 0.0  # seconds that `report` took, which are in no others
 
 
 @dataclass(frozen=True)
@@ -101,23 +100,20 @@ def train(
     states: Tensor,
     theta: Tensor,
     recipe: OneStepRecipe,
-    judge: Callable[[], float] | None = None,
-    report: Report | None = None,
+    score: Score | None = None,
 ) -> Training:
     """Trains in place on normalised states (N, T, F, X) and theta (N, K).
 
-    The loss is the mean squared error in units of `jump`. `judge` scores the present weights, lower
-    is better; the best ones are kept (the last ones without a judge, or where each of its rollouts
-    blew up), and `report` is told of each check. Same recipe, same weights. Raises
-    FloatingPointError for a loss that is not finite.
+    The loss is the mean squared error in units of `jump`. `score` tells an error of the present
+    weights; the best ones are kept (the last ones without it, or where no error is finite). Same
+    recipe, same weights. Raises FloatingPointError for a loss that is not finite.
     """
     device = stepper.static.device
     draws = Draws(np.random.default_rng(recipe.seed), torch.Generator().manual_seed(recipe.seed))
     optimiser = torch.optim.AdamW(stepper.parameters(), weight_decay=recipe.weight_decay)
-    marks = list(np.linspace(0, 1, recipe.checks + 1)[1:]) if judge else []
+    marks = list(np.linspace(0, 1, recipe.checks + 1)[1:]) if score else []
     best = np.inf
     best_weights = None
-    reported = 0.0
     started = time.perf_counter()
     for step in range(recipe.steps):
         # a batch of transitions, some of them after a step of the model's own:
@@ -139,15 +135,9 @@ def train(
 
         # validation:
         progress = (step + 1) / recipe.steps
-        if judge and marks and progress >= marks[0]:
+        if score and marks and progress >= marks[0]:
             marks = [mark for mark in marks if mark > progress]
-            found = judge()
-            if report:
-                asked = time.perf_counter()
-                report(Check(step + 1, asked - started, loss.item()))
-                took = time.perf_counter() - asked
-                reported += took
-                started += took
+            found = score(Check(step + 1, time.perf_counter() - started, loss.item()))
             if found < best:
                 best = found
                 weights = stepper.state_dict()
@@ -155,7 +145,7 @@ def train(
     if best_weights:
         stepper.load_state_dict(best_weights)
     seconds = time.perf_counter() - started
-    return Training(seconds, loss.item(), best if best_weights else None, reported)
+    return Training(seconds, loss.item(), best if best_weights else None)
 
 
 def descend(optimiser: torch.optim.Optimizer, loss: Tensor, lr: float) -> None:
@@ -177,7 +167,7 @@ class OneStep:
     """A one-step model on a grid or on nodes; `network(inputs, outputs, *shape)` builds it.
 
     Fields and parameters are normalised by the training part. A rollout stays on the grid over all
-    its steps. `report`, if it is set, is told of each check of a training on validation.
+    its steps. `score`, if it is set, chooses the weights in place of the error on the grid.
     """
 
     def __init__(
@@ -191,7 +181,7 @@ class OneStep:
         self.grid = grid
         self.recipe = recipe or OneStepRecipe()
         self.device = device
-        self.report: Report | None = None
+        self.score: Score | None = None
 
     def fit(
         self, fields: np.ndarray, theta: np.ndarray, validation: Flows | None = None
@@ -214,12 +204,11 @@ class OneStep:
         self.parameters_ = count_parameters(network)
         self.stepper_ = Stepper(network, static, torch.where(jump > 0, jump, 1.0)).to(self.device)
 
-        judge = None
-        if validation is not None:
+        score = self.score
+        if score is None and validation is not None:
             known_fields, known_theta = checked(*validation)
-            judge = partial(self._error, self._states(known_fields), self._theta(known_theta))
-        known = self._theta(theta)
-        self.trained_ = train(self.stepper_, states, known, self.recipe, judge, self.report)
+            score = partial(self._error, self._states(known_fields), self._theta(known_theta))
+        self.trained_ = train(self.stepper_, states, self._theta(theta), self.recipe, score)
         return self
 
     def rollout(self, first: np.ndarray, theta: np.ndarray, steps: int) -> np.ndarray:
@@ -248,7 +237,7 @@ class OneStep:
         """Normalised parameters, float32 (N, K)."""
         return torch.tensor(self.theta_units_.standardise(theta), dtype=torch.float32)
 
-    def _error(self, states: Tensor, theta: Tensor) -> float:
+    def _error(self, states: Tensor, theta: Tensor, _: Check) -> float:
         """Mean squared error of whole rollouts of (N, T, F, X), in normalised fields."""
         total = 0.0
         path = states.to(self.device)

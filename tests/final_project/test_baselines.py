@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+import math
 from functools import partial
 
 import numpy as np
@@ -419,25 +419,28 @@ def test_noise_on_the_input_teaches_the_way_back_to_the_data():
     )  # persistence, which uncorrected targets teach, has 1
 
 
-def test_a_report_is_told_of_every_check_and_its_time_is_none_of_the_trainings():
+def test_a_score_is_asked_at_every_check_and_its_best_weights_are_kept():
     fields, theta, grid = waves()
     model = OneStep(NETWORKS["UNet"], grid, dataclasses.replace(TINY, steps=8, checks=4))
-    told = []
+    errors = iter([3.0, 1.0, math.nan, 2.0])
+    asked = []
+    weights = []
 
-    def report(check: Check) -> None:
-        told.append(check)
-        time.sleep(0.3)
+    def score(check: Check) -> float:
+        asked.append(check)
+        weights.append({key: each.clone() for key, each in model.stepper_.state_dict().items()})
+        return next(errors)
 
-    model.report = report
-    started = time.perf_counter()
-    model.fit(fields[:3], theta[:3], (fields[3:], theta[3:]))
-    wall = time.perf_counter() - started
-    assert [check.step for check in told] == [2, 4, 6, 8]
-    assert told[-1].loss == model.trained_.loss
-    assert [check.seconds for check in told] == sorted(check.seconds for check in told)
-    assert told[-1].seconds <= model.trained_.seconds
-    assert model.trained_.reported >= 1.2
-    assert model.trained_.seconds + model.trained_.reported <= wall
+    model.score = score
+    model.fit(fields, theta)
+    assert [check.step for check in asked] == [2, 4, 6, 8]
+    assert asked[-1].loss == model.trained_.loss
+    assert [check.seconds for check in asked] == sorted(check.seconds for check in asked)
+    assert asked[-1].seconds <= model.trained_.seconds
+    assert model.trained_.validation == 1.0
+    kept = model.stepper_.state_dict()
+    assert all(torch.equal(kept[key], weights[1][key]) for key in kept)
+    assert not all(torch.equal(kept[key], weights[3][key]) for key in kept)
 
 
 class Shift(torch.nn.Module):
