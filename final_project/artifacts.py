@@ -13,7 +13,7 @@ import torch
 from final_project.evaluation import Judge, Predict, Scored
 from final_project.factory import Groups
 from final_project.patches import patch_table, places_of
-from final_project.stride import dominant_period, movie_stride
+from final_project.stride import dominant_period, movie_frames
 from final_project.surrogate import Surrogate, encode
 
 Arrays = dict[str, np.ndarray]
@@ -44,8 +44,7 @@ def picture_arrays(
     node, field = probe(judge, test)
     count = len(flow.time)
     period = dominant_period(judge.units.centred(flow.fields[row, :, node])[:, field])
-    frames = np.arange(0, count, movie_stride(count, period, PICTURES))
-    frames = np.unique(np.append(frames, judge.frames - 1))
+    frames = np.union1d(movie_frames(count, period, PICTURES), judge.frames - 1)
 
     # what is shown, in words:
     named = zip(flow.parameter_names, flow.parameters[row], strict=True)

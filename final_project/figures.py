@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.colors import ListedColormap
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.tri import Triangulation
 
-from common.figures import PALETTE, Option, figure, learning_curve, read_run, source_line
+from common.figures import MARKERS, PALETTE, Option, figure, learning_curve, read_run, source_line
 from common.files import JsonObject
-from final_project.config import CLOCK, MODELS
-from final_project.painting import Movie, Scale, paint
+from final_project.config import CLOCK, CONTROLS, MODELS
+from final_project.painting import Movie, Panel, Scale, paint
+from final_project.patches import patch_table
 from final_project.pictures import (
     DASHES,
     PARTS,
@@ -31,16 +33,15 @@ from final_project.pictures import (
     styles_of,
 )
 from final_project.raw import readable
-from final_project.stride import dominant_period, movie_stride
+from final_project.stride import dominant_period, movie_frames
 
 AUTOENCODERS = {  # as the rows name them, by their name in metrics.csv
     "own": "autoencoder",
     "as published": "autoencoder, as published",
 }
-DRAWN = 3  # models in a movie and in the figure of a probe
+DRAWN = 3  # models in the figure of a probe
 MOST = 30  # errors as large as this or larger are drawn here: the rollout has blown up
 RESAMPLED = 400  # draws of a bootstrap band
-FRAMES_OF_RUN = 25  # of the movie of a run, which is committed
 FRAMES_OF_ROLLOUT = 100  # of the movie of a prediction
 
 
@@ -58,6 +59,8 @@ def draw_figures(folder: Path) -> None:
     draw_errors(folder / "error_by_time.png", record, pictures, errors, styles)
     draw_probe(folder / "probe.png", record, pictures, styles)
     draw_models(folder / "models.png", record, table, styles)
+    draw_exchange(folder / "exchange.png", record, table, pictures.field_names)
+    draw_mesh(folder / "mesh.png", record, pictures.mesh)
     with readable(folder / "metrics.csv"):
         log = pd.read_csv(folder / "metrics.csv")
     draw_learning(folder / "learning_curves.png", record, log, styles)
@@ -111,25 +114,24 @@ def movie_field(names: Sequence[str]) -> int:
 
 
 def draw_run_movie(path: Path, record: JsonObject, pictures: Pictures) -> None:
-    """GIF of the simulation above the first models, at many phases of its period."""
-    # the stored frames are equally far apart, but for one at the end of the main horizon
-    between = int(pictures.frames[1] - pictures.frames[0]) if len(pictures.frames) > 1 else 1
-    regular = np.flatnonzero(pictures.frames % between == 0)
-    period = dominant_period(pictures.true_probe) / between
-    stored = regular[:: movie_stride(len(regular), period, FRAMES_OF_RUN)]
-
+    """GIF of the simulation, the first model and its error, at the stored frames."""
     number = movie_field(pictures.field_names)
-    panels = {"simulation": pictures.truth[stored, :, number]}
-    for model, fields in list(pictures.fields.items())[:DRAWN]:
-        panels[model] = fields[stored, :, number]
-    movie = Movie(
-        pictures.mesh,
-        pictures.field_names[number],
-        panels,
-        [pictures.label(each) for each in stored],
-        source_line(record),
-    )
-    movie.write(path)
+    name = pictures.field_names[number]
+    model, fields = next(iter(pictures.fields.items()))
+    truth = pictures.truth[..., number]  # (T, P)
+    error = fields[..., number] - truth
+    scale = Scale.of_field(name, truth)
+    panels = {
+        "simulation": Panel(truth, scale),
+        model: Panel(fields[..., number], scale),
+        f"error of {model}": Panel(error, Scale.of_error(error)),
+    }
+
+    labels = []
+    for stored, frame in enumerate(pictures.frames):
+        beyond = "" if frame < record["config"]["frames"] else ", beyond the trained horizon"
+        labels.append(pictures.label(stored) + beyond)
+    Movie(pictures.mesh, name, panels, labels, source_line(record)).write(path)
 
 
 def draw_rollout(
@@ -146,13 +148,13 @@ def draw_rollout(
     values = fields[..., number]  # (T, P)
     with np.errstate(over="ignore", invalid="ignore"):  # a rollout may blow up
         probe = values[:, values.std(0).argmax()]  # the node that moves the most
-    stride = movie_stride(len(values), dominant_period(probe), FRAMES_OF_ROLLOUT)
-    frames = np.arange(0, len(values), stride)
+    frames = movie_frames(len(values), dominant_period(probe), FRAMES_OF_ROLLOUT)
+    shown = values[frames]
     x, y = coordinates.T
     movie = Movie(
         Triangulation(x, y, triangles),
         names[number],
-        {"prediction": values[frames]},
+        {"prediction": Panel(shown, Scale.of_field(names[number], shown))},
         [step_label(int(frame), time) for frame in frames],
         footer,
     )
@@ -299,6 +301,92 @@ def draw_worth(path: Path, record: JsonObject, facts: JsonObject, rows: list[Jso
             "surrogate's seconds",
             fontsize=8,
         )
+
+
+def draw_exchange(
+    path: Path, record: JsonObject, table: pd.DataFrame, fields: Sequence[str]
+) -> None:
+    """Error of each model with an exchange over that of its controls, by field and test part.
+
+    With 95 % intervals; draws nothing where the run has no such pair.
+    """
+    ratios = table[table.metric.str.startswith("exchange_ratio")]
+    pairs = [
+        f"{model} over {control}" for model, controls in CONTROLS.items() for control in controls
+    ]
+    pairs = [pair for pair in pairs if (ratios.model == pair).any()]
+    if not pairs:
+        return
+    parts = [part for part in PARTS if (ratios.variant == part).any()]
+    rows = ["all fields", *fields]
+    values = ratios.assign(series=ratios.series.fillna(rows[0])).pivot_table(
+        index=["model", "variant", "series"], columns="metric", values="value"
+    )
+
+    size = (2.2 * len(parts) + 1.2, 0.3 * len(rows) * len(pairs) + 1.6)
+    options: dict[str, Option] = {"squeeze": False, "sharey": True, "sharex": True}
+    with figure(path, record, size, 1, len(parts), **options) as (picture, axes):
+        for panel, part in zip(axes[0], parts, strict=True):
+            for number, pair in enumerate(pairs):
+                below = (number - (len(pairs) - 1) / 2) / (len(pairs) + 1)
+                draw_ratios(panel, values, (pair, part), rows, below, number)
+            panel.axvline(1, color="#444444", lw=0.8)
+            panel.set(xscale="log", title=part, xlabel="ratio of errors")
+            panel.set_yticks(range(len(rows)), rows)
+            panel.xaxis.set_major_locator(LogLocator(base=2, numticks=7))
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_locator(NullLocator())
+        axes[0, 0].invert_yaxis()
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        title = "squared error with exchange over that of the control; below 1 the exchange helps"
+        place = "outside upper center"
+        picture.legend(handles, labels, title=title, fontsize=8, title_fontsize=8, loc=place)
+
+
+def draw_ratios(
+    axes: Axes,
+    values: pd.DataFrame,
+    which: tuple[str, str],
+    rows: Sequence[str],
+    below: float,
+    number: int,
+) -> None:
+    """The ratios of one pair and part, one under another, each `below` its field's place."""
+    for place, series in enumerate(rows):
+        if (*which, series) not in values.index:
+            continue  # a field that is the same everywhere
+        ratio = values.loc[(*which, series)]
+        low = ratio["exchange_ratio"] - ratio["exchange_ratio_low"]
+        high = ratio["exchange_ratio_high"] - ratio["exchange_ratio"]
+        axes.errorbar(
+            ratio["exchange_ratio"],
+            place + below,
+            xerr=[[max(low, 0)], [max(high, 0)]],
+            fmt=MARKERS[number],
+            color=PALETTE[number],
+            ms=4,
+            capsize=2,
+            label=which[0] if place == 0 else None,
+        )
+
+
+def draw_mesh(path: Path, record: JsonObject, mesh: Triangulation) -> None:
+    """The mesh, its triangles coloured by the patch of the autoencoder that they lie in."""
+    boxes = tuple(record["config"]["boxes"])
+    nodes = np.stack([mesh.x, mesh.y], 1)
+    patch = np.zeros(len(nodes))
+    for number, members in enumerate(patch_table(nodes, *boxes)):
+        row = number // boxes[0]  # neighbours above one another have different colours too
+        patch[members[members >= 0]] = (number + 3 * row) % len(PALETTE)
+    of_triangles = np.median(patch[mesh.triangles], axis=1)
+    with figure(path, record, (6.5, 6.3 * np.ptp(mesh.y) / np.ptp(mesh.x) + 0.9)) as (_, axes):
+        axes.tripcolor(
+            mesh, of_triangles, cmap=ListedColormap(PALETTE), vmin=-0.5, vmax=7.5, alpha=0.35
+        )
+        axes.triplot(mesh, color="#333333", lw=0.25)
+        axes.set(aspect="equal", xlabel="x", ylabel="y")
+        axes.set_title(f"{len(nodes):,} nodes in {boxes[0]} x {boxes[1]} patches", fontsize=9)
+        axes.grid(False)
 
 
 # ------------------------------------------------------------------------ attention and training

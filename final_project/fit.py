@@ -110,6 +110,7 @@ class Fitted:
     weights: dict[str, np.ndarray]  # those with the least validation error
     seconds: float
     error: float  # VRMSE on validation
+    checking: float = 0.0  # of the seconds, those on validation
 
 
 # --------------------------------------------------------------------------------- optimising
@@ -155,7 +156,9 @@ class Fitting:
         self.best_error = np.inf
         self.best_weights = network.state_dict()
         self._started = time.perf_counter()
+        self._stepped = self._started  # when the last step ended
         self._seconds_before = 0.0
+        self.checking = 0.0  # seconds on validation
         self._every = max(1, recipe.steps // recipe.checks)
         self._resume()
 
@@ -166,6 +169,7 @@ class Fitting:
             return
         self.step = state["step"]
         self._seconds_before = state["seconds"]
+        self.checking = state["checking"]
         self.best_error = state["best"]
         self.best_weights = tensors(state["kept"])
         self.network.load_state_dict(tensors(state["network"]))
@@ -182,6 +186,7 @@ class Fitting:
         state = {
             "step": self.step,
             "seconds": self.seconds,
+            "checking": self.checking,
             "best": self.best_error,
             "kept": self.best_weights,
             "network": self.network.state_dict(),
@@ -216,6 +221,7 @@ class Fitting:
             optimiser.step()
             optimiser.zero_grad()
         self.step += 1
+        self._stepped = time.perf_counter()
 
     @property
     def is_due(self) -> bool:
@@ -229,11 +235,12 @@ class Fitting:
             self.best_error = error.vrmse
             weights = self.network.state_dict()
             self.best_weights = {name: value.clone() for name, value in weights.items()}
+        self.checking += time.perf_counter() - self._stepped
         self.save()
 
     def result(self) -> Fitted:
         """The best weights."""
-        return Fitted(self.best_weights, self.seconds, self.best_error)
+        return Fitted(self.best_weights, self.seconds, self.best_error, self.checking)
 
 
 def log_validation(run: Run, name: str, check: Check, error: ValidationError) -> None:

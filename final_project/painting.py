@@ -20,7 +20,7 @@ from PIL import Image
 from common.figures import STYLE, plt
 from common.files import atomic_path
 
-POSITIVE = ("p", "alpha")  # drawn with a sequential map; velocities change their sign
+POSITIVE = ("alpha",)  # drawn with a sequential map; velocities and pressure change their sign
 SHARE = 0.002  # of the nodes may lie beyond either colour limit
 LEAST_RANGE = 1e-9  # of colours, relative to the values: less is rounding
 COLOURS = 128  # of a movie
@@ -39,7 +39,7 @@ class Scale:
     def of_field(cls, name: str, values: np.ndarray) -> Scale:
         """For a field: limits that a few extreme nodes do not set.
 
-        Symmetric about 0 where the field has both signs, as velocities do.
+        Symmetric about 0 where the field has both signs, as velocities and a pressure have.
         """
         low, high = limits(values)
         if name in POSITIVE or not low < 0 < high:
@@ -82,23 +82,30 @@ def paint(axes: Axes, mesh: Triangulation, values: np.ndarray, scale: Scale) -> 
 
 
 @dataclass(frozen=True)
+class Panel:
+    """What one panel of a movie shows: values (T, P), and how they are coloured."""
+
+    values: np.ndarray
+    scale: Scale
+
+
+@dataclass(frozen=True)
 class Movie:
-    """One field over time: panels, one under another, of (T, P) values by title.
+    """One field over time: panels, one under another, by title.
 
     labels : one per frame, drawn under the panels. footer : where the data come from.
     """
 
     mesh: Triangulation
     field: str
-    panels: Mapping[str, np.ndarray]
+    panels: Mapping[str, Panel]
     labels: Sequence[str]
     footer: str
 
     def write(self, path: Path) -> None:
-        """Writes the movie as a GIF; the first panel sets the colours of all."""
-        scale = Scale.of_field(self.field, next(iter(self.panels.values())))
+        """Writes the movie as a GIF."""
         with plt.style.context([STYLE, {"figure.constrained_layout.use": False}]):
-            sheets = self._sheets(scale)
+            sheets = self._sheets()
         first, *others = sheets
         with atomic_path(path) as temporary:
             first.save(
@@ -110,7 +117,7 @@ class Movie:
                 loop=0,
             )
 
-    def _sheets(self, scale: Scale) -> list[Image.Image]:
+    def _sheets(self) -> list[Image.Image]:
         """One image per label."""
         count = len(self.panels)
         height = 5.0 * np.ptp(self.mesh.y) / np.ptp(self.mesh.x) + 0.28  # inches per panel
@@ -124,10 +131,12 @@ class Movie:
 
         sheets = []
         for number, label in enumerate(self.labels):
-            for (title, values), panel in zip(self.panels.items(), axes[:, 0], strict=True):
+            for (title, shown), panel in zip(self.panels.items(), axes[:, 0], strict=True):
+                scale = shown.scale
                 panel.clear()
-                paint(panel, self.mesh, values[number], scale)
-                panel.set_title(title, fontsize=8, pad=3)
+                paint(panel, self.mesh, shown.values[number], scale)
+                colours = f"colours from {scale.low:.2g} to {scale.high:.2g}"
+                panel.set_title(f"{title} ({colours})", fontsize=8, pad=3)
             axes[-1, 0].set_xlabel(f"{self.field}, {label}", fontsize=8)
             canvas.draw()
             pixels = np.asarray(canvas.buffer_rgba())[..., :3]

@@ -1,4 +1,4 @@
-"""How many frames to skip in a movie of a periodic flow, so that its motion can be seen.
+"""Which frames of a flow a movie shows, so that the eye can follow a periodic motion.
 
 Frames half a period apart show two phases only, however long the movie is.
 """
@@ -11,8 +11,7 @@ import numpy as np
 
 from final_project.metrics import LEAST_SAMPLES, dominant_frequency
 
-SECTORS = 16  # a period is cut into so many parts ...
-DISTINCT = 8  # ... of which a movie shows at least so many
+PER_PERIOD = 12  # frames of a movie in a period, at least
 
 
 def dominant_period(signal: np.ndarray) -> float:
@@ -23,28 +22,15 @@ def dominant_period(signal: np.ndarray) -> float:
     return 1 / frequency if frequency > 0 else math.inf
 
 
-def distinct_phases(stride: int, period: float) -> int:
-    """In how many of the SECTORS of a period frames lie that are `stride` apart.
+def movie_frames(count: int, period: float, wanted: int) -> np.ndarray:
+    """The numbers (about `wanted`) of the frames that a movie shows of `count`, ascending.
 
-    Of SECTORS successive frames, or of as many as a whole period has if those are more.
-    """
-    if math.isinf(period):
-        return SECTORS
-    count = max(SECTORS, math.ceil(period / stride))
-    phases = stride * np.arange(count) / period % 1
-    sectors = np.floor(SECTORS * phases + 1e-6).astype(int) % SECTORS
-    return len(np.unique(sectors))
-
-
-def movie_stride(count: int, period: float, wanted: int) -> int:
-    """The stride that shows about `wanted` of `count` frames of a flow of that period, in frames.
-
-    The one nearest to count / wanted that shows DISTINCT phases, of two equally near the larger;
-    where none does, the one with the most phases.
+    They are evenly spread over all if PER_PERIOD of them lie in a period (in frames, or infinite).
+    Otherwise they lie so close together, and show the beginning and the end.
     """
     even = max(1, round(count / wanted))
-    nearest = sorted(range(1, 2 * even + 1), key=lambda stride: (abs(stride - even), -stride))
-    for stride in nearest:
-        if distinct_phases(stride, period) >= DISTINCT:
-            return stride
-    return max(nearest, key=lambda stride: distinct_phases(stride, period))
+    close = max(1, math.floor(period / PER_PERIOD)) if math.isfinite(period) else even
+    if close >= even:
+        return np.arange(0, count, even)
+    steps = close * np.arange(wanted // 2)
+    return np.union1d(steps, count - 1 - steps)

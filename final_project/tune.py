@@ -75,7 +75,7 @@ class Attempt:
     error: float  # VRMSE on validation, of the weights that were kept
     seconds: float
     steps: int
-    checking: float | None = None  # of the seconds, those on validation, where they are known
+    checking: float  # of the seconds, those on validation
 
 
 def attempt(config: Config, run: Run, label: str, study: Study) -> Attempt:
@@ -96,7 +96,7 @@ def attempt(config: Config, run: Run, label: str, study: Study) -> Attempt:
         sizes = sizes_of(config, spec, mesh, study.data.groups, parameters)
         job = Job(network, 0, architecture(config, network, sizes), sizes, label)
         fitted = train_temporal(config, run, job, study.data, study.coder)
-    return Attempt(fitted.error, fitted.seconds, steps)
+    return Attempt(fitted.error, fitted.seconds, steps, fitted.checking)
 
 
 def attempt_stepper(config: Config, run: Run, label: str, study: Study) -> Attempt:
@@ -128,13 +128,11 @@ def steps_within(config: TuneConfig, run: Run, study: Study, lr: float, batch: i
         short = replace(config.attempt(lr, batch, steps), checks=1)
         measured.append(run.memo(label, attempt, short, run, label, study))
 
-    # a check may take as long as a hundred steps: its own seconds are known, or in both trainings
+    # a check may take as long as a hundred steps, and never twice the same
     few, more = MEASURED
-    seconds = [each.seconds - (each.checking or 0.0) for each in measured]
+    seconds = [each.seconds - each.checking for each in measured]
     step = max((seconds[1] - seconds[0]) / (more - few), 1e-6)
-    check = measured[0].checking
-    if check is None:
-        check = max(seconds[0] - few * step, 0.0)
+    check = sum(each.checking for each in measured) / len(measured)
     of_steppers = study.network in STEPPERS
     checks = config.checks or (OneStepRecipe.checks if of_steppers else CHECKS)
     return max(1, round((config.seconds - checks * check) / step))

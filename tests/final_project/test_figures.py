@@ -1,4 +1,4 @@
-"""Figures of a run: one style per model, what the parts mean, movies at many phases."""
+"""Figures of a run: one style per model, what the parts mean, movies that can be followed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from final_project import figures
 from final_project.figures import by_seconds, draw_rollout, draw_seconds
 from final_project.painting import Scale
 from final_project.pictures import parts_note, read_errors, read_pictures, styles_of
-from final_project.stride import DISTINCT, distinct_phases
 from tests.final_project.helpers import FANS, SQUARE
 
 RESULTS = Path(figures.__file__).parent / "results"
@@ -57,20 +56,59 @@ def test_the_pictures_of_a_committed_run_are_read_by_the_names_of_its_models(nam
     assert set(errors) == set(styles_of(record, table))
 
 
-def test_a_movie_of_a_rollout_shows_many_phases(tmp_path, monkeypatch):
+def test_a_movie_of_a_rollout_can_be_followed(tmp_path, monkeypatch):
     movies = []
     monkeypatch.setattr(figures.Movie, "write", lambda movie, path: movies.append(movie))
     time = 0.1 * np.arange(400)
-    period = 24.0  # frames: a stride of 4 would show six phases
+    period = 24.0  # frames
     wave = np.sin(2 * np.pi * np.arange(400) / period)[:, None] * np.arange(1, 6)  # (T, P)
     draw_rollout(tmp_path / "a.gif", SQUARE, FANS, time, ("v",), wave[..., None], "footer")
     (movie,) = movies
-    shown = movie.panels["prediction"]
+    shown = movie.panels["prediction"].values
     steps = [int(label.split()[1].rstrip(",")) for label in movie.labels]
-    (stride,) = set(np.diff(steps))
-    assert distinct_phases(stride, period) >= DISTINCT
-    assert 75 <= len(shown) <= 135
+    assert steps == [*range(0, 100, 2), *range(301, 400, 2)]
     assert np.array_equal(shown, wave[steps])
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_a_committed_runs_movie_shows_the_truth_a_model_and_its_error(name, tmp_path, monkeypatch):
+    movies = []
+    monkeypatch.setattr(figures.Movie, "write", lambda movie, path: movies.append(movie))
+    record, _ = read_run(RESULTS / name)
+    pictures = read_pictures(RESULTS / name / "pictures.npz", record)
+    figures.draw_run_movie(tmp_path / "a.gif", record, pictures)
+    (movie,) = movies
+    truth, guess, error = (panel.values for panel in movie.panels.values())
+    assert np.array_equal(error, guess - truth)
+    beyond = ["beyond" in label for label in movie.labels]
+    assert beyond == (pictures.frames >= record["config"]["frames"]).tolist()
+
+
+def test_a_forest_of_ratios_has_every_pair_field_and_part(tmp_path, monkeypatch):
+    pair = "SEA over no exchange, matched"
+    lines = []
+    for part, series, ratio in (("gap", None, 0.5), ("gap", "u", 2.0), ("longer", None, 0.8)):
+        for metric, factor in (("", 1.0), ("_low", 0.5), ("_high", 2.0)):
+            lines.append((pair, part, series, f"exchange_ratio{metric}", factor * ratio))
+    table = pd.DataFrame(lines, columns=["model", "variant", "series", "metric", "value"])
+    record = run()
+    record["source"] = record["assignment"] = record["preset"] = "x"
+    drawn = []
+    errorbar = Axes.errorbar
+
+    def noted(axes: Axes, x, y, xerr, **style):
+        drawn.append((x, y, [low for (low,) in xerr], style["label"]))
+        return errorbar(axes, x, y, xerr=xerr, **style)
+
+    monkeypatch.setattr(Axes, "errorbar", noted)
+    figures.draw_exchange(tmp_path / "a.png", record, table, ("u",))
+    assert drawn == [
+        (0.5, 0.0, [0.25, 0.5], pair),
+        (2.0, 1.0, [1.0, 2.0], None),
+        (0.8, 0.0, [0.4, 0.8], pair),
+    ]
+    figures.draw_exchange(tmp_path / "b.png", record, table[table.model == "SEA"], ("u",))
+    assert not (tmp_path / "b.png").exists()
 
 
 def test_a_movie_is_a_gif_of_one_image_per_label(tmp_path):

@@ -1,4 +1,4 @@
-"""The stride of movies: it shows a periodic flow at many phases, not at two."""
+"""The frames of movies: a periodic flow can be followed, at its beginning and at its end."""
 
 from __future__ import annotations
 
@@ -7,37 +7,36 @@ import math
 import numpy as np
 import pytest
 
-from final_project.stride import DISTINCT, distinct_phases, dominant_period, movie_stride
+from final_project.stride import PER_PERIOD, dominant_period, movie_frames
 
 
-def test_phases_of_known_strides():
-    assert distinct_phases(12, 24.0) == 2
-    assert distinct_phases(6, 24.0) == 4
-    assert distinct_phases(24, 24.0) == 1
-    assert distinct_phases(1, 24.0) >= 12
-    assert distinct_phases(1, 1000.0) == 16
-    assert distinct_phases(12, 23.97) < DISTINCT  # nearly half a period is not enough
-    assert distinct_phases(100, math.inf) == 16
+@pytest.mark.parametrize("period", [12.0, 20.3, 23.97, 24.0, 28.6, 36.0])
+@pytest.mark.parametrize(("count", "wanted"), [(300, 24), (300, 50), (500, 50), (501, 51)])
+def test_a_movie_of_a_long_run_shows_its_first_and_its_last_periods_closely(period, count, wanted):
+    frames = movie_frames(count, period, wanted)
+    assert frames[0] == 0
+    assert frames[-1] == count - 1
+    assert len(frames) == wanted // 2 * 2
+    gaps = np.diff(frames)
+    beginning, end = np.split(gaps, [gaps.argmax()])
+    for part in (beginning, end[1:]):
+        assert (part == part[0]).all()
+        assert period / part[0] >= PER_PERIOD
 
 
-@pytest.mark.parametrize("period", [23.0, 23.97, 24.0, 24.17, 25.0, 36.0, 227.6, math.inf])
-@pytest.mark.parametrize(("count", "wanted"), [(300, 25), (300, 50), (400, 25), (400, 50)])
-def test_a_movie_of_a_long_run_shows_eight_phases_in_about_as_many_frames_as_wanted(
-    period, count, wanted
-):
-    stride = movie_stride(count, period, wanted)
-    assert distinct_phases(stride, period) >= DISTINCT
-    assert 0.75 * wanted <= count / stride <= 1.35 * wanted
+def test_by_hand():
+    assert movie_frames(100, 24.0, 10).tolist() == [0, 2, 4, 6, 8, 91, 93, 95, 97, 99]
+    assert movie_frames(100, 4.0, 6).tolist() == [0, 1, 2, 97, 98, 99]  # 12 in a period: too many
 
 
-def test_the_stride_of_a_flow_without_a_period_is_even():
-    assert movie_stride(300, math.inf, 25) == 12
-    assert movie_stride(10, math.inf, 25) == 1
+def test_a_slow_flow_is_shown_as_a_whole():
+    assert movie_frames(300, math.inf, 25).tolist() == list(range(0, 300, 12))
+    assert movie_frames(300, 227.6, 25).tolist() == list(range(0, 300, 12))
+    assert movie_frames(10, math.inf, 25).tolist() == list(range(10))
 
 
-def test_where_no_stride_shows_enough_phases_the_best_is_taken():
-    period = 4.0  # stored frames of a quarter of a period each
-    assert distinct_phases(movie_stride(51, period, 25), period) == 4
+def test_few_frames_are_all_shown():
+    assert movie_frames(40, 5.0, 50).tolist() == list(range(40))
 
 
 def test_the_period_of_a_probe():
