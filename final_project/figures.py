@@ -339,8 +339,9 @@ def draw_exchange(
         axes[0, 0].invert_yaxis()
         handles, labels = axes[0, 0].get_legend_handles_labels()
         title = "squared error with exchange over that of the control; below 1 the exchange helps"
-        place = "outside upper center"
-        picture.legend(handles, labels, title=title, fontsize=8, title_fontsize=8, loc=place)
+        picture.legend(
+            handles, labels, title=title, fontsize=8, title_fontsize=8, loc="outside upper center"
+        )
 
 
 def draw_ratios(
