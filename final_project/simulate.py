@@ -97,7 +97,7 @@ def part(folder: Path, number: int) -> Path:
 def work(config: SimulateConfig, number: int) -> float | None:
     """Simulates one trajectory and writes its part; returns the time at which it diverged, if any.
 
-    Runs in a process of its own.
+    One that diverges is simulated again at half the time step. Runs in a process of its own.
     """
     import ngsolve
 
@@ -110,12 +110,18 @@ def work(config: SimulateConfig, number: int) -> float | None:
         "identity": np.array(json.dumps(identity(config))),
         "parameters": parameters,
     }
+    settings = module.PRESETS[config.preset]
     time = None
-    try:
-        trajectory = module.simulate(parameters, module.PRESETS[config.preset])
-        arrays |= dataclasses.asdict(trajectory)
-    except Diverged as error:
-        time = error.time
+    for step in (settings.step, settings.step / 2):
+        try:
+            trajectory = module.simulate(parameters, dataclasses.replace(settings, step=step))
+        except Diverged as error:
+            time = error.time
+        else:
+            time = None
+            arrays |= dataclasses.asdict(trajectory) | {"step": np.array(step)}
+            break
+    if time is not None:
         arrays["diverged"] = np.array(time)
     write_arrays(part(config.parts, number), **arrays)
     return time
@@ -242,14 +248,18 @@ def merge(config: SimulateConfig, notice: str | None = None) -> Flow:
             f"({named}); simulate them with --resume"
         )
 
+    longest = solver(config.flow).PRESETS[config.preset].step
     good = []
     diverged = {}
+    halved = []
     for number in everything:
         arrays = read_part(config, number)
         if "diverged" in arrays:
             diverged[str(number)] = float(arrays["diverged"])
-        else:
-            good.append(arrays)
+            continue
+        good.append(arrays)
+        if arrays.get("step", longest) < longest:
+            halved.append(number)
     if not good:
         raise InputError(f"all {config.trajectories} trajectories diverged; nothing is written")
 
@@ -262,6 +272,7 @@ def merge(config: SimulateConfig, notice: str | None = None) -> Flow:
         "preset": config.preset,
         "about": module.ABOUT,
         "diverged": diverged,
+        "half_step": halved,
         "hidden_parameters": parameters[:, known:].tolist(),
     }
     if notice:

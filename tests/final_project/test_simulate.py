@@ -128,6 +128,28 @@ def test_a_diverged_trajectory_is_reported_and_the_others_are_kept(
         assert kept["diverged"] > 0
 
 
+def test_a_trajectory_that_diverges_is_made_again_at_half_the_step(tiny, tmp_path, monkeypatch):
+    real = cylinder.simulate
+    bad = cylinder.draw_parameters(2, 0)[1]
+    step = cylinder.PRESETS["smoke"].step
+    tried = []
+
+    def needs_short_steps(parameters, settings):
+        if np.array_equal(parameters, bad):
+            tried.append(settings.step)
+            if settings.step == step:
+                raise Diverged(1.0)
+        return real(parameters, settings)
+
+    monkeypatch.setattr(cylinder, "simulate", needs_short_steps)
+    main(config(tmp_path / "flow.h5"))
+    assert tried == [step, step / 2]
+    flow = load_flow(tmp_path / "flow.h5")
+    assert len(flow.fields) == 3
+    assert flow.provenance["half_step"] == [1]
+    assert flow.provenance["diverged"] == {}
+
+
 def test_all_diverged_writes_nothing(tiny, tmp_path, monkeypatch):
     def never(parameters, settings):
         raise Diverged(1.0)
