@@ -22,6 +22,7 @@ from final_project.config import CLOCK, GRADIENT_NORM, MODELS, ModelSpec, Recipe
 from final_project.data import Flow, Split
 from final_project.factory import Groups, Sizes
 from final_project.metrics import REST, squared_relative_l2, vrmse
+from final_project.muon import Muon
 from final_project.temporal_config import TemporalConfig
 from final_project.units import Units
 
@@ -134,9 +135,7 @@ def optimisers_of(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
     adamw = torch.optim.AdamW(others, lr=recipe.lr, weight_decay=decay, fused=True)
     if not inside:
         return [adamw]
-    muon = torch.optim.Muon(
-        inside, lr=recipe.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
-    )
+    muon = Muon(inside, lr=recipe.lr, weight_decay=decay)
     return [adamw, muon]
 
 
