@@ -35,7 +35,9 @@ class Muon(torch.optim.Optimizer):
                     raise ValueError(f"a parameter of shape {tuple(weight.shape)} is no matrix")
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
         """One step of every parameter that has a gradient."""
         loss = None
         if closure is not None:
