@@ -30,6 +30,7 @@ from common.cli import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 RNG = np.random.default_rng(3)
+ROUNDING = 5e-6  # of outputs of order 1
 X = RNG.normal(size=(16, 6, 5)).astype(np.float32)
 Y = RNG.normal(size=(16, 6, 3)).astype(np.float32)
 SIZES = {"embed": (5, 8), "ff": (8, 8), "head": (8, 3)} | {
@@ -129,14 +130,15 @@ def test_every_affine_map_is_found_at_any_nesting():
 
 
 @pytest.mark.parametrize("build", [transformer, lambda: transformer(normalise=True)])
-def test_a_new_adapter_changes_no_bit_and_off_is_the_base(build):
+def test_a_new_adapter_changes_nothing_but_rounding_and_off_is_the_base_to_the_bit(build):
     model = build()
     base, eager = model.predict(X, verbose=0), model(X).numpy()
     lora = LoRA(model)
     lora.add("a", 2)
     assert lora.active == "a"
-    assert np.array_equal(model.predict(X, verbose=0), base)
-    assert np.array_equal(model(X).numpy(), eager)
+    # W + 0 is W, but some processors multiply by a sum in another order than by a variable
+    assert np.allclose(model.predict(X, verbose=0), base, rtol=0, atol=ROUNDING)
+    assert np.allclose(model(X).numpy(), eager, rtol=0, atol=ROUNDING)
     fit(model)
     trained = model.predict(X, verbose=0)
     assert np.abs(trained - base).max() > 0.01
