@@ -22,8 +22,8 @@ if __name__ == "__main__":  # before the heavy imports: --help and a refusal ans
 
 import itertools
 import math
-import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 from common.cli import option_of
@@ -31,7 +31,7 @@ from common.machine import choose_device
 from common.results import Results, Row, print_table
 from common.run import Run
 from final_project.autoencoder import MeshAutoencoder
-from final_project.baselines.onestep import Check, OneStep
+from final_project.baselines.onestep import OneStep
 from final_project.config import (
     CHECKS,
     MODELS,
@@ -104,20 +104,11 @@ def attempt_stepper(config: Config, run: Run, label: str, study: Study) -> Attem
     data = study.data
     model = baseline(config, study.judge, study.device, cast(BaselineName, study.network))
     assert isinstance(model, OneStep)
-    checking = 0.0
-
-    def score(check: Check) -> float:
-        nonlocal checking
-        started = time.perf_counter()
-        found = checked_error(run, data, label, model, check)
-        checking += time.perf_counter() - started
-        return found
-
-    model.score = score
+    model.score = partial(checked_error, run, data, label, model)
     model.fit(data.fields, data.parameters)
     trained = model.trained_
     error = math.inf if trained.validation is None else trained.validation
-    return Attempt(error, trained.seconds, config.baseline_steps, checking)
+    return Attempt(error, trained.seconds, config.baseline_steps, trained.checking)
 
 
 def steps_within(config: TuneConfig, run: Run, study: Study, lr: float, batch: int) -> int:

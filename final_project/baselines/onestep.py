@@ -73,6 +73,7 @@ class Training:
     seconds: float
     loss: float  # of the last step
     validation: float | None  # of the weights that are kept; None where every rollout blew up
+    checking: float = 0.0  # of the seconds, those on validation
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ def train(
     marks = list(np.linspace(0, 1, recipe.checks + 1)[1:]) if score else []
     best = np.inf
     best_weights = None
+    checking = 0.0
     started = time.perf_counter()
     for step in range(recipe.steps):
         # a batch of transitions, some of them after a step of the model's own:
@@ -137,7 +139,9 @@ def train(
         progress = (step + 1) / recipe.steps
         if score and marks and progress >= marks[0]:
             marks = [mark for mark in marks if mark > progress]
-            found = score(Check(step + 1, time.perf_counter() - started, loss.item()))
+            asked = time.perf_counter()
+            found = score(Check(step + 1, asked - started, loss.item()))
+            checking += time.perf_counter() - asked
             if found < best:
                 best = found
                 weights = stepper.state_dict()
@@ -145,7 +149,7 @@ def train(
     if best_weights:
         stepper.load_state_dict(best_weights)
     seconds = time.perf_counter() - started
-    return Training(seconds, loss.item(), best if best_weights else None)
+    return Training(seconds, loss.item(), best if best_weights else None, checking)
 
 
 def descend(optimiser: torch.optim.Optimizer, loss: Tensor, lr: float) -> None:
