@@ -32,6 +32,7 @@ BaselineName = Literal[
     "Transolver",
     "grid, there and back",
 ]
+StepperName = Literal["FNO", "U-Net", "Transolver"]
 AutoencoderName = Literal["own", "as published"]
 Trick = Literal["noise", "pushforward", "rollout"]
 
@@ -83,6 +84,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "baseline_steps": (1, math.inf),
     "baseline_batch": (1, math.inf),
     "baseline_lr": (0, math.inf),
+    "baseline_seeds": (1, math.inf),
+    "fno_lr": (0, math.inf),
+    "fno_steps": (1, math.inf),
+    "unet_lr": (0, math.inf),
+    "unet_steps": (1, math.inf),
+    "transolver_lr": (0, math.inf),
+    "transolver_steps": (1, math.inf),
     "grid": (2, MOST_POINTS),
     "baseline_grid": (2, MOST_POINTS),
     "grid_grading": (0, 0.95),
@@ -278,6 +286,20 @@ class Config(BaseConfig):
     """transitions per training step of FNO, U-Net and Transolver"""
     baseline_lr: float = 1e-3
     """peak learning rate of FNO, U-Net and Transolver"""
+    baseline_seeds: int = 1
+    """trainings of each of FNO, U-Net and Transolver"""
+    fno_lr: float | None = None
+    """peak learning rate of FNO (default: that of --baseline-lr)"""
+    fno_steps: int | None = None
+    """training steps of FNO (default: those of --baseline-steps)"""
+    unet_lr: float | None = None
+    """peak learning rate of the U-Net (default: that of --baseline-lr)"""
+    unet_steps: int | None = None
+    """training steps of the U-Net (default: those of --baseline-steps)"""
+    transolver_lr: float | None = None
+    """peak learning rate of Transolver (default: that of --baseline-lr)"""
+    transolver_steps: int | None = None
+    """training steps of Transolver (default: those of --baseline-steps)"""
     grid: tuple[int, int] = (32, 96)
     """rows and columns of the regular grid for the spectral scores, FNO and U-Net"""
     baseline_grid: tuple[int, int] | None = None
@@ -377,14 +399,14 @@ class Config(BaseConfig):
             warmup=self.warmup,
         )
 
-    @property
-    def one_step_recipe(self) -> OneStepRecipe:
-        """How FNO, U-Net and Transolver are trained."""
+    def one_step_recipe(self, name: StepperName, seed: int = 0) -> OneStepRecipe:
+        """How FNO, U-Net or Transolver is trained, `seed` telling its trainings apart."""
+        prefix = STEPPERS[name]
         return OneStepRecipe(
-            steps=self.baseline_steps,
+            steps=getattr(self, f"{prefix}_steps") or self.baseline_steps,
             batch=self.baseline_batch,
-            lr=self.baseline_lr,
-            seed=self.seed,
+            lr=getattr(self, f"{prefix}_lr") or self.baseline_lr,
+            seed=1000 * self.seed + seed,
             checks=self.checks or OneStepRecipe.checks,
         )
 
@@ -521,6 +543,9 @@ CONTROLS = {
     ),
     "SEA": ("no exchange, matched",),
 }
+
+# The networks that step fields themselves, and how the options of each begin
+STEPPERS: dict[StepperName, str] = {"FNO": "fno", "U-Net": "unet", "Transolver": "transolver"}
 
 # What the table calls each autoencoder alone: no rollout of a model on its codes has a lower error
 FLOORS: dict[AutoencoderName, str] = {

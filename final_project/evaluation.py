@@ -24,7 +24,7 @@ from final_project.baselines.onestep import Check, OneStep
 from final_project.baselines.pod import PODLinear
 from final_project.baselines.simple import ParameterInterpolation, Persistence
 from final_project.baselines.transolver import Transolver
-from final_project.config import CONTROLS, FLOORS, MODELS, BaselineName, Config
+from final_project.config import CONTROLS, FLOORS, MODELS, BaselineName, Config, StepperName
 from final_project.data import Flow, Split
 from final_project.fit import TrainingFlow, log_validation
 from final_project.mesh import triangulate
@@ -400,6 +400,7 @@ def score_baseline(
     data: TrainingFlow,
     device: str,
     name: BaselineName,
+    seed: int,
 ) -> BaselineScores:
     """Fits a baseline on the training trajectories and scores it on the test trajectories."""
     if name == "grid, there and back":
@@ -407,27 +408,27 @@ def score_baseline(
         return BaselineScores(judge.score(floor.predict, parts), 0.0, None)
 
     start = time.perf_counter()
-    model = baseline(config, judge, device, name)
-    if isinstance(model, OneStep):
-        model.score = partial(checked_error, run, data, f"rollout error, {name}", model)
+    model: Baseline
+    if name == "persistence":
+        model = Persistence()
+    elif name == "parameter interpolation":
+        model = ParameterInterpolation()
+    elif name == "POD + linear":
+        model = PODLinear()
+    else:
+        model = stepper(config, judge, device, name, seed)
+        label = f"rollout error, {name}, seed {seed}"
+        model.score = partial(checked_error, run, data, label, model)
     validation = (data.validation_fields, data.validation_parameters)
     model.fit(data.fields, data.parameters, validation)
     seconds = time.perf_counter() - start
-    params = None
-    if isinstance(model, OneStep):
-        params = model.parameters_
+    params = model.parameters_ if isinstance(model, OneStep) else None
     return BaselineScores(judge.score(model.rollout, parts), seconds, params)
 
 
-def baseline(config: Config, judge: Judge, device: str, name: BaselineName) -> Baseline:
-    """A baseline that has not been fitted."""
-    if name == "persistence":
-        return Persistence()
-    if name == "parameter interpolation":
-        return ParameterInterpolation()
-    if name == "POD + linear":
-        return PODLinear()
-    recipe = config.one_step_recipe
+def stepper(config: Config, judge: Judge, device: str, name: StepperName, seed: int = 0) -> OneStep:
+    """FNO, U-Net or Transolver, not fitted yet."""
+    recipe = config.one_step_recipe(name, seed)
     if name == "Transolver":
         nodes = Nodes(judge.flow.coordinates, judge.triangles)
         return OneStep(Transolver, nodes, recipe, device)

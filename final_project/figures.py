@@ -443,12 +443,10 @@ def draw_learning(
             if name in names and model in styles:
                 draw_curve(left, log, name, styles[model], 0, model)
         for model, style in styles.items():
-            for seed in range(record["config"]["seeds"]):
-                name = f"rollout error, {model}, seed {seed}"
-                if name in names:
-                    draw_curve(right, log, name, style, seed, model if seed == 0 else None)
+            for number, name in enumerate(trainings_of(model, log)):
+                draw_curve(right, log, name, style, number, model if number == 0 else None)
         left.set_title("Autoencoders")
-        right.set_title("Temporal models, one line per seed")
+        right.set_title("Models of rollouts, one line per seed")
         for panel, error in ((left, "autoencoder"), (right, "rollout")):
             panel.set(xlabel="step", ylabel=f"validation: squared relative L2 ({error})")
             panel.set_yscale("log")
@@ -475,9 +473,8 @@ def draw_seconds(
             before = 0.0
             if model in MODELS and len(coded[MODELS[model].autoencoder]):
                 before = coded[MODELS[model].autoencoder].seconds.max()
-            names = [f"rollout error, {model}"]
-            names += [f"{names[0]}, seed {seed}" for seed in range(record["config"]["seeds"])]
-            curves = [curve for curve in (by_seconds(log, name) for name in names) if len(curve)]
+            curves = [by_seconds(log, name) for name in trainings_of(model, log)]
+            curves = [curve for curve in curves if len(curve)]
             for number, curve in enumerate(curves):
                 label = model if number == 0 else None
                 marks = {"color": style.colour, "marker": style.marker, "ms": 3, "lw": 1}
@@ -487,6 +484,13 @@ def draw_seconds(
         axes.set_ylabel("validation: squared relative L2 of rollouts")
         if axes.lines:
             axes.legend(fontsize=6, ncols=2)
+
+
+def trainings_of(model: str, log: pd.DataFrame) -> list[str]:
+    """The names that the trainings of a model have in metrics.csv, by seed."""
+    name = f"rollout error, {model}"
+    named = log.name[(log.name == name) | log.name.str.startswith(f"{name}, seed ")]
+    return sorted(named.unique())
 
 
 def by_seconds(log: pd.DataFrame, name: str) -> pd.DataFrame:

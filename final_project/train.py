@@ -39,7 +39,15 @@ from common.world import World
 from final_project.artifacts import attention_arrays, error_arrays, picture_arrays
 from final_project.autoencoder import Autoencoder, MeshAutoencoder
 from final_project.checkpoint import save_mesh, save_networks
-from final_project.config import CONTROLS, FLOORS, MODELS, AutoencoderName, Recipe, Trick
+from final_project.config import (
+    CONTROLS,
+    FLOORS,
+    MODELS,
+    STEPPERS,
+    AutoencoderName,
+    Recipe,
+    Trick,
+)
 from final_project.data import Flow, Split, groups_of, load_flow, split
 from final_project.evaluation import (
     METRICS_INFO,
@@ -397,11 +405,13 @@ def evaluate(
     # Baselines, fitted on the same trajectories
     device = str(coders["own"].autoencoder.mean.device)
     for baseline in config.baselines if trained else ():
-        result: BaselineScores = run.memo(
-            f"scores {baseline}", score_baseline, config, run, judge, parts, data, device, baseline
-        )
-        seconds = round(result.seconds, 1)
-        scored.append(Scored(baseline, [result.scores], result.params, seconds))
+        fits: list[BaselineScores] = []
+        for seed in range(config.baseline_seeds if baseline in STEPPERS else 1):
+            part = f"scores {baseline}, seed {seed}"
+            inputs = (config, run, judge, parts, data, device, baseline, seed)
+            fits.append(run.memo(part, score_baseline, *inputs))
+        seconds = round(float(np.mean([fit.seconds for fit in fits])), 1)
+        scored.append(Scored(baseline, [fit.scores for fit in fits], fits[0].params, seconds))
 
     # Models, rolled out from the first frame
     for model, trainings in trained.items():

@@ -31,16 +31,16 @@ from common.machine import choose_device
 from common.results import Results, Row, print_table
 from common.run import Run
 from final_project.autoencoder import MeshAutoencoder
-from final_project.baselines.onestep import OneStep
 from final_project.config import (
     CHECKS,
     MODELS,
-    BaselineName,
+    STEPPERS,
     Config,
     OneStepRecipe,
+    StepperName,
 )
 from final_project.data import groups_of, split
-from final_project.evaluation import METRICS_INFO, Judge, baseline, checked_error
+from final_project.evaluation import METRICS_INFO, Judge, checked_error, stepper
 from final_project.factory import architecture, sizes_of
 from final_project.fit import Fitted, Job, TrainingFlow
 from final_project.train import (
@@ -52,7 +52,7 @@ from final_project.train import (
     train_temporal,
     trained_coder,
 )
-from final_project.tune_config import AUTOENCODERS, STEPPERS, knobs_of
+from final_project.tune_config import AUTOENCODERS, knobs_of
 
 MEASURED = (2, 10)  # steps of two short trainings: the speed is their difference
 
@@ -81,9 +81,9 @@ class Attempt:
 def attempt(config: Config, run: Run, label: str, study: Study) -> Attempt:
     """One training of the network under a label of its own."""
     network = study.network
-    steps = getattr(config, knobs_of(network).steps)
     if network in STEPPERS:
-        return attempt_stepper(config, run, label, study)
+        return attempt_stepper(config, run, label, study, cast(StepperName, network))
+    steps = getattr(config, knobs_of(network).steps)
 
     fitted: Fitted
     if study.coder is None:
@@ -99,16 +99,17 @@ def attempt(config: Config, run: Run, label: str, study: Study) -> Attempt:
     return Attempt(fitted.error, fitted.seconds, steps, fitted.checking)
 
 
-def attempt_stepper(config: Config, run: Run, label: str, study: Study) -> Attempt:
+def attempt_stepper(
+    config: Config, run: Run, label: str, study: Study, name: StepperName
+) -> Attempt:
     """As `attempt`, of FNO, U-Net or Transolver."""
     data = study.data
-    model = baseline(config, study.judge, study.device, cast(BaselineName, study.network))
-    assert isinstance(model, OneStep)
+    model = stepper(config, study.judge, study.device, name)
     model.score = partial(checked_error, run, data, label, model)
     model.fit(data.fields, data.parameters)
     trained = model.trained_
     error = math.inf if trained.validation is None else trained.validation
-    return Attempt(error, trained.seconds, config.baseline_steps, trained.checking)
+    return Attempt(error, trained.seconds, model.recipe.steps, trained.checking)
 
 
 def steps_within(config: TuneConfig, run: Run, study: Study, lr: float, batch: int) -> int:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from common.cli import Fields, InputError, check_ranges
-from final_project.config import MODELS, AutoencoderName, Config
+from final_project.config import MODELS, STEPPERS, AutoencoderName, Config
 
-Stepper = Literal["FNO", "U-Net", "Transolver"]
 AUTOENCODERS: dict[str, AutoencoderName] = {
     "autoencoder": "own",
     "autoencoder, as published": "as published",
 }
-STEPPERS: tuple[Stepper, ...] = ("FNO", "U-Net", "Transolver")
 
 
 class Knobs(NamedTuple):
@@ -29,7 +27,8 @@ class Knobs(NamedTuple):
 def knobs_of(network: str) -> Knobs:
     """The options that a network's training is set by."""
     if network in STEPPERS:
-        return Knobs("baseline_lr", "baseline_batch", "baseline_steps")
+        prefix = STEPPERS[network]
+        return Knobs(f"{prefix}_lr", "baseline_batch", f"{prefix}_steps")
     if network in AUTOENCODERS:
         prefix = "published_" if AUTOENCODERS[network] == "as published" else ""
         return Knobs(*(f"{prefix}autoencoder_{name}" for name in Knobs._fields))

@@ -16,7 +16,7 @@ from final_project import evaluate, predict, train
 from final_project.baselines.grid import Grid
 from final_project.config import Config, EvaluateConfig, PredictConfig
 from final_project.data import load_flow, split, write_flow
-from final_project.figures import by_seconds
+from final_project.figures import by_seconds, trainings_of
 from final_project.mesh import triangulate
 from final_project.splits import distances
 from tests.conftest import assert_refused, assert_same_after_interruption, run_main
@@ -71,7 +71,7 @@ def test_every_training_logs_its_error_and_its_seconds_at_each_check(wave_run):
     log = pd.read_csv(wave_run / "metrics.csv")
     names = {f"autoencoder error, {kind}": 8 for kind in ("own", "as published")}
     names |= {f"rollout error, {model}, seed 0": 8 for model in Config().models}
-    names |= {f"rollout error, {baseline}": 4 for baseline in ("FNO", "U-Net")}
+    names |= {f"rollout error, {baseline}, seed 0": 4 for baseline in ("FNO", "U-Net")}
     assert set(log[log.split == "clock"].name) == set(names)
     for name, most in names.items():
         curve = by_seconds(log, name)
@@ -84,7 +84,7 @@ def test_every_training_logs_its_error_and_its_seconds_at_each_check(wave_run):
 def test_a_mesh_baseline_and_the_floor_of_a_graded_grid_are_rows(wave_file, tmp_path):
     words = ["--preset", "smoke", "--models", "SEA", "--data", wave_file, "--checks", 2]
     words += ["--baselines", "Transolver", "FNO", "grid, there and back"]
-    words += ["--baseline-grid", 16, 40, "--grid-grading", 0.5]
+    words += ["--baseline-grid", 16, 40, "--grid-grading", 0.5, "--baseline-seeds", 2]
     results = run_main(train.main, Config, *words, "--out", tmp_path / "run")
     table = pd.DataFrame(results["rows"]).set_index(["model", "variant", "metric"]).sort_index()
 
@@ -101,8 +101,11 @@ def test_a_mesh_baseline_and_the_floor_of_a_graded_grid_are_rows(wave_file, tmp_
     assert error("grid, there and back") == pytest.approx(by_hand, rel=1e-4)
     assert error("grid, there and back") < error("FNO")
     assert table.loc["Transolver"].params.max() > 1e5
+    assert set(table.loc["Transolver"].n_seeds) == set(table.loc["FNO"].n_seeds) == {2}
+    assert set(table.loc["grid, there and back"].n_seeds) == {1}
     log = pd.read_csv(tmp_path / "run" / "metrics.csv")
-    assert len(by_seconds(log, "rollout error, Transolver")) == 2
+    trainings = trainings_of("Transolver", log)
+    assert [len(by_seconds(log, name)) for name in trainings] == [2, 2]
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 
 from common.cli import InputError, parse
 from final_project import tune
-from final_project.config import MODELS, Config, OneStepRecipe
+from final_project.config import MODELS, STEPPERS, Config, OneStepRecipe
 from final_project.data import split, write_flow
-from final_project.tune_config import AUTOENCODERS, STEPPERS, TuneConfig, knobs_of
+from final_project.tune_config import AUTOENCODERS, TuneConfig, knobs_of
 from tests.conftest import run_main
 from tests.final_project.waves import waves
 
@@ -44,9 +44,17 @@ def test_the_options_reach_the_recipes():
     coding = TuneConfig(network="autoencoder, as published").attempt(7e-4, 3, 11)
     recipe = coding.autoencoder_recipe("as published")
     assert (recipe.lr, recipe.batch, recipe.steps, recipe.constant) == (7e-4, 3, 11, True)
-    stepper = TuneConfig(network="U-Net").attempt(7e-4, 3, 11).one_step_recipe
+    stepper = TuneConfig(network="U-Net").attempt(7e-4, 3, 11).one_step_recipe("U-Net")
     assert (stepper.lr, stepper.batch, stepper.steps) == (7e-4, 3, 11)
-    assert Config().one_step_recipe == OneStepRecipe()  # what the committed runs had
+    assert Config().one_step_recipe("FNO") == OneStepRecipe()  # what the committed runs had
+
+
+def test_networks_that_step_fields_have_rates_steps_and_seeds_of_their_own():
+    options = Config(baseline_steps=50, baseline_lr=1e-2, unet_steps=70, transolver_lr=1e-3, seed=2)
+    recipes = [options.one_step_recipe(name, seed=1) for name in STEPPERS]
+    assert [recipe.steps for recipe in recipes] == [50, 70, 50]
+    assert [recipe.lr for recipe in recipes] == [1e-2, 1e-2, 1e-3]
+    assert {recipe.seed for recipe in recipes} == {2001}
 
 
 @pytest.mark.parametrize("network", ["autoencoder, as published", "published, own codes", "U-Net"])
