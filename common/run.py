@@ -27,13 +27,15 @@ from common.cli import BaseConfig, InputError, Interrupted, option_of
 from common.files import JsonObject, State, load_state, read_json, save_state, write_json
 from common.machine import git_state, peak_mb, versions
 from common.results import Metric, Results, Row, write_results
+from common.shard import WHOLE, Shard
 from common.world import ALONE, World
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 CSV_HEADER = b"step,epoch,split,name,value\n"
-HOUSEKEEPING = {"out", "resume", "overwrite", "tensorboard"}  # options that change no result
+HOUSEKEEPING = {"out", "resume", "overwrite", "tensorboard", "shard"}  # they change no result
+TIMES = {"seconds", "checking"}  # of a stored part: differ between two that are alike
 T = TypeVar("T")
 
 
@@ -45,8 +47,12 @@ class Run:
     the measured `seconds` and `peak_mb`). On a process of rank above 0 the same object reads what
     the first process stores and writes nothing.
 
+    A shard does some of the run's parts in a folder of its own inside the run folder. The whole run
+    takes over the finished parts of all shards, as if it had been resumed after them.
+
     Raises InputError when the folder cannot be written, is held by another run, or holds a run
-    and neither --resume nor --overwrite is given.
+    and neither --resume nor --overwrite is given; also for shards that are unfinished, belong to
+    other options, or disagree.
     """
 
     def __init__(
@@ -57,8 +63,11 @@ class Run:
         source: str,
         provenance: JsonObject,
         world: World = ALONE,
+        shard: Shard = WHOLE,
     ):
-        self.folder = Path(folder)
+        self.home = Path(folder)  # of the whole run
+        self.shard = shard
+        self.folder = self.home if shard.is_whole else shard_folder(self.home, shard)
         self.world = world
         self.writes = world.rank == 0
         self.started = time.perf_counter()
@@ -85,6 +94,7 @@ class Run:
         self._take_lock()
         try:
             earlier = self._earlier_record(config)
+            shards = {} if config.overwrite or not self.shard.is_whole else self._finished_shards()
         except InputError:
             self._lock.release()
             raise
@@ -96,8 +106,9 @@ class Run:
         if os.fstat(self._csv).st_size == 0:
             os.write(self._csv, CSV_HEADER)
         commits = earlier.get("resumed_from_commits", [])
-        if "commit" in earlier:
-            commits = [*commits, earlier["commit"]]
+        for record in (earlier, *shards.values()):
+            if "commit" in record and record["commit"] not in commits:
+                commits = [*commits, record["commit"]]
         self.record = {
             **self.identity,
             **git_state(),
@@ -107,11 +118,13 @@ class Run:
             "versions": versions(),
             "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "device": None,
+            "shards": {folder.name: shard["seconds"] for folder, shard in shards.items()},
             "status": "running",
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "notes": {},
         }
         write_json(self.folder / "run.json", self.record)
+        self._take_over(shards)
         if config.tensorboard:
             from torch.utils import tensorboard
 
@@ -140,18 +153,61 @@ class Run:
                 f"{self.folder} holds a {earlier.get('status', 'broken')} run; use --resume to "
                 "continue it, --overwrite to replace it, or another --out"
             )
+        if different := self._different(earlier):
+            raise InputError(
+                f"--resume: {self.folder} was made with another {', '.join(different)}; "
+                "use the same ones or --overwrite"
+            )
+        return earlier
+
+    def _different(self, earlier: JsonObject) -> list[str]:
+        """In what a record is not of this run."""
         now = self.identity
         different = [key for key in now if key != "config" and earlier.get(key) != now[key]]
         # options that did not exist when the run began take their present values
         for name, value in earlier["config"].items():
             if now["config"].get(name) != value:
                 different.append(option_of(name))
-        if different:
-            raise InputError(
-                f"--resume: {self.folder} was made with another {', '.join(different)}; "
-                "use the same ones or --overwrite"
-            )
-        return earlier
+        return different
+
+    def _finished_shards(self) -> dict[Path, JsonObject]:
+        """The folders of this run's shards with their records. Raises InputError as the class."""
+        shards = {}
+        for file in sorted((self.folder / "checkpoints" / "shards").glob("*/run.json")):
+            record = read_record(file.parent)
+            if different := self._different(record):
+                raise InputError(
+                    f"{file.parent} was made with another {', '.join(different)}; use the same "
+                    "ones, remove it, or --overwrite"
+                )
+            if record.get("status") != "finished":
+                raise InputError(
+                    f"{file.parent} is unfinished ({record.get('status')}); continue it with "
+                    f"--shard {file.parent.name.replace('-of-', '/')} --resume, or remove it"
+                )
+            shards[file.parent] = record
+        return shards
+
+    def _take_over(self, shards: Iterable[Path]) -> None:
+        """Stores the parts that shards have finished, with their lines of metrics.csv, as its own.
+
+        A part that several of them have, or the run itself, must be the same but for its seconds.
+        """
+        for path in (self.folder / "checkpoints").glob("done-*.safetensors"):
+            self._mark = max(self._mark, load_state(path)["csv"])
+        for folder in shards:
+            for name, lines, state in parts_of(folder):
+                if self._checkpoint(name).exists():
+                    if not alike(state, load_state(self._checkpoint(name))["state"]):
+                        raise InputError(
+                            f"{folder} and {self.folder} differ in {name}: machines of several "
+                            "kinds round differently; train all shards on one kind"
+                        )
+                    continue
+                self._cut(self._mark)
+                os.write(self._csv, lines)
+                self.save(name, state)
+                self._mark = os.fstat(self._csv).st_size
 
     def _clear(self) -> None:
         """Removes what an earlier run left, but for the lock."""
@@ -199,7 +255,7 @@ class Run:
         if not self._checkpoint(name).exists():
             return None
         stored = load_state(self._checkpoint(name))
-        self._cut(stored["csv"])
+        self._cut(max(stored["csv"], self._mark))  # (parts of shards may have come since)
         return stored["state"]
 
     def _cut(self, size: int) -> None:
@@ -273,7 +329,8 @@ class Run:
     @property
     def resume_command(self) -> str:
         """The whole command that continues this run."""
-        return f"{self.command} --out {shlex.quote(str(self.folder))} --resume"
+        shard = "" if self.shard.is_whole else f" --shard {self.shard}"
+        return f"{self.command} --out {shlex.quote(str(self.home))}{shard} --resume"
 
     def finish(
         self,
@@ -316,6 +373,42 @@ class Run:
             self._tensorboard.close()
         os.close(self._csv)
         self._lock.release()
+
+
+def shard_folder(folder: Path, shard: Shard) -> Path:
+    """Where a shard of the run in `folder` does its parts."""
+    return folder / "checkpoints" / "shards" / f"{shard.number}-of-{shard.count}"
+
+
+def parts_of(folder: Path) -> list[tuple[str, bytes, State]]:
+    """The finished parts of a run folder, as they came.
+
+    Of each its checkpoint's name, its lines of metrics.csv, and its state.
+    """
+    log = (folder / "metrics.csv").read_bytes()
+    files = (folder / "checkpoints").glob("done-*.safetensors")
+    stored = [(path.stem, load_state(path)) for path in sorted(files, key=_written)]
+    start = len(CSV_HEADER)
+    parts = []
+    for name, part in sorted(stored, key=lambda each: each[1]["csv"]):  # (stable)
+        parts.append((name, log[start : part["csv"]], part["state"]))
+        start = part["csv"]
+    return parts
+
+
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def alike(one: State, other: State) -> bool:
+    """Whether two stored states are the same but for the seconds that they took."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        names = one.keys() - TIMES
+        same_names = names == other.keys() - TIMES
+        return same_names and all(alike(one[name], other[name]) for name in names)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(alike, one, other))
+    return bool(np.array_equal(one, other, equal_nan=isinstance(one, np.ndarray)))
 
 
 def announce(data: JsonObject) -> None:

@@ -20,6 +20,7 @@ from common.cli import (
     check_ranges,
     check_writable,
 )
+from common.shard import Shard
 from final_project.temporal_config import Scheme, TemporalConfig
 
 FlowName = Literal["cylinder", "lock_exchange"]
@@ -172,6 +173,9 @@ class Config(BaseConfig):
     frames: int = 200
     """frames of a trajectory used for training and the main scores; later ones are the longer
     horizon"""
+    shard: str = "0/1"
+    """i/n: do only every n-th training and its scores, the i-th first, in a process of its own
+    (others do the rest); the same command without --shard then takes over what all of them did"""
     models: tuple[str, ...] = ("SEA", "patch SEA", "no exchange, matched", "as published")
     """temporal models to train, by the names that config.py lists"""
     baselines: tuple[BaselineName, ...] = (
@@ -313,6 +317,7 @@ class Config(BaseConfig):
 
     def __post_init__(self) -> None:
         check_ranges(self, RANGES)
+        Shard.of(self.shard)
         unknown = sorted(set(self.models) - set(MODELS))
         if unknown:
             raise InputError(f"--models {', '.join(unknown)}: allowed are {'; '.join(MODELS)}")

@@ -35,6 +35,7 @@ import numpy as np
 from common.cli import InputError, Interrupted, Preset, data_folder, entry
 from common.files import JsonObject, write_arrays
 from common.run import progress
+from common.shard import Shard
 from final_project.data import Flow, load_flow, write_flow
 from final_project.solver import DRAWS, Trajectory
 
@@ -192,8 +193,7 @@ def simulate_parts(config: SimulateConfig) -> int:
 
     Raises InputError where parts exist without --resume, and Interrupted.
     """
-    first, step = config.shard_of
-    numbers = range(first, config.trajectories, step)
+    numbers = Shard.of(config.shard).share(range(config.trajectories))
     missing = [number for number in numbers if not part(config.parts, number).exists()]
     finished = sorted(set(numbers) - set(missing))
     if finished and not config.resume:
@@ -295,8 +295,7 @@ def main(config: SimulateConfig, notice: str | None = None) -> Path | None:
     """Runs what the options ask for; returns the file, or None for a shard."""
     if not config.merge:
         count = simulate_parts(config)
-        _, shards = config.shard_of
-        if shards > 1:
+        if not Shard.of(config.shard).is_whole:
             print(
                 f"{count} of {config.trajectories} trajectories in {config.parts}; "
                 "join all shards with --merge"

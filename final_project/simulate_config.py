@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from common.cli import InputError, PathOrNone, Preset, check_ranges, data_folder
+from common.shard import Shard
 
 FlowName = Literal["cylinder", "lock_exchange"]
 ENDINGS = (".h5", ".hdf5", ".npz")
@@ -40,19 +40,9 @@ class SimulateConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, {"trajectories": (1, math.inf), "workers": (1, math.inf)})
-        number, count = self.shard_of
-        if not number < count:
-            raise InputError(f"--shard {self.shard}: allowed is i/n with 0 <= i < n")
+        Shard.of(self.shard)
         if self.file.suffix not in ENDINGS:
             raise InputError(f"--out {self.file}: allowed are {', '.join(ENDINGS)}")
-
-    @property
-    def shard_of(self) -> tuple[int, int]:
-        """Number of this shard, and how many there are. Raises InputError."""
-        match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
-        if not match:
-            raise InputError(f"--shard {self.shard}: allowed is i/n with 0 <= i < n")
-        return int(match[1]), int(match[2])
 
     @property
     def file(self) -> Path:

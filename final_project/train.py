@@ -22,7 +22,7 @@ if __name__ == "__main__":  # before the heavy imports: --help and a refusal ans
     OPTIONS = read_options(Config)
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from common.files import tensors, write_arrays
 from common.machine import choose_device
 from common.results import Results, Row
 from common.run import Run, progress
+from common.shard import Shard
 from common.world import World
 from final_project.artifacts import attention_arrays, error_arrays, picture_arrays
 from final_project.autoencoder import Autoencoder, MeshAutoencoder
@@ -45,6 +46,7 @@ from final_project.config import (
     MODELS,
     STEPPERS,
     AutoencoderName,
+    BaselineName,
     Recipe,
     Trick,
 )
@@ -55,6 +57,7 @@ from final_project.evaluation import (
     CodedTruth,
     Judge,
     Scored,
+    Scores,
     print_scores,
     score_baseline,
 )
@@ -291,6 +294,23 @@ def train_temporal(
     return fitting.result()
 
 
+def trained_model(
+    config: Config,
+    run: Run,
+    job: Job,
+    data: TrainingFlow,
+    coders: Mapping[AutoencoderName, Coder],
+    device: str,
+) -> Trained:
+    """The surrogate of a job, trained or as the run has stored it."""
+    coder = coders[job.spec.autoencoder]
+    fitted = run.memo(job.label, train_temporal, config, run, job, data, coder.autoencoder)
+    temporal = build_temporal(job.architecture, job.sizes)
+    temporal.load_state_dict(tensors(fitted.weights))
+    seconds = coder.seconds + fitted.seconds
+    return Trained(coder.autoencoder, temporal.to(device).eval(), seconds)
+
+
 def rollout_error(surrogate: Surrogate, data: TrainingFlow) -> ValidationError:
     """Errors of rollouts of the validation trajectories from their first frames."""
     first = data.validation_fields[:, 0]
@@ -342,7 +362,7 @@ def jobs_of(config: Config, data: TrainingFlow) -> list[Job]:
             f"{config.longest_unroll} frames, the first included; there are {frames}"
         )
     jobs = []
-    for name in config.models:
+    for name in config.models if config.stage != "autoencoder" else ():
         sizes = sizes_of(config, MODELS[name], data.coordinates, data.groups, parameters)
         wanted = architecture(config, name, sizes)
         jobs += [Job(name, seed, wanted, sizes) for seed in range(config.seeds)]
@@ -383,44 +403,68 @@ def note_data(
 # --------------------------------------------------------------------------------- evaluation
 
 
-def evaluate(
-    config: Config,
-    run: Run,
-    judge: Judge,
-    parts: Split,
-    data: TrainingFlow,
-    coders: Mapping[AutoencoderName, Coder],
-    trained: Mapping[str, list[Trained]],
-) -> list[Scored]:
-    """Scores of every floor, baseline and model on the test trajectories, read once."""
-    scored = []
+def fits_of(config: Config) -> list[tuple[BaselineName, int]]:
+    """The baselines to fit, each with the number of its training."""
+    fits = []
+    for name in config.baselines if config.stage != "autoencoder" else ():
+        trainings = config.baseline_seeds if name in STEPPERS else 1
+        fits += [(name, seed) for seed in range(trainings)]
+    return fits
 
-    # Floors: the true frames, encoded and decoded
+
+def score_floors(
+    run: Run, judge: Judge, parts: Split, coders: Mapping[AutoencoderName, Coder]
+) -> list[Scored]:
+    """Scores of the true frames of the test trajectories, encoded and decoded."""
+    scored = []
     for name, coder in coders.items():
         label = FLOORS[name]
         floor = CodedTruth(coder.autoencoder, judge.flow)
         scores = run.memo(f"scores {label}", judge.score, floor.predict, parts)
         scored.append(Scored(label, [scores], floor.params, round(coder.seconds, 1)))
+    return scored
 
-    # Baselines, fitted on the same trajectories
-    device = str(coders["own"].autoencoder.mean.device)
-    for baseline in config.baselines if trained else ():
-        fits: list[BaselineScores] = []
-        for seed in range(config.baseline_seeds if baseline in STEPPERS else 1):
-            part = f"scores {baseline}, seed {seed}"
-            inputs = (config, run, judge, parts, data, device, baseline, seed)
-            fits.append(run.memo(part, score_baseline, *inputs))
-        seconds = round(float(np.mean([fit.seconds for fit in fits])), 1)
-        scored.append(Scored(baseline, [fit.scores for fit in fits], fits[0].params, seconds))
 
-    # Models, rolled out from the first frame
-    for model, trainings in trained.items():
-        seeds = []
-        for seed, training in progress(enumerate(trainings), f"scores, {model}", len(trainings)):
-            part = f"scores {model}, seed {seed}"
-            seeds.append(run.memo(part, judge.score, training.predict, parts))
-        seconds = round(float(np.mean([training.seconds for training in trainings])), 1)
-        scored.append(Scored(model, seeds, trainings[0].params, seconds))
+def score_baselines(
+    config: Config,
+    run: Run,
+    judge: Judge,
+    parts: Split,
+    data: TrainingFlow,
+    device: str,
+    fits: Iterable[tuple[BaselineName, int]],
+) -> list[Scored]:
+    """Scores of baselines on the test trajectories, fitted on the same ones as the models."""
+    results: dict[BaselineName, list[BaselineScores]] = {}
+    for name, seed in fits:
+        inputs = (config, run, judge, parts, data, device, name, seed)
+        result = run.memo(f"scores {name}, seed {seed}", score_baseline, *inputs)
+        results.setdefault(name, []).append(result)
+
+    scored = []
+    for name, found in results.items():
+        seconds = round(float(np.mean([each.seconds for each in found])), 1)
+        scored.append(Scored(name, [each.scores for each in found], found[0].params, seconds))
+    return scored
+
+
+def score_models(
+    run: Run, judge: Judge, parts: Split, trained: Mapping[Job, Trained]
+) -> list[Scored]:
+    """Scores of models that are rolled out from the first frames of the test trajectories."""
+    results: dict[str, list[Scores]] = {}
+    trainings: dict[str, list[Trained]] = {}
+    for job, training in progress(trained.items(), "scores", len(trained)):
+        scores = run.memo(
+            f"scores {job.name}, seed {job.seed}", judge.score, training.predict, parts
+        )
+        results.setdefault(job.name, []).append(scores)
+        trainings.setdefault(job.name, []).append(training)
+
+    scored = []
+    for name, found in results.items():
+        seconds = round(float(np.mean([each.seconds for each in trainings[name]])), 1)
+        scored.append(Scored(name, found, trainings[name][0].params, seconds))
     return scored
 
 
@@ -442,18 +486,19 @@ def save_artifacts(
     parts: Split,
     groups: Groups,
     scored: list[Scored],
-    trained: Mapping[str, list[Trained]],
+    trained: Mapping[Job, Trained],
 ) -> None:
     """Writes the first model, and the arrays that the figures are made from."""
+    surrogates = {job.name: training for job, training in trained.items() if job.seed == 0}
     first = config.models[0]
-    surrogate = trained[first][0]
+    surrogate = surrogates[first]
     save_networks(folder, judge.flow, groups, config, first, surrogate)
 
     errors = error_arrays(scored)
     write_arrays(folder / "errors.npz", **errors)
 
     test = parts.interpolation
-    shown = {name: trained[name][0].predict for name in config.models[:DRAWN]}
+    shown = {name: surrogates[name].predict for name in config.models[:DRAWN]}
     pictures = picture_arrays(judge, test, shown, errors[f"{first} | interpolation"].mean((1, 2)))
     attention = attention_arrays(judge, int(test[0]), surrogate, groups, config.boxes)
     write_arrays(folder / "pictures.npz", **pictures, **attention)
@@ -468,12 +513,14 @@ def main(config: Config) -> Results | None:
     check_patches(config, flow, groups)
     data = TrainingFlow.of(flow, groups, parts, min(config.frames, len(flow.time)))
     judge = Judge(flow, config.grid, config.frames, data.units)
-    jobs = jobs_of(config, data)
+    jobs, fits = jobs_of(config, data), fits_of(config)
+    shard = Shard.of(config.shard)
+    mine = shard.share([*jobs, *fits])
     device = choose_device(config.device).name
     world = World.join(device)
     folder = config.out or HERE / "results" / f"{source}-{config.preset}"
 
-    with Run(config, folder, __file__, source, flow.provenance, world) as run:
+    with Run(config, folder, __file__, source, flow.provenance, world, shard) as run:
         note_data(config, run, flow, parts, groups, device)
 
         # Stage one, encode: a code per frame and field group
@@ -482,21 +529,22 @@ def main(config: Config) -> Results | None:
             coders[kind] = trained_coder(config, run, kind, data, device)
 
         # Stage two, exchange: the next code, from streams that read each other
-        trained: dict[str, list[Trained]] = {}
-        for job in jobs if config.stage != "autoencoder" else ():
-            coder = coders[job.spec.autoencoder]
-            fitted = run.memo(job.label, train_temporal, config, run, job, data, coder.autoencoder)
-            temporal = build_temporal(job.architecture, job.sizes)
-            temporal.load_state_dict(tensors(fitted.weights))
-            seconds = coder.seconds + fitted.seconds
-            training = Trained(coder.autoencoder, temporal.to(device).eval(), seconds)
-            trained.setdefault(job.name, []).append(training)
+        trained: dict[Job, Trained] = {}
+        for job in jobs:
+            if job in mine:
+                trained[job] = trained_model(config, run, job, data, coders, device)
         world.leave()
         if world.rank > 0:
             return None
 
         # Evaluation: encode the first frame, roll its code out, decode
-        scored = evaluate(config, run, judge, parts, data, coders, trained)
+        fits = [fit for fit in fits if fit in mine]
+        of_models = score_models(run, judge, parts, trained)
+        of_baselines = score_baselines(config, run, judge, parts, data, device, fits)
+        if not shard.is_whole:
+            print(f"shard {shard} is finished; the command without --shard takes it over")
+            return None
+        scored = [*score_floors(run, judge, parts, coders), *of_baselines, *of_models]
         save_mesh(folder, flow.coordinates, judge.triangles)
         save_seen(folder, flow, parts)
         rows = rows_of(judge, scored)

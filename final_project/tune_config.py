@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from common.cli import Fields, InputError, check_ranges
+from common.shard import Shard
 from final_project.config import MODELS, STEPPERS, AutoencoderName, Config
 
 AUTOENCODERS: dict[str, AutoencoderName] = {
@@ -54,6 +55,8 @@ class TuneConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not Shard.of(self.shard).is_whole:
+            raise InputError(f"--shard {self.shard}: tries are not shared; allowed is 0/1")
         ranges = {"rates": (0.0, math.inf), "batches": (1.0, math.inf), "seconds": (0.0, math.inf)}
         check_ranges(self, ranges)
         allowed = [*AUTOENCODERS, *MODELS, *STEPPERS]

@@ -157,6 +157,25 @@ def test_the_first_stage_can_be_trained_alone(wave_file, tmp_path):
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_shards_together_make_the_run_of_one_process(wave_file, tmp_path):
+    words = [*SHORT, "--data", wave_file, "--seeds", 2, "--baselines", "persistence", "FNO"]
+    words += ["--models", "SEA", "no exchange, matched"]
+    whole = run_main(train.main, Config, *words, "--out", tmp_path / "whole")
+    for shard in ("1/2", "0/2"):
+        shared = ["--out", tmp_path / "run", "--shard", shard]
+        assert run_main(train.main, Config, *words, *shared) is None
+    taken = run_main(train.main, Config, *words, "--out", tmp_path / "run")
+    for results in (whole, taken):
+        for row in results["rows"]:
+            row["seconds"] = None
+    assert taken["rows"] == whole["rows"]
+    logs = [pd.read_csv(tmp_path / name / "metrics.csv") for name in ("whole", "run")]
+    columns = ["split", "name", "step", "value"]
+    logs = [log[log.split != "clock"].sort_values(columns)[columns].values for log in logs]
+    assert (logs[0] == logs[1]).all()
+
+
 def test_evaluate_scores_other_trajectories_from_any_frame(wave_run, wave_file, tmp_path):
     out = tmp_path / "scores.json"
     words = ["--run", wave_run, "--data", wave_file, "--start", 5, "--steps", 10, "--out", out]
