@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -380,6 +381,13 @@ def place_of(flow: Flow, frame: np.ndarray, parameters: np.ndarray) -> tuple[int
     raise ValueError("a frame that is in no trajectory of the flow")
 
 
+class Fit(NamedTuple):
+    """A baseline to fit, and the number of this training of it."""
+
+    name: BaselineName
+    seed: int
+
+
 @dataclass(frozen=True)
 class BaselineScores:
     """What the run stores of a baseline."""
@@ -399,10 +407,10 @@ def score_baseline(
     parts: Split,
     data: TrainingFlow,
     device: str,
-    name: BaselineName,
-    seed: int,
+    fit: Fit,
 ) -> BaselineScores:
     """Fits a baseline on the training trajectories and scores it on the test trajectories."""
+    name = fit.name
     if name == "grid, there and back":
         floor = GriddedTruth(grid_of_baselines(config, judge), judge.flow)
         return BaselineScores(judge.score(floor.predict, parts), 0.0, None)
@@ -416,8 +424,8 @@ def score_baseline(
     elif name == "POD + linear":
         model = PODLinear()
     else:
-        model = stepper(config, judge, device, name, seed)
-        label = f"rollout error, {name}, seed {seed}"
+        model = stepper(config, judge, device, name, fit.seed)
+        label = f"rollout error, {name}, seed {fit.seed}"
         model.score = partial(checked_error, run, data, label, model)
     validation = (data.validation_fields, data.validation_parameters)
     model.fit(data.fields, data.parameters, validation)

@@ -55,6 +55,7 @@ from final_project.evaluation import (
     METRICS_INFO,
     BaselineScores,
     CodedTruth,
+    Fit,
     Judge,
     Scored,
     Scores,
@@ -403,12 +404,12 @@ def note_data(
 # --------------------------------------------------------------------------------- evaluation
 
 
-def fits_of(config: Config) -> list[tuple[BaselineName, int]]:
-    """The baselines to fit, each with the number of its training."""
+def fits_of(config: Config) -> list[Fit]:
+    """The baselines to fit."""
     fits = []
     for name in config.baselines if config.stage != "autoencoder" else ():
         trainings = config.baseline_seeds if name in STEPPERS else 1
-        fits += [(name, seed) for seed in range(trainings)]
+        fits += [Fit(name, seed) for seed in range(trainings)]
     return fits
 
 
@@ -432,14 +433,14 @@ def score_baselines(
     parts: Split,
     data: TrainingFlow,
     device: str,
-    fits: Iterable[tuple[BaselineName, int]],
+    fits: Iterable[Fit],
 ) -> list[Scored]:
     """Scores of baselines on the test trajectories, fitted on the same ones as the models."""
     results: dict[BaselineName, list[BaselineScores]] = {}
-    for name, seed in fits:
-        inputs = (config, run, judge, parts, data, device, name, seed)
-        result = run.memo(f"scores {name}, seed {seed}", score_baseline, *inputs)
-        results.setdefault(name, []).append(result)
+    for fit in fits:
+        inputs = (config, run, judge, parts, data, device, fit)
+        result = run.memo(f"scores {fit.name}, seed {fit.seed}", score_baseline, *inputs)
+        results.setdefault(fit.name, []).append(result)
 
     scored = []
     for name, found in results.items():
