@@ -1,6 +1,6 @@
 """Makes a data set of flows, in parallel and resumable, or the built-in sample.
 
-    python final_project/simulate.py --flow cylinder --trajectories 48 --workers 2
+    python final_project/simulate.py --flow cylinder --workers 2
     python final_project/simulate.py --flow lock_exchange --shard 3/8   # rows 3, 11, 19, ... here,
     python final_project/simulate.py --flow lock_exchange --merge       # and the file from all
 
@@ -193,7 +193,7 @@ def simulate_parts(config: SimulateConfig) -> int:
 
     Raises InputError where parts exist without --resume, and Interrupted.
     """
-    numbers = Shard.of(config.shard).share(range(config.trajectories))
+    numbers = Shard.of(config.shard).share(range(config.count))
     missing = [number for number in numbers if not part(config.parts, number).exists()]
     finished = sorted(set(numbers) - set(missing))
     if finished and not config.resume:
@@ -237,14 +237,14 @@ def merge(config: SimulateConfig, notice: str | None = None) -> Flow:
 
     `notice` marks a built-in sample. Raises InputError that names what is missing.
     """
-    everything = range(config.trajectories)
+    everything = range(config.count)
     missing = [number for number in everything if not part(config.parts, number).exists()]
     if missing:
         named = ", ".join(map(str, missing[:12]))
         if len(missing) > 12:
             named += ", ..."
         raise InputError(
-            f"{config.parts} lacks {len(missing)} of {config.trajectories} trajectories "
+            f"{config.parts} lacks {len(missing)} of {config.count} trajectories "
             f"({named}); simulate them with --resume"
         )
 
@@ -261,7 +261,7 @@ def merge(config: SimulateConfig, notice: str | None = None) -> Flow:
         if arrays.get("step", longest) < longest:
             halved.append(number)
     if not good:
-        raise InputError(f"all {config.trajectories} trajectories diverged; nothing is written")
+        raise InputError(f"all {config.count} trajectories diverged; nothing is written")
 
     # the last parameters, such as a random phase, are no inputs of a model:
     module = solver(config.flow)
@@ -297,7 +297,7 @@ def main(config: SimulateConfig, notice: str | None = None) -> Path | None:
         count = simulate_parts(config)
         if not Shard.of(config.shard).is_whole:
             print(
-                f"{count} of {config.trajectories} trajectories in {config.parts}; "
+                f"{count} of {config.count} trajectories in {config.parts}; "
                 "join all shards with --merge"
             )
             return None

@@ -12,6 +12,7 @@ from common.shard import Shard
 
 FlowName = Literal["cylinder", "lock_exchange"]
 ENDINGS = (".h5", ".hdf5", ".npz")
+USUAL: dict[FlowName, int] = {"cylinder": 96, "lock_exchange": 64}  # trajectories of a data set
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,9 @@ class SimulateConfig:
 
     flow: FlowName = "cylinder"
     """which flow is simulated"""
-    trajectories: int = 48
-    """number of trajectories in the data set"""
+    trajectories: int | None = None
+    """number of trajectories in the data set (default: 96 of the cylinder, 64 of the lock
+    exchange)"""
     workers: int = 2
     """number of processes, each of one thread"""
     preset: Preset = "full"
@@ -43,6 +45,11 @@ class SimulateConfig:
         Shard.of(self.shard)
         if self.file.suffix not in ENDINGS:
             raise InputError(f"--out {self.file}: allowed are {', '.join(ENDINGS)}")
+
+    @property
+    def count(self) -> int:
+        """Number of trajectories in the data set."""
+        return self.trajectories or USUAL[self.flow]
 
     @property
     def file(self) -> Path:
