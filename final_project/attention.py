@@ -22,12 +22,14 @@ Rotation = tuple[Tensor, Tensor]  # cosines and signed sines (T, d)
 class Cache:
     """Rotated keys and values (B, H, S, d) of every attention, by its name, after `time` frames.
 
-    `change` (B, 1, G, L) is what the model predicted last, where a later step needs it.
+    `change` (B, 1, G, L) is what the model predicted last, where a later step needs it, `waiting`
+    the frames (B, 1, G, L) that it has predicted beyond the next one.
     """
 
     time: int = 0
     past: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     change: Tensor | None = None
+    waiting: list[Tensor] = field(default_factory=list)
 
 
 @dataclass

@@ -72,6 +72,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "patch_steps": (1, math.inf),
     "patch_batch": (1, math.inf),
     "patch_ahead": (0, math.inf),
+    "patch_bundle": (1, math.inf),
     "patch_first_share": (0, 1),
     "noise": (0, math.inf),
     "rollout_steps": (1, math.inf),
@@ -86,6 +87,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "baseline_batch": (1, math.inf),
     "baseline_lr": (0, math.inf),
     "baseline_seeds": (1, math.inf),
+    "baseline_bundle": (1, math.inf),
     "fno_lr": (0, math.inf),
     "fno_steps": (1, math.inf),
     "unet_lr": (0, math.inf),
@@ -137,6 +139,8 @@ class Recipe:
     """share of the training in which unrolls grow to their full length"""
     context: int = 1
     """true frames before an unroll"""
+    bundle: int = 1
+    """frames that a step predicts"""
 
 
 # The optimisation of both published stages; batch and rate are options, whose defaults are those of
@@ -236,6 +240,9 @@ class Config(BaseConfig):
     patch_ahead: int = 1
     """largest number of own steps, without gradient, between the data and the training inputs of
     models whose tokens are patches"""
+    patch_bundle: int = 1
+    """frames that models whose tokens are patches predict at once, before they read their last one
+    again"""
     patch_first_share: float = 0.1
     """share of the training windows that begin with a trajectory's first frame, for models whose
     tokens are patches"""
@@ -292,6 +299,9 @@ class Config(BaseConfig):
     """peak learning rate of FNO, U-Net and Transolver"""
     baseline_seeds: int = 1
     """trainings of each of FNO, U-Net and Transolver"""
+    baseline_bundle: int = 1
+    """frames that FNO, U-Net and Transolver predict at once, before they read their last one
+    again"""
     fno_lr: float | None = None
     """peak learning rate of FNO (default: that of --baseline-lr)"""
     fno_steps: int | None = None
@@ -326,6 +336,11 @@ class Config(BaseConfig):
                 f"--unroll-steps {self.unroll_steps} --unroll-graded {self.unroll_graded}: "
                 f"{self.longest_unroll} frames, the first included; allowed are --frames "
                 f"{self.frames} and one more than --window {self.window}"
+            )
+        if self.patch_bundle > 1 and self.unroll_steps:
+            raise InputError(
+                f"--patch-bundle {self.patch_bundle} with --unroll-steps: allowed is one of them; "
+                "--patch-ahead steps on by whole bundles"
             )
         if self.scheme == "Adams-Bashforth" and not self.unroll_steps:
             patches = [name for name in self.models if MODELS[name].patches]
@@ -412,6 +427,7 @@ class Config(BaseConfig):
             batch=self.baseline_batch,
             lr=getattr(self, f"{prefix}_lr") or self.baseline_lr,
             seed=1000 * self.seed + seed,
+            bundle=self.baseline_bundle,
             checks=self.checks or OneStepRecipe.checks,
         )
 
@@ -451,11 +467,13 @@ class Config(BaseConfig):
         )
         if not spec.patches:
             return ours
+        own = (1 + self.patch_ahead) * self.patch_bundle  # frames of steps that go on by themselves
         return replace(
             ours,
             steps=self.patch_steps,
             batch=self.patch_batch,
-            window=self.longest_unroll - 1 if self.unroll_steps else 1 + self.patch_ahead,
+            window=self.longest_unroll - 1 if self.unroll_steps else own,
+            bundle=self.patch_bundle,
             first_share=self.patch_first_share,
         )
 
@@ -586,6 +604,8 @@ class OneStepRecipe:
     """how often the validation rollouts are scored; the best weights are kept"""
     seed: int = 0
     """seed of the weights and draws"""
+    bundle: int = 1
+    """frames that a step predicts"""
 
 
 # -------------------------------------------------------------------------- evaluate, predict

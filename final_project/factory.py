@@ -147,6 +147,7 @@ def _with_options(
         scheme=config.scheme if base.delta else "Euler",
         phase=config.phase_pairs if base.delta else 0,
         patches=sizes.latents // config.latents if spec.patches else 0,
+        bundle=config.patch_bundle if spec.patches else 1,
     )
 
 

@@ -277,7 +277,7 @@ class Windows:
         """
         recipe = self.recipe
         if not recipe.unroll:
-            return self.length - 2
+            return (self.length - 1) // recipe.bundle - 1
         growing = recipe.growth * recipe.steps
         share = min(1.0, step / growing) if growing else 1.0
         return round(recipe.unroll * share)

@@ -1,10 +1,11 @@
-"""The temporal model whose tokens are patches: the next frame from the present one alone.
+"""The temporal model whose tokens are patches: the next frames from the present one alone.
 
 The exchange then reads the other fields at all places of the frame. This is ours, not the paper's.
 
 Shape letters: B batch, N trajectories, T frames, G field groups, Q patches, E code of a patch,
 L = Q E latent numbers per group (patch-major), K parameters, D width of a stream, H heads, d per
-head, c numbers of a patch in functions that all patches have in common, C of them kept.
+head, c numbers of a patch in functions that all patches have in common, C of them kept, k frames
+that a step predicts at once (a bundle).
 """
 
 from __future__ import annotations
@@ -85,24 +86,30 @@ class PatchEmbedding(nn.Module):
 
 
 class PatchHead(nn.Module):
-    """One state (B T, Q, D) per stream -> changes of the codes (B T, Q, E).
+    """One state (B T, Q, D) per stream -> changes of the codes to each of k frames (B T, k, Q, E).
 
     `layers` lead to numbers in common functions, `spread` from those to the code of each patch.
     """
 
     layers: Layers[nn.Linear]
 
-    def __init__(self, streams: int, patches: int, codes: int, width: int, common: int):
+    def __init__(
+        self, streams: int, patches: int, codes: int, width: int, common: int, bundle: int
+    ):
         super().__init__()
-        self.layers = Layers(nn.Linear(width, common) for _ in range(streams))
+        self.bundle = bundle
+        self.layers = Layers(nn.Linear(width, bundle * common) for _ in range(streams))
         self.spread = nn.ParameterList(
             torch.randn(patches, common, codes) / math.sqrt(common) for _ in range(streams)
         )
 
     def forward(self, h: list[Tensor]) -> list[Tensor]:
         """As the class."""
-        parts = zip(h, self.layers, self.spread, strict=True)
-        return [torch.einsum("nqc,qce->nqe", layer(x), spread) for x, layer, spread in parts]
+        changes = []
+        for x, layer, spread in zip(h, self.layers, self.spread, strict=True):
+            common = rearrange(layer(x), "n q (k c) -> n k q c", k=self.bundle)
+            changes.append(torch.einsum("nkqc,qce->nkqe", common, spread))
+        return changes
 
 
 class PatchTemporal(TemporalModel):
@@ -126,7 +133,7 @@ class PatchTemporal(TemporalModel):
         attention = functools.partial(PatchAttention, patches=patches)
         super().__init__(config, groups, latents, parameters, embedding, attention)
         common = COMMON * (groups // streams)
-        self.head = PatchHead(streams, patches, codes, width, common)
+        self.head = PatchHead(streams, patches, codes, width, common, config.bundle)
         self.initialise(self.head.layers)
 
     def codes(self, z: Tensor) -> list[Tensor]:
@@ -140,7 +147,7 @@ class PatchTemporal(TemporalModel):
         """As `TemporalModel.fit`; without a geometry the first and last layers stay random."""
         if not self.config.standardise:
             return
-        self.fit_scales(z, theta)
+        self.fit_scales(z, theta, self.config.bundle)
         if geometry is not None:
             self.start(z, geometry)
 
@@ -154,7 +161,8 @@ class PatchTemporal(TemporalModel):
         # codes in the units of the loss, and their common functions
         unit = self.weights.sqrt()  # (G, L)
         states = self.codes((z - self.scales.mean) * unit)
-        changes = self.codes((z[:, 1:] - z[:, :-1]) * unit)
+        bundle = self.config.bundle
+        changes = self.codes((z[:, bundle:] - z[:, :-bundle]) * unit)
         analyses = geometry.analysis  # of (Q, E, c)
         syntheses = geometry.synthesis  # of (Q, c, E)
         if self.config.joint:
@@ -183,28 +191,49 @@ class PatchTemporal(TemporalModel):
         keep: bool = True,
         maps: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, Cache | None]:
-        """As `TemporalModel.advance`; no earlier frame is read, and maps are (B T, H, Q, Q)."""
+        """As `TemporalModel.advance`; no earlier frame is read, and maps are (B T, H, Q, Q).
+
+        The frames of a bundle after its first wait in the cache, and are given back as they are.
+        """
         self.check_latents(z)
-        batch, new = z.shape[:2]
         cache = Cache() if cache is None else replace(cache)
+        cache.time += z.shape[1]
+        if cache.waiting:
+            following, *cache.waiting = cache.waiting
+            return following, cache if keep else None
+
         theta = self.scales.standardise_parameters(theta, z)
+        change = self.changes(z, theta, maps)  # (B, T, k, G, L)
+        if self.steps_plainly:
+            future = z[:, :, None] + change  # (B, T, k, G, L)
+            following = future[:, :, 0]
+            cache.waiting = list(future[:, -1:, 1:].unbind(2))
+        else:
+            following = self.stepped(z, change[:, :, 0], theta, cache)
+        return following, cache if keep else None
+
+    def bundled(self, z: Tensor, theta: Tensor) -> Tensor:
+        """The k latents (B, T, k, G, L) after each frame of z (B, T, G, L), at theta (B, K)."""
+        if not self.steps_plainly:
+            return self(z, theta)[:, :, None]
+        self.check_latents(z)
+        theta = self.scales.standardise_parameters(theta, z)
+        return z[:, :, None] + self.changes(z, theta)
+
+    def changes(self, z: Tensor, theta: Tensor, maps: dict[str, Tensor] | None = None) -> Tensor:
+        """Predicted changes (B, T, k, G, L) from z (B, T, G, L), at standardised theta (B, K)."""
+        batch, new = z.shape[:2]
         per_frame = theta.repeat_interleave(new, 0)  # (B T, K)
 
         unit = self.weights.rsqrt()  # (G, L): size of a group's change
         h = self.embedding(self.codes((z - self.scales.mean) / unit))  # streams of (B T, Q, D)
         h = self.through_blocks(h, per_frame, Context(maps=maps))
-        change = torch.stack(self.head(h))  # (streams, B T, Q, E)
+        change = torch.stack(self.head(h))  # (streams, B T, k, Q, E)
 
-        joint = "1 (b t) q (g e) -> b t g (q e)"
-        apart = "g (b t) q e -> b t g (q e)"
+        joint = "1 (b t) k q (g e) -> b t k g (q e)"
+        apart = "g (b t) k q e -> b t k g (q e)"
         layout = joint if self.config.joint else apart
-        change = rearrange(change, layout, b=batch, t=new, g=self.groups)  # (B, T, G, L)
-        cache.time += new
-        if self.steps_plainly:
-            following = torch.addcmul(z, change, unit)
-        else:
-            following = self.stepped(z, change * unit, theta, cache)
-        return following, cache if keep else None
+        return rearrange(change, layout, b=batch, t=new, g=self.groups) * unit
 
 
 def in_common(codes: Tensor, analysis: Tensor) -> Tensor:

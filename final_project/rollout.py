@@ -76,18 +76,20 @@ def pushforward(temporal: TemporalModel, z: Tensor, theta: Tensor, passes: int =
 def after_own_steps(
     temporal: TemporalModel, z: Tensor, theta: Tensor, noise: Tensor, ahead: int
 ) -> Tensor:
-    """Error of the next latent after `ahead` steps of the model's own from noisy true frames.
+    """Error of the next k latents after `ahead` steps of the model's own from noisy true frames.
 
-    For models that read one frame. z (B, T, G, L) has T > ahead + 1 frames: the first T - ahead - 1
-    of them, plus as many of noise (B, T - 1, G, L), are stepped without gradient; the target is the
-    clean latent (Brandstetter et al. 2022, section 3.1).
+    For models that read one frame and predict k at a time. z (B, T, G, L) has T > (ahead + 1) k
+    frames: of the first T - (ahead + 1) k every k-th, plus its noise (B, T - 1, G, L), is stepped
+    without gradient; the targets are clean latents (Brandstetter et al. 2022, sections 3.1, 3.2).
     """
-    starts = z.shape[1] - ahead - 1
-    states = z[:, :starts] + noise[:, :starts]
+    k = temporal.bundle
+    starts = torch.arange(0, z.shape[1] - (ahead + 1) * k, k, device=z.device)  # (S,)
+    states = z[:, starts] + noise[:, starts]
     with torch.no_grad():
         for _ in range(ahead):
-            states = temporal(states, theta)
-    return weighted_error(temporal, temporal(states, theta), z[:, ahead + 1 :])
+            states = temporal.bundled(states, theta)[:, :, -1]
+    following = starts[:, None] + torch.arange(k, device=z.device) + ahead * k + 1  # (S, k)
+    return weighted_error(temporal, temporal.bundled(states, theta), z[:, following])
 
 
 def after_unroll(

@@ -64,13 +64,13 @@ class Scales(nn.Module):
         self.register_buffer("theta_std", torch.ones(parameters))
 
     @torch.no_grad()
-    def fit(self, z: Tensor, theta: Tensor) -> None:
+    def fit(self, z: Tensor, theta: Tensor, step: int = 1) -> None:
         """Sets all scales from training latents (N, T, G, L) and parameters (N, K).
 
-        The weights make persistence cost 1 in every group, and count each latent number by its
-        share of the group's change.
+        A change is that over `step` frames. The weights make persistence cost 1 in every group, and
+        count each latent number by its share of the group's change.
         """
-        change = z[:, 1:] - z[:, :-1]
+        change = z[:, step:] - z[:, :-step]
         size = change.double().square().mean((0, 1, 3))[:, None]  # (G, 1)
         self.mean.copy_(z.double().mean((0, 1)))
         self.std.copy_(deviation(z))
@@ -259,6 +259,11 @@ class TemporalModel(nn.Module):
         return self.config.scheme == "Euler" and self.phase is None
 
     @property
+    def bundle(self) -> int:
+        """How many frames a step predicts, k."""
+        return self.config.bundle
+
+    @property
     def weights(self) -> Tensor:
         """Weights (G, L) of the squared errors in the loss."""
         return self.scales.weights
@@ -302,9 +307,9 @@ class TemporalModel(nn.Module):
             return h
         return [norm(x, theta) for norm, x in zip(self.norm, h, strict=True)]
 
-    def fit_scales(self, z: Tensor, theta: Tensor) -> None:
+    def fit_scales(self, z: Tensor, theta: Tensor, step: int = 1) -> None:
         """Sets the scales, and the turning pairs where there are any, as `fit`."""
-        self.scales.fit(z, theta)
+        self.scales.fit(z, theta, step)
         if self.phase is not None:
             self.phase.fit(z - self.scales.mean, self.scales.standardise_parameters(theta, z))
 
@@ -361,6 +366,10 @@ class TemporalModel(nn.Module):
         """
         following, _ = self.advance(z, theta, keep=False)
         return following
+
+    def bundled(self, z: Tensor, theta: Tensor) -> Tensor:
+        """The k latents (B, T, k, G, L) that a step predicts after each frame of z (B, T, G, L)."""
+        return self(z, theta)[:, :, None]
 
     def step(
         self, z: Tensor, theta: Tensor, cache: Cache | None = None

@@ -61,6 +61,8 @@ class TemporalConfig:
     """control: all field groups in one stream"""
     patches: int = 0
     """patches of a frame, each a token of its own in place of time; 0: a frame is one token"""
+    bundle: int = 1
+    """frames that one step of a model of patches predicts at once, and goes on from the last"""
     window: int | None = None
     """frames that a query sees, its own included; None: all"""
     dropout: float = 0.0
@@ -118,9 +120,15 @@ class TemporalConfig:
         latent numbers evenly, and no size is below one.
         """
         window = 1 if self.window is None else self.window
-        if min(groups, latents, self.blocks, self.heads, self.down_ratio, window) < 1:
+        sizes = (groups, latents, self.blocks, self.heads, self.down_ratio, window, self.bundle)
+        if min(sizes) < 1:
             raise InputError(
-                "groups, latents, blocks, heads, down_ratio and window must be at least 1"
+                "groups, latents, blocks, heads, down_ratio, window and bundle must be at least 1"
+            )
+        if self.bundle > 1 and not (self.patches and self.scheme == "Euler" and not self.phase):
+            raise InputError(
+                f"bundles of {self.bundle} frames are of models of patches, with Euler's steps and "
+                "without turning pairs"
             )
         if self.joint and self.exchange != "none":
             raise InputError(

@@ -159,7 +159,7 @@ class StepError(nn.Module):
 class OwnStepError(nn.Module):
     """Stage two's objective of models that read one frame.
 
-    The error of the next latent, `ahead` own steps after noisy true latents z (B, T, G, L); of a
+    The error of the next latents, `ahead` own steps after noisy true latents z (B, T, G, L); of a
     recipe with unrolls, as `after_unroll`.
     """
 
@@ -174,7 +174,8 @@ class OwnStepError(nn.Module):
         seen = z[:, : self.recipe.context + ahead + graded]
         if self.recipe.unroll:
             return after_unroll(self.temporal, seen, theta, noise, ahead, graded) / (ahead + graded)
-        return after_own_steps(self.temporal, z[:, : ahead + 2], theta, noise, ahead)
+        needed = (ahead + 1) * self.temporal.bundle + 1
+        return after_own_steps(self.temporal, z[:, :needed], theta, noise, ahead)
 
 
 # ------------------------------------------------------------------------------------- stages
@@ -361,6 +362,11 @@ def jobs_of(config: Config, data: TrainingFlow) -> list[Job]:
         raise InputError(
             f"--unroll-steps {config.unroll_steps} --unroll-graded {config.unroll_graded}: "
             f"{config.longest_unroll} frames, the first included; there are {frames}"
+        )
+    if any(MODELS[name].patches for name in config.models) and config.patch_bundle >= frames:
+        raise InputError(
+            f"--patch-bundle {config.patch_bundle}: allowed are 1 to {frames - 1} for {frames} "
+            "frames"
         )
     jobs = []
     for name in config.models if config.stage != "autoencoder" else ():

@@ -1,7 +1,8 @@
 """One-step models on a grid or on the mesh's nodes: their training and their rollouts.
 
 Shape letters: N trajectories, T frames, P nodes, F fields, K parameters, S steps, B batch; X stands
-for the points that a network reads, the rows and columns (R, C) of a grid or the nodes (P).
+for the points that a network reads, the rows and columns (R, C) of a grid or the nodes (P); k
+frames that a step predicts at once (a bundle, Brandstetter et al. 2022, section 3.2).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.cli import InputError
 from common.weights import count_parameters
 from final_project.baselines.grid import Grid, Nodes
 from final_project.baselines.inputs import Flows, checked, checked_start
@@ -23,10 +25,10 @@ from final_project.units import Units, coarse
 
 
 class Stepper(nn.Module):
-    """State (B, F, X) -> the next one: state + jump * network([state, static, theta]).
+    """State (B, F, X) -> the next k: state + jump * network([state, static, theta]).
 
     `static` (3, X) are x, y and the mask of a grid, or the rim of a mesh; `jump` (F,) is the RMS
-    change in a step, so that a network's outputs are of order 1.
+    change over k frames, so that a network's outputs are of order 1.
     """
 
     static: Tensor
@@ -39,19 +41,22 @@ class Stepper(nn.Module):
         self.register_buffer("jump", jump.reshape(-1, *(1 for _ in static.shape[1:])))
 
     def forward(self, state: Tensor, theta: Tensor) -> Tensor:
-        """Parameters theta (B, K) are given at every point."""
+        """The states (B, k, F, X) after one, given theta (B, K) at every point."""
         size = (len(state), -1, *state.shape[2:])
         flat = theta.reshape(*theta.shape, *(1 for _ in state.shape[2:]))
         everywhere = flat.expand(size)  # (B, K, X)
         inputs = torch.cat([state, self.static.expand(size), everywhere], 1)
-        return state + self.jump * self.network(inputs)
+        change = self.network(inputs).unflatten(1, (-1, state.shape[1]))  # (B, k, F, X)
+        return state[:, None] + self.jump * change
 
     @torch.no_grad()
     def rollout(self, state: Tensor, theta: Tensor, steps: int) -> Iterator[Tensor]:
         """Yields the S states (B, F, X) after the given one."""
-        for _ in range(steps):
-            state = self(state, theta)
-            yield state
+        while steps > 0:
+            following = self(state, theta)[:, :steps]
+            yield from following.unbind(1)
+            state = following[:, -1]
+            steps -= following.shape[1]
 
 
 @dataclass(frozen=True)
@@ -86,14 +91,17 @@ class Draws:
     def transitions(
         self, states: Tensor, recipe: OneStepRecipe
     ) -> tuple[Tensor, Tensor, np.ndarray, int]:
-        """Noisy states (B, F, X) of (N, T, F, X), the states `ahead` + 1 steps later, their
-        trajectories (B,), and `ahead`: how many own steps lie between."""
-        ahead = min(int(self.rng.integers(recipe.pushforward + 1)), states.shape[1] - 2)
+        """Noisy states (B, F, X) of (N, T, F, X), the states (B, k, F, X) after `ahead` steps more,
+        their trajectories (B,), and `ahead`: how many own steps lie between."""
+        k = recipe.bundle
+        frames = states.shape[1]
+        ahead = min(int(self.rng.integers(recipe.pushforward + 1)), (frames - 1) // k - 1)
         rows = self.rng.integers(len(states), size=recipe.batch)
-        frames = self.rng.integers(states.shape[1] - 1 - ahead, size=recipe.batch)
-        start = states[rows, frames]
+        starts = self.rng.integers(frames - (ahead + 1) * k, size=recipe.batch)
+        start = states[rows, starts]
         noise = torch.randn(start.shape, generator=self.generator)
-        return start + recipe.noise * noise, states[rows, frames + ahead + 1], rows, ahead
+        following = starts[:, None] + ahead * k + 1 + np.arange(k)  # (B, k)
+        return start + recipe.noise * noise, states[rows[:, None], following], rows, ahead
 
 
 def train(
@@ -122,10 +130,10 @@ def train(
         start, target, rows, ahead = draws.transitions(states, recipe)
         state = start.to(device)  # (B, F, X)
         parameters = theta[rows].to(device)  # (B, K)
-        for following in stepper.rollout(state, parameters, ahead):
+        for following in stepper.rollout(state, parameters, ahead * recipe.bundle):
             state = following
 
-        # error of the next state:
+        # error of the next states:
         error = (stepper(state, parameters) - target.to(device)) / stepper.jump
         loss = error.square().mean()
         if not torch.isfinite(loss):
@@ -198,10 +206,14 @@ class OneStep:
         states = self._states(fields)  # (N, T, F, X)
         static = torch.tensor(self.grid.static, dtype=torch.float32)  # (3, X)
         points = tuple(range(3, states.ndim))
-        jump = states.diff(dim=1).square().mean((0, 1, *points)).sqrt()  # (F,)
+        bundle = self.recipe.bundle
+        if bundle >= states.shape[1]:
+            raise InputError(f"bundles of {bundle} frames: there are {states.shape[1]} frames")
+        change = states[:, bundle:] - states[:, :-bundle]
+        jump = change.square().mean((0, 1, *points)).sqrt()  # (F,)
 
-        outputs = fields.shape[-1]
-        inputs = outputs + len(static) + theta.shape[1]
+        outputs = bundle * fields.shape[-1]
+        inputs = fields.shape[-1] + len(static) + theta.shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
             network = self.network(inputs, outputs, *self.grid.shape)

@@ -15,7 +15,7 @@ from common.cli import InputError
 from final_project import metrics
 from final_project.baselines.grid import Grid, Nodes, lines, rim
 from final_project.baselines.networks import FNO, SpectralConvolution, UNet
-from final_project.baselines.onestep import Check, OneStep, Stepper, train
+from final_project.baselines.onestep import Check, Draws, OneStep, Stepper, train
 from final_project.baselines.pod import RIDGES, PODLinear
 from final_project.baselines.simple import ParameterInterpolation, Persistence, closest, last_period
 from final_project.baselines.transolver import Transolver
@@ -474,6 +474,52 @@ def test_pushforward_starts_from_the_models_own_steps_and_aims_at_the_data():
         value % 100 + steps <= 4 for value, steps in zip(last, ahead, strict=True)
     )  # the target is a frame of the data
     assert found.loss == pytest.approx((100 * ahead[-1] + 100 - ahead[-1] - 1) ** 2)
+
+
+class Ramp(torch.nn.Module):
+    """Adds 1, 2 and 3 to the state for the three frames of a bundle."""
+
+    def forward(self, x):
+        return torch.arange(1.0, 4.0).reshape(3, 1, 1).expand(len(x), 3, *x.shape[2:])
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 8])
+def test_bundles_go_on_from_their_last_frame(steps):
+    stepper = Stepper(Ramp(), torch.zeros(3, 2, 2), torch.full((1,), 10.0))
+    states = list(stepper.rollout(torch.zeros(1, 1, 2, 2), torch.zeros(1, 0), steps))
+    assert [state[0, 0, 0, 0].item() for state in states] == [10.0 * n for n in range(1, steps + 1)]
+
+
+def test_a_bundle_is_trained_on_its_frames_after_whole_bundles_of_its_own():
+    states = torch.arange(9.0)[None, :, None, None, None].expand(2, 9, 1, 2, 2)  # frame t holds t
+    none = torch.zeros(2, 0)
+    recipe = OneStepRecipe(steps=30, batch=2, lr=0.0, noise=0.0, pushforward=1, bundle=3)
+    draws = Draws(np.random.default_rng(0), torch.Generator())
+    aheads = set()
+    for _ in range(30):
+        start, target, _, ahead = draws.transitions(states, recipe)
+        aheads.add(ahead)
+        wanted = start[:, None] + 3 * ahead + torch.arange(1.0, 4.0).reshape(3, 1, 1, 1)
+        torch.testing.assert_close(target, wanted)
+    assert aheads == {0, 1}
+
+    # whole bundles of the data's own rule have no error
+    network = Ramp()
+    network.number = torch.nn.Parameter(torch.zeros(1))
+    network.register_forward_hook(lambda module, _, out: out + module.number)
+    found = train(Stepper(network, torch.zeros(3, 2, 2), torch.ones(1)), states, none, recipe)
+    assert found.loss == 0.0
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_of_bundles_learn_too(name):
+    fields, theta, grid = waves()
+    recipe = dataclasses.replace(TINY, bundle=3)
+    model = OneStep(NETWORKS[name], grid, recipe).fit(fields[:3], theta[:3])
+    assert model.trained_.loss < 0.5
+    assert model.rollout(fields[3:, 0], theta[3:], 7).shape == (1, 7, *fields.shape[2:])
+    with pytest.raises(InputError, match="bundles of 12 frames: there are 12 frames"):
+        OneStep(NETWORKS[name], grid, dataclasses.replace(TINY, bundle=12)).fit(fields, theta)
 
 
 def test_a_training_that_diverges_is_stopped():

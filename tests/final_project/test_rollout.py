@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -45,6 +46,8 @@ def test_a_cached_rollout_is_the_recomputed_one(change):
 class Exact(nn.Module):
     """Knows the rule z_(t+1) = z_t + theta, as a cached model."""
 
+    bundle = 1
+
     def __init__(self):
         super().__init__()
         self.register_buffer("weights", torch.ones(2, 6))
@@ -52,6 +55,9 @@ class Exact(nn.Module):
 
     def forward(self, z, theta):
         return z + theta[:, None, None, :1] + self.bend
+
+    def bundled(self, z, theta):
+        return self(z, theta)[:, :, None]
 
     def advance(self, z, theta, cache=None):
         return self(z, theta), cache
@@ -106,6 +112,35 @@ def test_errors_add_up_over_passes_and_steps():
     assert loss.item() == pytest.approx(0.09, rel=1e-3)  # two own steps and the one that learns
     loss.backward()
     assert model.bend.grad.item() == pytest.approx(2 * 0.3, rel=1e-3)
+
+
+class Bundles(Exact):
+    """Predicts three frames at once, each 0.1 too high for every step that leads to it."""
+
+    bundle = 3
+
+    def __init__(self):
+        super().__init__()
+        self.bend.data.fill_(0.1)
+
+    def bundled(self, z, theta):
+        frames = []
+        for _ in range(3):
+            frames.append(self((frames or [z])[-1], theta))
+        return torch.stack(frames, dim=2)
+
+
+def test_own_steps_of_a_bundle_start_at_every_third_frame_and_aim_at_the_next_three():
+    z, theta = straight()  # 12 frames
+    model = Bundles()
+    none = torch.zeros_like(z[:, :-1])
+    errors = [0.1, 0.2, 0.3]
+    squares = np.square(errors).mean()
+    assert after_own_steps(model, z, theta, none, 0).item() == pytest.approx(squares, rel=1e-3)
+    later = np.square(np.array(errors) + 0.3).mean()  # after a bundle that ended 0.3 too high
+    loss = after_own_steps(model, z, theta, none, 1)
+    assert loss.item() == pytest.approx(later, rel=1e-3)
+    assert after_own_steps(model, z[:, :7], theta, none, 1).item() == pytest.approx(later, rel=1e-3)
 
 
 def test_an_unroll_gives_a_gradient_through_its_last_steps_alone():
