@@ -70,6 +70,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "warmup": (1, math.inf),
     "patch_width": (1, math.inf),
     "patch_steps": (1, math.inf),
+    "wide_steps": (1, math.inf),
     "patch_batch": (1, math.inf),
     "patch_ahead": (0, math.inf),
     "patch_bundle": (1, math.inf),
@@ -235,6 +236,8 @@ class Config(BaseConfig):
     """width of a stream whose tokens are patches"""
     patch_steps: int = 1500
     """training steps of models whose tokens are patches"""
+    wide_steps: int | None = None
+    """training steps of "patches, joint, wide", whose steps are shorter (default: --patch-steps)"""
     patch_batch: int = 16
     """frames per training step of models whose tokens are patches"""
     patch_ahead: int = 1
@@ -470,7 +473,7 @@ class Config(BaseConfig):
         own = (1 + self.patch_ahead) * self.patch_bundle  # frames of steps that go on by themselves
         return replace(
             ours,
-            steps=self.patch_steps,
+            steps=(self.wide_steps if spec.wide else None) or self.patch_steps,
             batch=self.patch_batch,
             window=self.longest_unroll - 1 if self.unroll_steps else own,
             bundle=self.patch_bundle,
@@ -493,6 +496,8 @@ class ModelSpec:
     """tokens are the patches of one frame instead of whole frames"""
     matched: bool = False
     """its MLPs are widened until it has as many parameters as SEA (or patch SEA)"""
+    wide: bool = False
+    """its one stream has twice the width that the options set"""
     published: bool = False
     """the published temporal model with the published optimiser"""
     autoencoder: AutoencoderName = "own"
@@ -548,6 +553,9 @@ MODELS: dict[str, ModelSpec] = {
     ),
     "patches, addition": ModelSpec(replace(PATCH_SEA, exchange="addition"), patches=True),
     "patches, joint": ModelSpec(replace(PATCH_SEA, exchange="none", joint=True), patches=True),
+    "patches, joint, wide": ModelSpec(
+        replace(PATCH_SEA, exchange="none", joint=True), patches=True, wide=True
+    ),
     "patches, addition, matched": ModelSpec(
         replace(PATCH_SEA, exchange="addition"), patches=True, matched=True
     ),

@@ -138,9 +138,10 @@ def _with_options(
     base: TemporalConfig, config: Config, spec: ModelSpec, sizes: Sizes
 ) -> TemporalConfig:
     """An architecture with the sizes that the options set."""
+    width = config.patch_width if spec.patches else config.width
     return replace(
         base,
-        width=config.patch_width if spec.patches else config.width,
+        width=2 * width if spec.wide else width,
         blocks=config.blocks,
         heads=config.heads,
         window=config.window,

@@ -36,7 +36,9 @@ def knobs_of(network: str) -> Knobs:
     spec = MODELS[network]
     if spec.published:
         return Knobs("published_lr", "published_batch", "published_steps")
-    return Knobs("lr", "patch_batch", "patch_steps") if spec.patches else Knobs(*Knobs._fields)
+    if spec.patches:
+        return Knobs("lr", "patch_batch", "wide_steps" if spec.wide else "patch_steps")
+    return Knobs(*Knobs._fields)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,10 @@ def wave_file(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("network", [*AUTOENCODERS, "as published", "SEA", "patch SEA", *STEPPERS])
+@pytest.mark.parametrize(
+    "network",
+    [*AUTOENCODERS, "as published", "SEA", "patch SEA", "patches, joint, wide", *STEPPERS],
+)
 def test_an_attempt_changes_the_rate_batch_and_steps_of_its_network_alone(network):
     config = TuneConfig(network=network)
     tried = config.attempt(7e-4, 3, 11)
