@@ -89,7 +89,8 @@ def after_own_steps(
         for _ in range(ahead):
             states = temporal.bundled(states, theta)[:, :, -1]
     following = starts[:, None] + torch.arange(k, device=z.device) + ahead * k + 1  # (S, k)
-    return weighted_error(temporal, temporal.bundled(states, theta), z[:, following])
+    error = temporal.bundled(states, theta) - z[:, following]  # (B, S, k, G, L)
+    return (temporal.bundle_weights * error.square()).mean()
 
 
 def after_unroll(
