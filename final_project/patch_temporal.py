@@ -121,7 +121,6 @@ class PatchTemporal(TemporalModel):
     """
 
     embedding: PatchEmbedding
-    reach: Tensor  # (k, G, 1)
 
     def __init__(self, config: TemporalConfig, groups: int, latents: int, parameters: int):
         config.check(groups, latents)
@@ -133,7 +132,6 @@ class PatchTemporal(TemporalModel):
         embedding = PatchEmbedding(streams, patches, codes, width)
         attention = functools.partial(PatchAttention, patches=patches)
         super().__init__(config, groups, latents, parameters, embedding, attention)
-        self.register_buffer("reach", torch.ones(config.bundle, groups, 1))
         common = COMMON * (groups // streams)
         self.head = PatchHead(streams, patches, codes, width, common, config.bundle)
         self.initialise(self.head.layers)
@@ -149,26 +147,9 @@ class PatchTemporal(TemporalModel):
         """As `TemporalModel.fit`; without a geometry the first and last layers stay random."""
         if not self.config.standardise:
             return
-        self.fit_scales(z, theta, self.bundle)
-        self.fit_reach(z)
+        self.fit_scales(z, theta, self.config.bundle)
         if geometry is not None:
             self.start(z, geometry)
-
-    @torch.no_grad()
-    def fit_reach(self, z: Tensor) -> None:
-        """Sets how far a group changes until each frame of a bundle, over how far until the last.
-
-        z : training latents (N, T, G, L). In those units all frames of a bundle count alike.
-        """
-        for number in range(self.bundle - 1):
-            change = (z[:, number + 1 :] - z[:, : -(number + 1)]).double()
-            size = (self.weights * change.square()).mean((0, 1, 3)).sqrt()  # (G,)
-            self.reach[number, :, 0] = torch.where(size > 0, size, 1.0)
-
-    @property
-    def bundle_weights(self) -> Tensor:
-        """As `TemporalModel.bundle_weights`."""
-        return self.weights / self.reach.square()
 
     @torch.no_grad()
     def start(self, z: Tensor, geometry: Geometry) -> None:
@@ -252,8 +233,7 @@ class PatchTemporal(TemporalModel):
         joint = "1 (b t) k q (g e) -> b t k g (q e)"
         apart = "g (b t) k q e -> b t k g (q e)"
         layout = joint if self.config.joint else apart
-        change = rearrange(change, layout, b=batch, t=new, g=self.groups)  # (B, T, k, G, L)
-        return change * (unit * self.reach)
+        return rearrange(change, layout, b=batch, t=new, g=self.groups) * unit
 
 
 def in_common(codes: Tensor, analysis: Tensor) -> Tensor:

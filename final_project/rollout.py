@@ -89,8 +89,7 @@ def after_own_steps(
         for _ in range(ahead):
             states = temporal.bundled(states, theta)[:, :, -1]
     following = starts[:, None] + torch.arange(k, device=z.device) + ahead * k + 1  # (S, k)
-    error = temporal.bundled(states, theta) - z[:, following]  # (B, S, k, G, L)
-    return (temporal.bundle_weights * error.square()).mean()
+    return weighted_error(temporal, temporal.bundled(states, theta), z[:, following])
 
 
 def after_unroll(

@@ -268,11 +268,6 @@ class TemporalModel(nn.Module):
         """Weights (G, L) of the squared errors in the loss."""
         return self.scales.weights
 
-    @property
-    def bundle_weights(self) -> Tensor:
-        """Weights of the squared errors of a bundle (k, G, L)."""
-        return self.weights[None]
-
     def initialise(self, head: Layers[nn.Linear]) -> None:
         """Draws the weights of linear layers; what must start at zero becomes zero."""
         for module in self.modules():

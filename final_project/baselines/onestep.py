@@ -27,8 +27,8 @@ from final_project.units import Units, coarse
 class Stepper(nn.Module):
     """State (B, F, X) -> the next k: state + jump * network([state, static, theta]).
 
-    `static` (3, X) are x, y and the mask of a grid, or the rim of a mesh; `jump` (k, F) is the RMS
-    change until each of the k frames, so that a network's outputs are of order 1.
+    `static` (3, X) are x, y and the mask of a grid, or the rim of a mesh; `jump` (F,) is the RMS
+    change over k frames, so that a network's outputs are of order 1.
     """
 
     static: Tensor
@@ -38,7 +38,7 @@ class Stepper(nn.Module):
         super().__init__()
         self.network = network
         self.register_buffer("static", static)
-        self.register_buffer("jump", jump.reshape(*jump.shape, *(1 for _ in static.shape[1:])))
+        self.register_buffer("jump", jump.reshape(-1, *(1 for _ in static.shape[1:])))
 
     def forward(self, state: Tensor, theta: Tensor) -> Tensor:
         """The states (B, k, F, X) after one, given theta (B, K) at every point."""
@@ -209,9 +209,8 @@ class OneStep:
         bundle = self.recipe.bundle
         if bundle >= states.shape[1]:
             raise InputError(f"bundles of {bundle} frames: there are {states.shape[1]} frames")
-        changes = [states[:, far:] - states[:, :-far] for far in range(1, bundle + 1)]
-        sizes = [change.square().mean((0, 1, *points)).sqrt() for change in changes]
-        jump = torch.stack(sizes)  # (k, F)
+        change = states[:, bundle:] - states[:, :-bundle]
+        jump = change.square().mean((0, 1, *points)).sqrt()  # (F,)
 
         outputs = bundle * fields.shape[-1]
         inputs = fields.shape[-1] + len(static) + theta.shape[1]

@@ -458,7 +458,7 @@ class Shift(torch.nn.Module):
 def test_pushforward_starts_from_the_models_own_steps_and_aims_at_the_data():
     states = torch.arange(6.0)[None, :, None, None, None].expand(2, 6, 1, 2, 2)  # frame t holds t
     network = Shift()
-    stepper = Stepper(network, torch.zeros(3, 2, 2), torch.ones(1, 1))
+    stepper = Stepper(network, torch.zeros(3, 2, 2), torch.ones(1))
     found = train(
         stepper,
         states,
@@ -485,7 +485,7 @@ class Ramp(torch.nn.Module):
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 8])
 def test_bundles_go_on_from_their_last_frame(steps):
-    stepper = Stepper(Ramp(), torch.zeros(3, 2, 2), torch.full((3, 1), 10.0))
+    stepper = Stepper(Ramp(), torch.zeros(3, 2, 2), torch.full((1,), 10.0))
     states = list(stepper.rollout(torch.zeros(1, 1, 2, 2), torch.zeros(1, 0), steps))
     assert [state[0, 0, 0, 0].item() for state in states] == [10.0 * n for n in range(1, steps + 1)]
 
@@ -507,7 +507,7 @@ def test_a_bundle_is_trained_on_its_frames_after_whole_bundles_of_its_own():
     network = Ramp()
     network.number = torch.nn.Parameter(torch.zeros(1))
     network.register_forward_hook(lambda module, _, out: out + module.number)
-    found = train(Stepper(network, torch.zeros(3, 2, 2), torch.ones(1, 1)), states, none, recipe)
+    found = train(Stepper(network, torch.zeros(3, 2, 2), torch.ones(1)), states, none, recipe)
     assert found.loss == 0.0
 
 
@@ -516,7 +516,7 @@ def test_networks_of_bundles_learn_too(name):
     fields, theta, grid = waves()
     recipe = dataclasses.replace(TINY, bundle=3)
     model = OneStep(NETWORKS[name], grid, recipe).fit(fields[:3], theta[:3])
-    assert model.trained_.loss < 0.8  # persistence has 1, plus the noise
+    assert model.trained_.loss < 0.5
     assert model.rollout(fields[3:, 0], theta[3:], 7).shape == (1, 7, *fields.shape[2:])
     with pytest.raises(InputError, match="bundles of 12 frames: there are 12 frames"):
         OneStep(NETWORKS[name], grid, dataclasses.replace(TINY, bundle=12)).fit(fields, theta)

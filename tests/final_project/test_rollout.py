@@ -47,7 +47,6 @@ class Exact(nn.Module):
     """Knows the rule z_(t+1) = z_t + theta, as a cached model."""
 
     bundle = 1
-    bundle_weights = 1.0
 
     def __init__(self):
         super().__init__()
