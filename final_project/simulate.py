@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 Settings: TypeAlias = "cylinder.Settings | lock_exchange.Settings"
 NOTICE = "built-in sample: a few short coarse trajectories; make the real set with simulate.py"
+ATTEMPTS = 2  # of a trajectory, the second at half the time step
 BUILT_IN = {"smoke": 6, "default": 16}  # trajectories per preset
 
 
@@ -102,7 +103,7 @@ def work(config: SimulateConfig, number: int) -> float | None:
     """
     import ngsolve
 
-    from final_project.solver.navier_stokes import Diverged
+    from final_project.solver.navier_stokes import Diverged, with_shorter_steps
 
     ngsolve.SetNumThreads(1)
     module = solver(config.flow)
@@ -112,18 +113,18 @@ def work(config: SimulateConfig, number: int) -> float | None:
         "parameters": parameters,
     }
     settings = module.PRESETS[config.preset]
+
+    def by(step: float) -> Trajectory:
+        return module.simulate(parameters, dataclasses.replace(settings, step=step))
+
     time = None
-    for step in (settings.step, settings.step / 2):
-        try:
-            trajectory = module.simulate(parameters, dataclasses.replace(settings, step=step))
-        except Diverged as error:
-            time = error.time
-        else:
-            time = None
-            arrays |= dataclasses.asdict(trajectory) | {"step": np.array(step)}
-            break
-    if time is not None:
+    try:
+        trajectory, step = with_shorter_steps(by, settings.step, ATTEMPTS)
+    except Diverged as error:
+        time = error.time
         arrays["diverged"] = np.array(time)
+    else:
+        arrays |= dataclasses.asdict(trajectory) | {"step": np.array(step)}
     write_arrays(part(config.parts, number), **arrays)
     return time
 

@@ -7,7 +7,6 @@ Shape letters: S steps, P nodes of the data, F fields, K parameters.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -21,7 +20,12 @@ from scipy.interpolate import CloughTocher2DInterpolator
 from common.files import JsonObject
 from final_project.simulate_config import FlowName
 from final_project.solver import cylinder, lock_exchange
-from final_project.solver.navier_stokes import Diverged, Places, steps_per_frame
+from final_project.solver.navier_stokes import (
+    Diverged,
+    Places,
+    steps_per_frame,
+    with_shorter_steps,
+)
 
 ATTEMPTS = 3  # of a solution, each with half the time step of the one before that diverged
 
@@ -134,11 +138,16 @@ def solve(origin: Origin, rung: Rung, nodes: np.ndarray, case: Case) -> Solution
 
     None where they diverge at every step that is tried.
     """
-    for attempt in range(ATTEMPTS):
-        shorter = dataclasses.replace(rung, longer=rung.longer / 2**attempt)
-        with contextlib.suppress(Diverged):
-            return coarse_solver(origin, shorter, nodes).solve(case)
-    return None
+
+    def by(longer: float) -> Solution:
+        shorter = dataclasses.replace(rung, longer=longer)
+        return coarse_solver(origin, shorter, nodes).solve(case)
+
+    try:
+        solution, _ = with_shorter_steps(by, rung.longer, ATTEMPTS)
+    except Diverged:
+        return None
+    return solution
 
 
 @dataclasses.dataclass(frozen=True)

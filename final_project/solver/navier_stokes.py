@@ -8,8 +8,10 @@ Shape letters: P nodes, F fields, M triangles, E elements.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import ngsolve as ng
 import numpy as np
@@ -27,6 +29,8 @@ PENALTY = 1e-8
 Explicit = Callable[[ng.BaseVector, ng.BaseVector], None]
 Assemble = Callable[[float], tuple[ng.BaseMatrix, ng.BaseMatrix]]
 
+T = TypeVar("T")
+
 
 class Diverged(Exception):
     """The solution is not finite or grows without bound; `time` is when that was noticed."""
@@ -34,6 +38,18 @@ class Diverged(Exception):
     def __init__(self, time: float):
         super().__init__(f"diverged at t = {time:.4g}")
         self.time = time
+
+
+def with_shorter_steps(solve: Callable[[float], T], step: float, attempts: int) -> tuple[T, float]:
+    """What solve(step) returns, and the step: the given one, or half of it as often as it diverges.
+
+    Raises Diverged of the last of the attempts.
+    """
+    for _ in range(attempts - 1):
+        with contextlib.suppress(Diverged):
+            return solve(step), step
+        step /= 2
+    return solve(step), step
 
 
 def steps_per_frame(frame: float, step: float) -> int:
