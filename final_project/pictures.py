@@ -18,6 +18,7 @@ from common.files import JsonObject
 
 PARTS = ("interpolation", "gap", "extrapolation", "longer", "other starts")
 DASHES = ("-", "--", ":")
+FURTHER_DASHES = ("-.", "--")  # of models that have no style of their own
 
 
 @dataclass(frozen=True)
@@ -116,16 +117,44 @@ class Style:
         return {"color": self.colour, "ls": self.dash}
 
 
+# Models that committed runs compare look the same in every run: ours full, methods of others
+# dashed (in Paul Tol's muted colours), what needs no training grey, and floors dotted.
+KNOWN = {
+    "patches, joint, wide": Style("#D55E00", "D", "-"),
+    "patch SEA": Style("#0072B2", "o", "-"),
+    "patches, no exchange, matched": Style("#009E73", "^", "-"),
+    "patches, addition, matched": Style("#E69F00", "P", "-"),
+    "patches, joint, matched": Style("#CC79A7", "X", "-"),
+    "SEA": Style("#56B4E9", "s", "-"),
+    "no exchange, matched": Style("#117733", "v", "-"),
+    "as published": Style("#000000", "*", "-"),
+    "FNO": Style("#332288", "h", "--"),
+    "U-Net": Style("#882255", "p", "--"),
+    "Transolver": Style("#44AA99", "8", "--"),
+    "parameter interpolation": Style("#555555", "<", "--"),
+    "POD + linear": Style("#888888", ">", "--"),
+    "persistence": Style("#AAAAAA", "d", "--"),
+    "autoencoder": Style("#999933", "1", ":"),
+    "autoencoder, as published": Style("#000000", "2", ":"),
+    "grid, there and back": Style("#8C6D31", "3", ":"),
+}
+
+
 def styles_of(record: JsonObject, table: pd.DataFrame) -> dict[str, Style]:
     """A style for each model with an error: first those that the run trains, then the others."""
     scored = table[table.metric == "relative_l2_squared"].model.unique()
     trained = [name for name in record["config"]["models"] if name in scored]
     others = [name for name in scored if name not in trained]
     styles = {}
-    for number, name in enumerate([*trained, *others]):
-        dash = DASHES[number // len(PALETTE) % len(DASHES)]
-        colour = PALETTE[number % len(PALETTE)]
-        styles[name] = Style(colour, MARKERS[number % len(MARKERS)], dash)
+    further = 0
+    for name in [*trained, *others]:
+        if name in KNOWN:
+            styles[name] = KNOWN[name]
+            continue
+        colour = PALETTE[further % len(PALETTE)]
+        dash = FURTHER_DASHES[further // len(PALETTE) % len(FURTHER_DASHES)]
+        styles[name] = Style(colour, MARKERS[further % len(MARKERS)], dash)
+        further += 1
     return styles
 
 
