@@ -465,7 +465,7 @@ def draw_seconds(
     coded = {kind: by_seconds(log, f"autoencoder error, {kind}") for kind in AUTOENCODERS}
     with figure(path, record, (7.6, 4.4)) as (_, axes):
         for kind, alone in AUTOENCODERS.items():
-            if len(coded[kind]) and alone in styles:
+            if len(coded[kind]) > 1 and alone in styles:  # (codes may be left untrained)
                 curve = coded[kind]
                 colour = styles[alone].colour
                 axes.plot(curve.seconds, curve.error, color=colour, lw=0.8, ls="--", label=alone)

@@ -134,9 +134,9 @@ KNOWN = {
     "parameter interpolation": Style("#555555", "<", "--"),
     "POD + linear": Style("#888888", ">", "--"),
     "persistence": Style("#AAAAAA", "d", "--"),
-    "autoencoder": Style("#999933", "1", ":"),
-    "autoencoder, as published": Style("#000000", "2", ":"),
-    "grid, there and back": Style("#8C6D31", "3", ":"),
+    "autoencoder": Style("#999933", "v", ":"),
+    "autoencoder, as published": Style("#000000", "^", ":"),
+    "grid, there and back": Style("#8C6D31", "s", ":"),
 }
 
 
