@@ -20,7 +20,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from common.files import JsonObject, write_text
-from tools.readme import BLOCK, described, table
+from tools.readme import BLOCK, described, options_of, table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "index.html"
@@ -150,7 +150,7 @@ def tables(readme: str, runs: set[str], folder: str) -> list[dict[str, Any]]:
     """The generated tables of a README whose runs are committed, each with what leads to it."""
     shown = []
     for match in BLOCK.finditer(readme):
-        words = dict(word.split("=", 1) for word in match["words"].split())
+        words = options_of(match["words"])
         caption = lead_of(readme[: match.start()], folder)
         if match["kind"] == "results":
             lines = parts_of(described(words["name"]))

@@ -4,7 +4,8 @@ A test fails when they are stale. Four kinds of block, each closed by `<!-- end 
 words an underscore stands for a space:
 
 * `<!-- table run=... protocol=... split=... metric=A,B -->` a table with one column per metric.
-  rows=MODEL/VARIANT|MODEL/VARIANT=LABEL   these rows in this order (else all, best first)
+  rows=MODEL/VARIANT|MODEL/VARIANT=LABEL   these rows in this order (else all, best first);
+                                           or one row=... each, on lines of their own
   across=horizon unit=steps                one column per horizon instead, headed "5 steps"
   digits=N top=N without=TEXT              decimals; only the first N rows; no variant with TEXT
   hide=seconds,trained_weights,seeds       leaves these columns out
@@ -77,7 +78,7 @@ class Choice:
         Rows are those pooled over series and horizons unless the words name one.
         """
         options = {"top": "99", "digits": "3", "across": "metric", "without": "\0"}
-        options |= dict(word.split("=", 1) for word in words.split())
+        options |= options_of(words)
         file = ROOT / options.pop("run") / "metrics.json"
         if not file.exists():
             return cls(options, {}, [])
@@ -127,6 +128,15 @@ class Choice:
         return f"{self.number(row)} ± {row['std']:.{self.options['digits']}f}"
 
 
+def options_of(words: str) -> dict[str, str]:
+    """The words of a block by key; the row=... become one rows=..."""
+    pairs = [word.split("=", 1) for word in words.split()]
+    options = {key: text for key, text in pairs if key != "row"}
+    if rows := [text for key, text in pairs if key == "row"]:
+        options["rows"] = "|".join(rows)
+    return options
+
+
 def spaced(text: str) -> str:
     """A word of a block as it reads."""
     return text.replace("_", " ")
@@ -142,7 +152,7 @@ def welch(words: str) -> str:
     """The p-value of Welch's test between two models, from means, deviations and seeds."""
     from scipy.stats import ttest_ind_from_stats  # heavy, and only few blocks need it
 
-    options = dict(word.split("=", 1) for word in words.split())
+    options = options_of(words)
     models = options.pop("model").split("/")
     shared = " ".join(f"{name}={text}" for name, text in options.items())
     samples: list[float] = []
