@@ -28,7 +28,7 @@ README_OF = re.compile(r"\((?P<name>\w+)/README\.md\)")  # a system, in a cell o
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<path>[^)]*)\)")
 FIGURE = re.compile(r'image\("run/(?P<name>[^"]+)".*?\), caption: \[(?P<caption>.*)\]\)')
-TARGET = re.compile(r'(?:href|src)="(?P<path>[^"#]+)"')
+TARGET = re.compile(r'(?:href|src)="(?P<path>[^"#]+)[^"]*"')
 SHOWN, LONG = 10, 15  # rows of a table with more than LONG that are shown at first
 MARKDOWN = MarkdownIt("commonmark")
 

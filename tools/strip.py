@@ -56,7 +56,9 @@ def draw_wake(path: Path) -> None:
         for panel, (title, (values, scale)) in zip(axes, panels.items(), strict=True):
             paint(panel, pictures.mesh, values, scale)
             panel.set_title(title, fontsize=10, pad=2)
-        picture.suptitle(f"Wake of a cylinder after {pictures.frames[stored]} steps", fontsize=TITLE)
+        picture.suptitle(
+            f"Wake of a cylinder after {pictures.frames[stored]} steps", fontsize=TITLE
+        )
 
 
 def draw_forecast(path: Path) -> None:
