@@ -7,7 +7,7 @@ ASSIGNMENTS := $(foreach n,$(N),$(if $(filter 6,$(n)),final_project,assignment$(
 SAMPLE = $(if $(filter assignment1 assignment5,$(1)),synthetic,simulated)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint check replay bench readme reports page browser clean
+.PHONY: help run test lint check replay bench readme strip reports page browser clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -42,8 +42,11 @@ bench: $(BIN)/.dev ## measure against peers and the hardware floor, and write th
 	@for script in $(filter-out benchmarks/table.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$script || exit $$?; done
 	$(BIN)/python benchmarks/table.py
 
-readme: $(BIN)/.runtime ## make the tables in the README files again from metrics.json
+readme: $(BIN)/.runtime ## make the tables in the README files and in docs/ again from metrics.json
 	$(BIN)/python -m tools.readme
+
+strip: $(BIN)/.runtime ## draw the three pictures at the top of the README again
+	$(BIN)/python -m tools.strip
 
 reports: $(BIN)/.runtime ## compile report.pdf of the committed real-data runs
 	$(BIN)/python -m tools.report

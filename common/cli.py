@@ -43,7 +43,7 @@ class BaseConfig:
     preset: Preset = "default"
     """smoke: under a minute; default: ten minutes on two CPU cores; full: the real experiment"""
     data: PathOrNone = None
-    """file or folder with your own data; the assignment's README lists the formats"""
+    """file or folder with your own data; docs/own-data.md lists the formats"""
     out: PathOrNone = None
     """run folder (default: results/<source>-<preset> beside train.py)"""
     device: DeviceName = "auto"
@@ -80,7 +80,7 @@ class SavedRunConfig:
     run: PathOrNone = None
     """run folder (default: the newest finished run in results/ that --out did not name)"""
     data: PathOrNone = None
-    """file or folder with your own data; the assignment's README lists the formats"""
+    """file or folder with your own data; docs/own-data.md lists the formats"""
     out: PathOrNone = None
     """where the result is written"""
     device: DeviceName = "auto"

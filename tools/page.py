@@ -1,9 +1,9 @@
 """Builds docs/index.html from the committed run folders: `make page`.
 
 A test fails when it is stale. The page shows what README files and run folders hold and nothing
-else: the first paragraph and the tables of each system's README, the figures of its runs with their
-captions. Links lead from docs/ into the checkout, which has to be served as a whole; nothing is
-loaded from elsewhere.
+else: the systems in the order of the README's table, the first paragraph and the tables of each
+system's README, the figures of its runs with their captions. Links lead from docs/ into the
+checkout, which has to be served as a whole; nothing is loaded from elsewhere.
 """
 
 from __future__ import annotations
@@ -20,20 +20,15 @@ from markupsafe import Markup
 from PIL import Image
 
 from common.files import JsonObject, write_text
-from tools.readme import BLOCK, table
+from tools.readme import BLOCK, described, options_of, table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "index.html"
-# A row of the README's first table: system, result, baselines.
-ROW = re.compile(
-    r"^\| \[[^\]]*\]\((?P<name>\w+)/README\.md\): (?P<summary>[^|]*) \| (?P<result>[^|]*) "
-    r"\| (?P<baselines>[^|]*) \|$",
-    re.MULTILINE,
-)
+README_OF = re.compile(r"\((?P<name>\w+)/README\.md\)")  # a system, in a cell of the overview
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 IMAGE = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<path>[^)]*)\)")
 FIGURE = re.compile(r'image\("run/(?P<name>[^"]+)".*?\), caption: \[(?P<caption>.*)\]\)')
-TARGET = re.compile(r'(?:href|src)="(?P<path>[^"#]+)"')
+TARGET = re.compile(r'(?:href|src)="(?P<path>[^"#]+)[^"]*"')
 SHOWN, LONG = 10, 15  # rows of a table with more than LONG that are shown at first
 MARKDOWN = MarkdownIt("commonmark")
 
@@ -86,16 +81,24 @@ def captions(report: Path, record: JsonObject) -> dict[str, str]:
     return {name: text for name, text in texts.items() if not re.search(r"[#@$]", text)}
 
 
-def figures(
-    folder: Path, files: list[Path], record: JsonObject, readme: str
-) -> list[dict[str, Any]]:
+def alternatives(system: Path) -> dict[Path, str]:
+    """The texts of the pictures in a system's README and in the README of its results, by file."""
+    texts = {}
+    for page in (system / "README.md", system / "results" / "README.md"):
+        if page.exists():
+            for match in IMAGE.finditer(page.read_text(encoding="utf-8")):
+                texts[(page.parent / match["path"]).resolve()] = match["alt"]
+    return texts
+
+
+def figures(folder: Path, files: list[Path], record: JsonObject) -> list[dict[str, Any]]:
     """PNG and GIF files of a run in the order of the report, each with size, alt text and caption.
 
     A caption is the README's text of this very file, else the report's, else the file's name.
     """
-    system = folder.relative_to(ROOT).parts[0]
-    of_report = captions(ROOT / system / "report.typ", record)
-    of_readme = {match["path"]: match["alt"] for match in IMAGE.finditer(readme)}
+    system = ROOT / folder.relative_to(ROOT).parts[0]
+    of_report = captions(system / "report.typ", record)
+    of_readme = alternatives(system)
     names = sorted(
         file.name for file in files if file.parent == folder and file.suffix in {".png", ".gif"}
     )
@@ -108,7 +111,7 @@ def figures(
             width, height = picture.size
         title = title_of(Path(name).stem)
         path = folder / name
-        alt = of_readme.get(path.relative_to(ROOT / system).as_posix())
+        alt = of_readme.get(path.resolve())
         caption = f"{alt}." if alt else of_report.get(name, f"{title}.")
         shown.append(
             {
@@ -135,25 +138,35 @@ def lead_of(text: str, folder: str) -> Markup:
     return inline(re.sub(r"^[#*] ?#* ?", "", paragraph).rstrip(":"), folder)
 
 
+def parts_of(lines: list[list[str]]) -> dict[str, Any]:
+    """Head and rows of a table for the template; a long table's later rows are a part apart."""
+    head, *body = lines
+    cut = SHOWN if len(body) > LONG else len(body)
+    parts = [part for part in (body[:cut], body[cut:]) if part]
+    return {"head": head, "parts": parts, "rows": len(body)}
+
+
 def tables(readme: str, runs: set[str], folder: str) -> list[dict[str, Any]]:
     """The generated tables of a README whose runs are committed, each with what leads to it."""
     shown = []
     for match in BLOCK.finditer(readme):
-        words = dict(word.split("=", 1) for word in match["words"].split())
+        words = options_of(match["words"])
+        caption = lead_of(readme[: match.start()], folder)
+        if match["kind"] == "results":
+            lines = parts_of(described(words["name"]))
+            shown.append({"caption": caption, **lines, "note": "", "run": None})
         if match["kind"] != "table" or words["run"] not in runs:
             continue
         text, _, note = table(match["words"]).partition("\n\n")
-        rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in text.splitlines()]
-        head, _, *body = rows
-        cut = SHOWN if len(body) > LONG else len(body)
+        head, _, *body = [
+            [cell.strip() for cell in line[1:-1].split("|")] for line in text.splitlines()
+        ]
         shown.append(
             {
-                "caption": lead_of(readme[: match.start()], folder),
-                "head": head,
-                "parts": [part for part in (body[:cut], body[cut:]) if part],
-                "rows": len(body),
+                "caption": caption,
+                **parts_of([head, *body]),
                 # the page shows the command with the run
-                "note": note.strip().rpartition(" Made by ")[0],
+                "note": note.partition("Made by ")[0].strip(),
                 "run": words["run"],
                 "protocol": words.get("protocol"),
                 "split": words.get("split"),
@@ -162,7 +175,7 @@ def tables(readme: str, runs: set[str], folder: str) -> list[dict[str, Any]]:
     return shown
 
 
-def run_of(folder: Path, files: list[Path], readme: str) -> dict[str, Any]:
+def run_of(folder: Path, files: list[Path]) -> dict[str, Any]:
     """One run: identity, data, where and when it ran, figures."""
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     commit = (record.get("commit") or "")[:8] or "not recorded"
@@ -175,13 +188,25 @@ def run_of(folder: Path, files: list[Path], readme: str) -> dict[str, Any]:
         "data": record["data"].get("path") or record["data"].get("generator") or record["source"],
         "notice": record["data"].get("notice"),
         "place": record["platform"],
-        "figures": figures(folder, files, record, readme),
+        "figures": figures(folder, files, record),
     }
 
 
-def system_of(row: re.Match[str], files: list[Path]) -> dict[str, Any]:
-    """One section: the README's title, first paragraph and tables, the report, and the runs."""
-    name = row["name"]
+def link_to(path: Path) -> str | None:
+    """Where a file is, seen from docs/; None where there is none."""
+    return f"../{path.relative_to(ROOT)}" if path.exists() else None
+
+
+def system_of(row: list[str], files: list[Path]) -> dict[str, Any]:
+    """One section, from a row of the overview, the system's README and its runs.
+
+    Raises ValueError where the row's first cell leads to no README.
+    """
+    link, finding, measure, result, baseline = row
+    found = README_OF.search(link)
+    if not found:
+        raise ValueError(f"no README of a system in {link}")
+    name = found["name"]
     readme = (ROOT / name / "README.md").read_text(encoding="utf-8")
     label, _, subject = readme.splitlines()[0].lstrip("# ").partition(": ")
     files = [file for file in files if file.relative_to(ROOT).parts[0] == name]
@@ -191,12 +216,13 @@ def system_of(row: re.Match[str], files: list[Path]) -> dict[str, Any]:
         "label": label,
         "subject": subject[:1].upper() + subject[1:],
         "about": inline(readme.split("\n\n")[1], name),
-        "result": inline(row["result"], "."),
-        "baselines": inline(row["baselines"], "."),
+        "finding": inline(finding, "."),
+        "result": inline(f"{measure}: {result}, {baseline}", "."),
         "readme": f"../{name}/README.md",
-        "report": f"../{name}/report.pdf" if (ROOT / name / "report.pdf").exists() else None,
+        "more": link_to(ROOT / name / "results" / "README.md"),
+        "report": link_to(ROOT / name / "report.pdf"),
         "tables": tables(readme, {str(folder.relative_to(ROOT)) for folder in folders}, name),
-        "runs": [run_of(folder, files, readme) for folder in folders],
+        "runs": [run_of(folder, files) for folder in folders],
         "command": f"python {name}/train.py",
     }
 
@@ -215,7 +241,8 @@ def build() -> str:
     """
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     files = committed()
-    systems = [system_of(row, files) for row in ROW.finditer(readme)]
+    _, *rows = described("overview")
+    systems = [system_of(row, files) for row in rows]
     environment = Environment(
         loader=FileSystemLoader(ROOT / "docs"),
         autoescape=True,

@@ -1,14 +1,17 @@
 """Fills the tables and values of README files from metrics.json: `python -m tools.readme`.
 
-A test fails when they are stale. Three kinds of block, each closed by `<!-- end -->`; in the
+A test fails when they are stale. Four kinds of block, each closed by `<!-- end -->`; in the
 words an underscore stands for a space:
 
 * `<!-- table run=... protocol=... split=... metric=A,B -->` a table with one column per metric.
-  rows=MODEL/VARIANT|MODEL/VARIANT=LABEL   these rows in this order (else all, best first)
+  rows=MODEL/VARIANT|MODEL/VARIANT=LABEL   these rows in this order (else all, best first);
+                                           or one row=... each, on lines of their own
   across=horizon unit=steps                one column per horizon instead, headed "5 steps"
   digits=N top=N without=TEXT              decimals; only the first N rows; no variant with TEXT
   hide=seconds,trained_weights,seeds       leaves these columns out
   spread=TEXT                              what the ± in the table is taken over
+  note=short                               below the table only what the ± is taken over
+* `<!-- results name=... -->` a table whose cells docs/tables.toml describes, from several runs.
 * `<!-- value run=... model=... metric=... -->` one value in running text.
 * `<!-- welch run=... model=A/B metric=... -->` p of Welch's test between two models over seeds.
 """
@@ -16,6 +19,8 @@ words an underscore stands for a space:
 from __future__ import annotations
 
 import re
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +28,15 @@ from common.files import JsonObject, read_json, write_text
 from common.machine import ROOT
 
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>table|value|welch) (?P<words>[^>]*?) -->\n?).*?(<!-- end -->)", re.DOTALL
+    r"(<!-- (?P<kind>table|results|value|welch) (?P<words>[^>]*?) -->\n?).*?(<!-- end -->)",
+    re.DOTALL,
 )
+TABLES = ROOT / "docs" / "tables.toml"
 # words that choose no rows by a key of theirs
-LAYOUT = {"metric", "top", "digits", "across", "without", "rows", "unit", "spread", "hide"}
+LAYOUT = {
+    *("metric", "top", "digits", "across", "without"),
+    *("rows", "unit", "spread", "hide", "note"),
+}
 TITLES = {
     "crps_ratio": "CRPS / random walk",
     "rmsse": "RMSE / no change",
@@ -68,7 +78,7 @@ class Choice:
         Rows are those pooled over series and horizons unless the words name one.
         """
         options = {"top": "99", "digits": "3", "across": "metric", "without": "\0"}
-        options |= dict(word.split("=", 1) for word in words.split())
+        options |= options_of(words)
         file = ROOT / options.pop("run") / "metrics.json"
         if not file.exists():
             return cls(options, {}, [])
@@ -118,6 +128,15 @@ class Choice:
         return f"{self.number(row)} ± {row['std']:.{self.options['digits']}f}"
 
 
+def options_of(words: str) -> dict[str, str]:
+    """The words of a block by key; the row=... become one rows=..."""
+    pairs = [word.split("=", 1) for word in words.split()]
+    options = {key: text for key, text in pairs if key != "row"}
+    if rows := [text for key, text in pairs if key == "row"]:
+        options["rows"] = "|".join(rows)
+    return options
+
+
 def spaced(text: str) -> str:
     """A word of a block as it reads."""
     return text.replace("_", " ")
@@ -133,7 +152,7 @@ def welch(words: str) -> str:
     """The p-value of Welch's test between two models, from means, deviations and seeds."""
     from scipy.stats import ttest_ind_from_stats  # heavy, and only few blocks need it
 
-    options = dict(word.split("=", 1) for word in words.split())
+    options = options_of(words)
     models = options.pop("model").split("/")
     shared = " ".join(f"{name}={text}" for name, text in options.items())
     samples: list[float] = []
@@ -206,17 +225,28 @@ def visible(head: list[str], body: list[list[str]], hidden: list[str]) -> list[l
 
 
 def legend(choice: Choice, columns: dict[object, str], has_spread: bool) -> str:
-    """What the metrics mean, what the deviation is taken over, and the command."""
+    """What the metrics mean, what the deviation is taken over, and the command.
+
+    With note=short the deviation alone.
+    """
+    over = spaced(choice.options.get("spread", "seeds"))
+    spread = f"± is one standard deviation over {over}." if has_spread else ""
+    if choice.options.get("note") == "short":
+        return spread
     references = [choice.metrics_info[name]["reference"] for name in choice.metrics]
     if len(references) > 1:
         titles = columns.values() if choice.options["across"] == "metric" else choice.metrics
         pairs = zip(titles, references, strict=True)
         references = [f"{title}: {reference}" for title, reference in pairs]
-    text = "; ".join(references) + "."
-    if has_spread:
-        over = spaced(choice.options.get("spread", "seeds"))
-        text += f" ± is one standard deviation over {over}."
-    return f"{text} Made by `{choice.rows[0]['command']}`."
+    sentences = ["; ".join(references) + ".", spread, f"Made by `{choice.rows[0]['command']}`."]
+    return " ".join(filter(None, sentences))
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A head and the rows below it as a Markdown table."""
+    text = [f"| {' | '.join(line)} |\n" for line in lines]
+    text.insert(1, "|---" * len(lines[0]) + "|\n")
+    return "".join(text)
 
 
 def table(words: str) -> str:
@@ -240,10 +270,35 @@ def table(words: str) -> str:
     head = [*names, *columns.values(), "seeds", "trained weights", "seconds"]
     shown = visible(head, body, spaced(choice.options.get("hide", "")).split(","))
 
-    text = [f"| {' | '.join(line)} |" for line in shown]
-    text.insert(1, "|---" * len(shown[0]) + "|")
-    has_spread = any("±" in line for line in text)
-    return "\n".join([*text, "", legend(choice, columns, has_spread), ""])
+    text = markdown(shown)
+    note = legend(choice, columns, has_spread="±" in text)
+    return f"{text}\n{note}\n" if note else text
+
+
+def described(name: str) -> list[list[str]]:
+    """Head and rows of a table of docs/tables.toml, with its values in place.
+
+    Raises KeyError where there is no such table or a cell names no value, ValueError where a value
+    is not the only one of its description.
+    """
+    plan = tomllib.loads(TABLES.read_text(encoding="utf-8"))[name]
+    lines: list[list[str]] = [plan["columns"]]
+    for row in plan["rows"]:
+        values = {
+            label: value(as_words(row["from"] | choice)) for label, choice in row["values"].items()
+        }
+        lines.append([cell.format(**values) for cell in row["cells"]])
+    return lines
+
+
+def as_words(choice: Mapping[str, object]) -> str:
+    """A choice of docs/tables.toml as the words of a block."""
+    return " ".join(f"{key}={str(text).replace(' ', '_')}" for key, text in choice.items())
+
+
+def results(words: str) -> str:
+    """A Markdown table that docs/tables.toml describes."""
+    return markdown(described(words.removeprefix("name=")))
 
 
 # --------------------------------------------------------------------------------- the files
@@ -251,7 +306,7 @@ def table(words: str) -> str:
 
 def fresh(text: str) -> str:
     """The text of a README with every table and value made again."""
-    kinds = {"table": table, "value": value, "welch": welch}
+    kinds = {"table": table, "results": results, "value": value, "welch": welch}
 
     def filled(block: re.Match[str]) -> str:
         return block[1] + kinds[block["kind"]](block["words"]) + block[4]
@@ -260,8 +315,10 @@ def fresh(text: str) -> str:
 
 
 def readme_files() -> list[Path]:
-    """The README files with generated blocks."""
-    return [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))]
+    """The README files and the pages of docs/, which may have generated blocks."""
+    folders = [*ROOT.glob("[!.]*/"), *ROOT.glob("[!.]*/[!.]*/")]
+    pages = [*(folder / "README.md" for folder in folders), *ROOT.glob("docs/*.md")]
+    return [ROOT / "README.md", *sorted(page for page in pages if page.is_file())]
 
 
 if __name__ == "__main__":

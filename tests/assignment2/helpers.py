@@ -93,7 +93,7 @@ def check_evaluate(main: Callable[[EvaluateConfig], Results], run: Path, folder:
 def run_example(
     assignment: str, run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, object]:
-    """The names that the README's example in Python leaves, with a run in place of its training.
+    """The names that its example in docs/own-data.md leaves, with a run in place of its training.
 
     It is run in `folder`, which holds its table of prices.
     """
@@ -106,10 +106,9 @@ def run_example(
             run, config.out, ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True
         )
 
-    readme = (ROOT / assignment / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(
-        rf"```python\n(import pandas.*?{assignment}\.frames.*?)```", readme, re.S
-    )
+    page = (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (example,) = (text for text in examples if f"{assignment}.frames" in text)
     names: dict[str, object] = {}
     with contextlib.chdir(folder), no_data_folder():
         monkeypatch.setattr(train, "main", copy_run)

@@ -1,4 +1,4 @@
-"""Runs every command of the READMEs in its order, as a reader would.
+"""Runs every command of the READMEs and of docs/ in its order, as a reader would.
 
 The commands run in a checkout, with files of the reader's own; every training takes
 `--preset smoke`. About ten minutes, so `make check` runs them and `make test` does not.
@@ -158,7 +158,8 @@ def in_smoke(place: Path, command: str) -> str:
 def test_the_readmes_show_commands():
     assert len(SHOWN) > 40
     assert {file for file, _ in SHOWN} >= {
-        "README.md",
+        "docs/own-data.md",
+        "docs/gpu.md",
         "template/README.md",
         "final_project/README.md",
     }
