@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -48,10 +48,11 @@ class Run:
     the first process stores and writes nothing.
 
     A shard does some of the run's parts in a folder of its own inside the run folder. The whole run
-    takes over the finished parts of all shards, as if it had been resumed after them.
+    takes over the finished parts of all shards, as if it had been resumed after them. `choosing`
+    names the options that only choose which parts there are: in them a shard may differ.
 
     Raises InputError when the folder cannot be written, is held by another run, or holds a run
-    and neither --resume nor --overwrite is given; also for shards that are unfinished, belong to
+    and neither --resume nor --overwrite is given; also for shards that are still running, belong to
     other options, or disagree.
     """
 
@@ -64,9 +65,11 @@ class Run:
         provenance: JsonObject,
         world: World = ALONE,
         shard: Shard = WHOLE,
+        choosing: Collection[str] = (),
     ):
         self.home = Path(folder)  # of the whole run
         self.shard = shard
+        self.choosing = {option_of(name) for name in choosing}
         self.folder = self.home if shard.is_whole else shard_folder(self.home, shard)
         self.world = world
         self.writes = world.rank == 0
@@ -94,7 +97,7 @@ class Run:
         self._take_lock()
         try:
             earlier = self._earlier_record(config)
-            shards = {} if config.overwrite or not self.shard.is_whole else self._finished_shards()
+            shards = {} if config.overwrite or not self.shard.is_whole else self._shards()
         except InputError:
             self._lock.release()
             raise
@@ -118,7 +121,7 @@ class Run:
             "versions": versions(),
             "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "device": None,
-            "shards": {folder.name: shard["seconds"] for folder, shard in shards.items()},
+            "shards": {folder.name: shard.get("seconds") for folder, shard in shards.items()},
             "status": "running",
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "notes": {},
@@ -170,21 +173,23 @@ class Run:
                 different.append(option_of(name))
         return different
 
-    def _finished_shards(self) -> dict[Path, JsonObject]:
+    def _shards(self) -> dict[Path, JsonObject]:
         """The folders of this run's shards with their records. Raises InputError as the class."""
         shards = {}
         for file in sorted((self.folder / "checkpoints" / "shards").glob("*/run.json")):
             record = read_record(file.parent)
-            if different := self._different(record):
+            if different := [name for name in self._different(record) if name not in self.choosing]:
                 raise InputError(
                     f"{file.parent} was made with another {', '.join(different)}; use the same "
                     "ones, remove it, or --overwrite"
                 )
+            try:
+                FileLock(file.parent / ".lock").acquire(timeout=0).lock.release()
+            except Timeout:
+                raise InputError(f"{file.parent} is still running; wait for it") from None
             if record.get("status") != "finished":
-                raise InputError(
-                    f"{file.parent} is unfinished ({record.get('status')}); continue it with "
-                    f"--shard {file.parent.name.replace('-of-', '/')} --resume, or remove it"
-                )
+                said = f"{file.parent} is unfinished; its finished parts are taken over"
+                print(f"notice: {said}, the others done here", file=sys.stderr)
             shards[file.parent] = record
         return shards
 

@@ -98,6 +98,8 @@ from final_project.temporal import TemporalModel
 HERE = Path(__file__).resolve().parent
 MOST_MEMORY = 4e9  # bytes, for the second moments of one field group's patches
 CODED_EVERY = 5  # frames between those that stage one is validated on: neighbours are alike
+# options that choose which trainings there are, and change none of them
+PARTS = ("models", "baselines", "seeds", "baseline_seeds", "stage")
 DRAWN = 3  # the first models of a run whose rollouts are drawn
 
 
@@ -527,7 +529,7 @@ def main(config: Config) -> Results | None:
     world = World.join(device)
     folder = config.out or HERE / "results" / f"{source}-{config.preset}"
 
-    with Run(config, folder, __file__, source, flow.provenance, world, shard) as run:
+    with Run(config, folder, __file__, source, flow.provenance, world, shard, PARTS) as run:
         note_data(config, run, flow, parts, groups, device)
 
         # Stage one, encode: a code per frame and field group

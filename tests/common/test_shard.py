@@ -21,21 +21,27 @@ class Config(BaseConfig):
 
     shard: str = "0/1"
     rate: float = 0.1
+    names: int = 5
 
 
-def parts(folder: Path, done: list[str], shard: str = "0/1", extra: float = 0, **options) -> dict:
+def parts(
+    folder: Path, done: list[str], shard: str = "0/1", extra: float = 0, stop: str = "", **options
+) -> dict:
     """A run of one part that all shards do and five that they share; what it came to."""
     config = Config(shard=shard, **options)
     share = Shard.of(shard)
 
     def part(name: str) -> dict:
+        if name == stop:
+            raise KeyboardInterrupt
         done.append(name)
         run.log(1, 0, "train", **{name: 1.0})
         run.log(2, 0, "train", **{name: 2.0})
         size = np.arange(3.0) + len(name) + (extra if name == "all" else 0)
         return {"weights": size, "seconds": len(done)}
 
-    with Run(config, folder, __file__, "made", {}, shard=share) as run:
+    choosing = {"names"}
+    with Run(config, folder, __file__, "made", {}, shard=share, choosing=choosing) as run:
         return {name: run.memo(name, part, name) for name in ("all", *share.share(NAMES))}
 
 
@@ -92,22 +98,29 @@ def test_a_shard_that_comes_late_is_taken_over_too(tmp_path):
     assert text.count("\n") == 1 + 1 + 2 * len(done)
 
 
-def test_shards_of_other_options_unfinished_ones_and_other_results_are_refused(tmp_path):
+def test_the_finished_parts_of_an_unfinished_shard_are_taken_over(tmp_path, capsys):
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        parts(tmp_path, done, "0/2", stop="c")
+    assert done == ["all", "a"]
+    parts(tmp_path, done, names=4)  # (an option that only chooses parts)
+    assert done == ["all", "a", "b", "c", "d", "e"]
+    assert "0-of-2 is unfinished; its finished parts are taken over" in capsys.readouterr().err
+    assert (tmp_path / "metrics.csv").read_text().count("\n") == 1 + 2 * len(done)
+
+
+def test_shards_of_other_options_running_ones_and_other_results_are_refused(tmp_path):
     done: list[str] = []
     parts(tmp_path / "a", done, "0/2", rate=0.2)
     with pytest.raises(InputError, match=r"0-of-2 was made with another --rate"):
         parts(tmp_path / "a", done)
 
-    broken = Config(shard="0/2")
-    with (
-        pytest.raises(KeyboardInterrupt),
-        Run(broken, tmp_path / "b", __file__, "made", {}, shard=Shard(0, 2)) as run,
-    ):
+    busy = Config(shard="0/2")
+    with Run(busy, tmp_path / "b", __file__, "made", {}, shard=Shard(0, 2)) as run:
         assert run.folder == shard_folder(tmp_path / "b", Shard(0, 2))
         assert run.resume_command.endswith(f"--out {tmp_path / 'b'} --shard 0/2 --resume")
-        raise KeyboardInterrupt
-    with pytest.raises(InputError, match=r"unfinished \(interrupted\).*--shard 0/2 --resume"):
-        parts(tmp_path / "b", done)
+        with pytest.raises(InputError, match=r"0-of-2 is still running; wait for it"):
+            parts(tmp_path / "b", done)
 
     parts(tmp_path / "c", done, "0/2")
     parts(tmp_path / "c", done, "1/2", extra=1e-7)
