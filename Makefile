@@ -7,7 +7,7 @@ ASSIGNMENTS := $(foreach n,$(N),$(if $(filter 6,$(n)),final_project,assignment$(
 SAMPLE = $(if $(filter assignment1 assignment5,$(1)),synthetic,simulated)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint check replay bench readme reports page lock browser clean
+.PHONY: help run test lint check replay bench readme reports page cards lock browser clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -50,6 +50,9 @@ reports: $(BIN)/.runtime ## compile report.pdf of the committed real-data runs
 
 page: $(BIN)/.dev ## build docs/index.html from the committed runs
 	$(BIN)/python -m tools.page
+
+cards: $(BIN)/.dev ## write the model cards, MODEL.md, of the committed runs
+	$(BIN)/python -m tools.cards
 
 lock: $(BIN)/.runtime ## pin every package of run and test, with sha256, in requirements.lock (uv resolves; needs the network)
 	$(BIN)/python -m tools.lock

@@ -28,7 +28,8 @@ def commands() -> list[tuple[str, str]]:
     Lines in code blocks, and code in running text.
     """
     found = []
-    for file in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("*/README.md"))):
+    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("*/README.md"))]
+    for file in [*files, *sorted(ROOT.glob("*/results/*/MODEL.md"))]:
         text = re.sub(
             r"<!-- table.*?<!-- end -->", "", file.read_text(encoding="utf-8"), flags=re.DOTALL
         )  # (made from run.json)
