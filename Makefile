@@ -7,7 +7,7 @@ ASSIGNMENTS := $(foreach n,$(N),$(if $(filter 6,$(n)),final_project,assignment$(
 SAMPLE = $(if $(filter assignment1 assignment5,$(1)),synthetic,simulated)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint check replay bench readme strip reports page browser clean
+.PHONY: help run test lint check replay bench readme strip reports page cards lock browser clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -53,6 +53,12 @@ reports: $(BIN)/.runtime ## compile report.pdf of the committed real-data runs
 
 page: $(BIN)/.dev ## build docs/index.html from the committed runs
 	$(BIN)/python -m tools.page
+
+cards: $(BIN)/.dev ## write the model cards, MODEL.md, of the committed runs
+	$(BIN)/python -m tools.cards
+
+lock: $(BIN)/.runtime ## pin every package of run and test, with sha256, in requirements.lock (uv resolves; needs the network)
+	$(BIN)/python -m tools.lock
 
 browser: ## install Chromium from Debian's packages, for the page's test
 	apt-get update && apt-get install -y chromium

@@ -50,7 +50,7 @@ def commands() -> list[tuple[str, str]]:
     Lines in code blocks, and code in running text.
     """
     found = []
-    for file in PAGES:
+    for file in [*PAGES, *sorted(ROOT.glob("*/results/*/MODEL.md"))]:
         text = without_tables(file.read_text(encoding="utf-8"))  # (made from run.json)
         blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
         lines = [line for block in blocks for line in block.splitlines()]
