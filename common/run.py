@@ -193,11 +193,13 @@ class Run:
             shards[file.parent] = record
         return shards
 
-    def _take_over(self, shards: Iterable[Path]) -> None:
+    def _take_over(self, shards: Collection[Path]) -> None:
         """Stores the parts that shards have finished, with their lines of metrics.csv, as its own.
 
         A part that several of them have, or the run itself, must be the same but for its seconds.
         """
+        if not shards:
+            return
         for path in (self.folder / "checkpoints").glob("done-*.safetensors"):
             self._mark = max(self._mark, load_state(path)["csv"])
         for folder in shards:
