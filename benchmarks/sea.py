@@ -1,16 +1,23 @@
 """Times the final project at the published sizes and at ours.
 
-    python benchmarks/sea.py            writes benchmarks/results/sea.json
+    python benchmarks/sea.py                   writes benchmarks/results/sea.json
+    python benchmarks/sea.py --official SEA    also against the authors' code, a clone of
+                                               github.com/ParsaEsmati/SEA in the folder SEA
 
-A training step is compared with the published block written plainly, a rollout with one that
-computes the whole prefix at every step, and a long rollout with short ones.
+A training step is compared with the published block written plainly and with the authors' own
+class, a rollout with one that computes the whole prefix at every step, and a long rollout with
+short ones.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import importlib
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +35,7 @@ from final_project.temporal_config import TemporalConfig
 WIDTH, HEADS, FRAMES, BATCH, STREAMS = 1024, 8, 399, 2, 2
 MLP_RATIO, TIPI_WIDTH, DROPOUT = 8, 8, 0.1
 ALLOWED_SECONDS = 60.0  # for one simulated trajectory
+LONGEST = 2024  # frames that the authors' model has masks and rotations for (their block_size)
 
 
 # --------------------------------------------------------------- the published block, plainly
@@ -183,6 +191,42 @@ def compare_training(width: int, frames: int) -> tuple[Comparison, Start]:
     return row, Start("published sizes", published, z[:1, 0], theta[:1])
 
 
+def official_model(folder: Path, width: int) -> nn.Module:
+    """The authors' temporal model with the options of their configs/cylinder_flow.py."""
+    sys.path.insert(0, str(folder))
+    official = importlib.import_module("models.temporal")
+    return official.TemporalModel(
+        num_layers=1,
+        embed_dim=width,
+        n_heads=HEADS,
+        max_len=LONGEST,
+        scale_ratio=MLP_RATIO,
+        src_len=0,
+        num_variables=STREAMS,
+        dropout=DROPOUT,
+        ib_scale_mode="mlp",
+        ib_num=1,
+    )
+
+
+def compare_official(folder: Path, width: int, frames: int) -> Comparison:
+    """A training step of the published model: ours beside the authors' own class."""
+    z = torch.randn(BATCH, frames + 1, STREAMS, width)
+    theta = torch.rand(BATCH, 1)
+    ours = Temporal(TemporalConfig.published(all_dropouts=True), STREAMS, width, 1)
+    theirs = official_model(folder, width)
+    tiled = theta[:, None].expand(-1, frames, -1)  # (B, T, 1)
+    seconds, other = seconds_in_turns(
+        training_step(ours, lambda: teacher_forcing(ours, z, theta)),
+        training_step(theirs, lambda: F.mse_loss(theirs(z[:, :-1], tiled), z[:, 1:])),
+        rounds=5,
+        pick=min,
+    )
+    weights = f"{count_parameters(ours):,} weights; theirs: {count_parameters(theirs):,}"
+    case = f"training step, all dropouts, {BATCH} x {frames} frames ({weights})"
+    return Comparison.of(case, seconds, "the authors' code", other)
+
+
 def compare_rollout(start: Start, steps: int = 400) -> Comparison:
     """A rollout with the cache of keys and values, and without."""
     cached, whole = seconds_in_turns(
@@ -213,8 +257,13 @@ def simulated_trajectory() -> Comparison:
     return Comparison.of(case, seconds, other, ALLOWED_SECONDS)
 
 
-def rows_of(width: int = WIDTH, frames: int = FRAMES, simulated: bool = True) -> list[Comparison]:
-    """Every row of the table."""
+def rows_of(
+    width: int = WIDTH,
+    frames: int = FRAMES,
+    simulated: bool = True,
+    official: Path | None = None,
+) -> list[Comparison]:
+    """Every row of the table; with `official`, a clone of the authors' code, one more."""
     torch.manual_seed(0)
     training, published = compare_training(width, frames)
     small = Temporal(TemporalConfig(width=128, window=64), STREAMS, 512, 3)
@@ -222,10 +271,14 @@ def rows_of(width: int = WIDTH, frames: int = FRAMES, simulated: bool = True) ->
     eight = Start("ours, 8 trajectories", small, ours.z.repeat(8, 1, 1), ours.theta.repeat(8, 1))
     rows = [training, *(compare_rollout(start) for start in (published, ours, eight))]
     rows.append(compare_lengths(ours))
+    if official is not None:
+        rows.insert(1, compare_official(official, width, frames))
     if simulated:
         rows.append(simulated_trajectory())
     return rows
 
 
 if __name__ == "__main__":
-    write(RESULTS / "sea.json", rows_of())
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--official", type=Path, help="folder with a clone of the authors' code")
+    write(RESULTS / "sea.json", rows_of(official=parser.parse_args().official))
