@@ -23,6 +23,8 @@ from matplotlib.image import AxesImage
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLE = Path(__file__).with_name("house.mplstyle")
+WIDTH = 6.5  # inches of a report's text: a figure as wide is printed in its own size
+FOOTER = 0.16  # inches at the bottom of a figure for the source line
 Panels: TypeAlias = Any  # one Axes, or an array of them
 Option: TypeAlias = Any  # a keyword argument that matplotlib takes
 
@@ -68,13 +70,32 @@ def figure(
     """
     with plt.style.context(STYLE):
         picture, axes = plt.subplots(rows, columns, figsize=size, **options)
+        lift = FOOTER / size[1]
+        picture.set_layout_engine("constrained", rect=(0, lift, 1, 1 - lift))
         try:
             yield picture, axes
-            picture.supxlabel(source_line(record), fontsize=6, color="#666666", x=0.01, ha="left")
+            picture.text(0.01, lift / 4, source_line(record), fontsize=6, color="#666666")
             with atomic_path(Path(path)) as temporary:
                 picture.savefig(temporary)
         finally:
             plt.close(picture)
+
+
+def legend_below(picture: Figure, panels: Iterable[Axes], columns: int = 3) -> None:
+    """One legend for all panels, under them and above the source line."""
+    named = {}
+    for panel in panels:
+        handles, labels = panel.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    if named:
+        in_letters = 72 * FOOTER / plt.rcParams["legend.fontsize"]
+        picture.legend(
+            list(named.values()),
+            list(named),
+            ncols=min(columns, len(named)),
+            loc="outside lower center",
+            borderaxespad=in_letters,
+        )
 
 
 def learning_curve(axes: Axes, table: pd.DataFrame, split: str, name: str, **style: Option) -> None:

@@ -5,6 +5,7 @@ Shape letters: N trajectories, T frames, S steps of a rollout, P nodes, F fields
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,17 @@ from matplotlib.colors import ListedColormap
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.tri import Triangulation
 
-from common.figures import MARKERS, PALETTE, Option, figure, learning_curve, read_run, source_line
+from common.figures import (
+    MARKERS,
+    PALETTE,
+    WIDTH,
+    Option,
+    figure,
+    learning_curve,
+    legend_below,
+    read_run,
+    source_line,
+)
 from common.files import JsonObject
 from final_project.config import CLOCK, CONTROLS, MODELS
 from final_project.painting import Movie, Panel, Scale, paint
@@ -43,6 +54,7 @@ DRAWN = 3  # models in the figure of a probe
 MOST = 30  # errors as large as this or larger are drawn here: the rollout has blown up
 RESAMPLED = 400  # draws of a bootstrap band
 FRAMES_OF_ROLLOUT = 100  # of the movie of a prediction
+TITLE_CHARACTERS = 115  # in a line as wide as a figure
 
 
 def draw_figures(folder: Path) -> None:
@@ -83,7 +95,7 @@ def draw_fields(path: Path, record: JsonObject, pictures: Pictures) -> None:
     mesh = pictures.mesh
 
     rows = len(pictures.field_names)
-    size = (3 * 3.6 + 0.6, rows * 3.6 * np.ptp(mesh.y) / np.ptp(mesh.x) + 0.9)
+    size = (WIDTH, rows * (1.75 * np.ptp(mesh.y) / np.ptp(mesh.x) + 0.08) + 0.75)
     with figure(path, record, size, rows, 3, squeeze=False) as (picture, axes):
         for panel, title in zip(axes[0], ("simulation", model, "error"), strict=True):
             panel.set_title(title)
@@ -100,8 +112,7 @@ def draw_fields(path: Path, record: JsonObject, pictures: Pictures) -> None:
         time = pictures.time[frame] - pictures.time[0]
         picture.suptitle(
             f"After {frame} steps ({time:.2f} time units) from the first frame alone: "
-            f"{pictures.trajectory}",
-            fontsize=10,
+            f"{pictures.trajectory}"
         )
 
 
@@ -178,22 +189,25 @@ def draw_errors(
     names = pictures.field_names
     times = pictures.time[1:] - pictures.time[0]
     end = min(record["config"]["frames"], len(times)) - 1
-    size = (3.4 * len(names) + 1.8, 3.6)
-    options: dict[str, Option] = {"squeeze": False, "sharey": True}
-    with figure(path, record, size, 1, len(names), **options) as (picture, axes):
-        for column, (name, panel) in enumerate(zip(names, axes[0], strict=True)):
+    columns = 3 if len(names) == 3 else min(2, len(names))
+    rows = -(-len(names) // columns)
+    size = (WIDTH, 2.0 * rows + 1.3)
+    options: dict[str, Option] = {"squeeze": False, "sharex": True, "sharey": True}
+    with figure(path, record, size, rows, columns, **options) as (picture, axes):
+        for panel in axes.flat[len(names) :]:
+            panel.axis("off")
+        for column, (name, panel) in enumerate(zip(names, axes.flat, strict=False)):
             for model, values in errors.items():
                 draw_error(panel, times, values[..., column], model, styles[model])
             panel.axvline(times[end - 1], color="#888888", lw=0.8, ls=":")
-            panel.set(xlabel="time since the given frame", title=name, yscale="log")
+            panel.set(title=name, yscale="log")
             panel.set_ylim(top=min(panel.get_ylim()[1], MOST))
-        axes[0, 0].set_ylabel("squared relative L2 (1: as large as the field)")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        picture.legend(handles, labels, fontsize=7, loc="outside right center")
+        for panel in axes[-1]:
+            panel.set_xlabel("time since the given frame")
+        picture.supylabel("squared relative L2 (1: as large as the field)")
+        legend_below(picture, axes[0, :1])
         picture.suptitle(
-            f"Held-out trajectories ({PARTS[0]}); dotted: end of the horizon of training\n"
-            f"{parts_note(record)}",
-            fontsize=9,
+            f"Held-out trajectories ({PARTS[0]}); dotted: end of the horizon of training"
         )
 
 
@@ -223,7 +237,7 @@ def draw_models(
     order = values["relative_l2_squared"][parts[0]].sort_values(ascending=False).index
     values = values.reindex(order).clip(upper=MOST)
 
-    size = (2.6 * len(parts) + 2.2, 0.27 * len(order) + 1.4)
+    size = (WIDTH, 0.21 * len(order) + 1.1)
     options: dict[str, Option] = {"squeeze": False, "sharey": True}
     with figure(path, record, size, 1, len(parts), **options) as (picture, axes):
         for panel, part in zip(axes[0], parts, strict=True):
@@ -237,11 +251,14 @@ def draw_models(
                 panel.errorbar(
                     mean, row, xerr=spans, fmt=style.marker, ms=4, color=style.colour, capsize=2
                 )
-            blown_up = f" (at {MOST}: that or more)" if (means == MOST).any() else ""
-            panel.set(xscale="log", title=part, xlabel=f"squared relative L2{blown_up}")
+            panel.set(xscale="log", title=part)
             panel.set_yticks(range(len(order)), order)
+            panel.xaxis.set_major_locator(LogLocator(numticks=3))
+            panel.xaxis.set_minor_locator(NullLocator())
         axes[0, 0].set_ylim(-0.6, len(order) - 0.4)
-        picture.suptitle(parts_note(record), fontsize=8)
+        blown_up = f"; {MOST}: that or more" if (values == MOST).any(axis=None) else ""
+        axes[0, len(parts) // 2].set_xlabel(f"squared relative L2 of rollouts{blown_up}")
+        picture.suptitle(wrapped(parts_note(record)), fontsize=7)
 
 
 def draw_probe(
@@ -254,7 +271,7 @@ def draw_probe(
     for model, probe in list(pictures.probes.items())[:DRAWN]:
         lines.append((model, probe, styles[model].colour))
 
-    with figure(path, record, (9.6, 3.2), 1, 2, width_ratios=(1.6, 1)) as (picture, axes):
+    with figure(path, record, (WIDTH, 2.5), 1, 2, width_ratios=(1.6, 1)) as (picture, axes):
         left, right = axes
         for number, (label, signal, colour) in enumerate(lines):
             style: dict[str, Option] = {"color": colour, "lw": 1.2}
@@ -268,8 +285,7 @@ def draw_probe(
         left.set_title("Signal at one node")
         right.set(xlabel="frequency (1 / time unit)", ylabel="power (arbitrary unit)")
         right.set_title("Its spectrum (Hann window)")
-        handles, labels = left.get_legend_handles_labels()
-        picture.legend(handles, labels, fontsize=7, loc="outside right center")
+        legend_below(picture, [left], columns=1 + DRAWN)
 
 
 def draw_worth(path: Path, record: JsonObject, facts: JsonObject, rows: list[JsonObject]) -> None:
@@ -280,7 +296,7 @@ def draw_worth(path: Path, record: JsonObject, facts: JsonObject, rows: list[Jso
     table = pd.DataFrame(rows)
     table = table[table.metric == "relative_l2_squared"]
     parts = list(dict.fromkeys(table.variant))
-    size = (3.4 * len(parts) + 0.6, 3.4)
+    size = (WIDTH, 2.6)
     options: dict[str, Option] = {"squeeze": False, "sharey": True}
     with figure(path, record, size, 1, len(parts), **options) as (picture, axes):
         for panel, part in zip(axes[0], parts, strict=True):
@@ -295,11 +311,10 @@ def draw_worth(path: Path, record: JsonObject, facts: JsonObject, rows: list[Jso
                 panel.axvline(times * model.seconds, color="#999999", lw=0.7, ls=":")
             panel.set(title=part, xlabel="processor seconds a trajectory")
         axes[0, 0].set_ylabel("squared relative L2")
-        axes[0, 0].legend(fontsize=7)
+        axes[0, 0].legend()
         picture.suptitle(
             f"{facts['steps']} steps from the first frame; dotted: 1, 10 and 100 times the "
-            "surrogate's seconds",
-            fontsize=8,
+            "surrogate's seconds"
         )
 
 
@@ -323,7 +338,7 @@ def draw_exchange(
         index=["model", "variant", "series"], columns="metric", values="value"
     )
 
-    size = (2.2 * len(parts) + 1.2, 0.3 * len(rows) * len(pairs) + 1.6)
+    size = (WIDTH, 0.17 * len(rows) * len(pairs) + 1.4)
     options: dict[str, Option] = {"squeeze": False, "sharey": True, "sharex": True}
     with figure(path, record, size, 1, len(parts), **options) as (picture, axes):
         for panel, part in zip(axes[0], parts, strict=True):
@@ -331,17 +346,15 @@ def draw_exchange(
                 below = (number - (len(pairs) - 1) / 2) / (len(pairs) + 1)
                 draw_ratios(panel, values, (pair, part), rows, below, number)
             panel.axvline(1, color="#444444", lw=0.8)
-            panel.set(xscale="log", title=part, xlabel="ratio of errors")
+            panel.set(xscale="log", title=part)
             panel.set_yticks(range(len(rows)), rows)
-            panel.xaxis.set_major_locator(LogLocator(base=2, numticks=7))
+            panel.xaxis.set_major_locator(LogLocator(base=4, numticks=4))
             panel.xaxis.set_major_formatter("{x:g}")
             panel.xaxis.set_minor_locator(NullLocator())
         axes[0, 0].invert_yaxis()
+        axes[0, len(parts) // 2].set_xlabel("ratio of squared errors; below 1 the exchange helps")
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        title = "squared error with exchange over that of the control; below 1 the exchange helps"
-        picture.legend(
-            handles, labels, title=title, fontsize=8, title_fontsize=8, loc="outside upper center"
-        )
+        picture.legend(handles, labels, loc="outside upper center")
 
 
 def draw_ratios(
@@ -380,13 +393,14 @@ def draw_mesh(path: Path, record: JsonObject, mesh: Triangulation) -> None:
         row = number // boxes[0]  # neighbours above one another have different colours too
         patch[members[members >= 0]] = (number + 3 * row) % len(PALETTE)
     of_triangles = np.median(patch[mesh.triangles], axis=1)
-    with figure(path, record, (6.5, 6.3 * np.ptp(mesh.y) / np.ptp(mesh.x) + 0.9)) as (_, axes):
+    height = 6.1 * np.ptp(mesh.y) / np.ptp(mesh.x) + 0.9
+    with figure(path, record, (WIDTH, height)) as (_, axes):
         axes.tripcolor(
             mesh, of_triangles, cmap=ListedColormap(PALETTE), vmin=-0.5, vmax=7.5, alpha=0.35
         )
         axes.triplot(mesh, color="#333333", lw=0.25)
         axes.set(aspect="equal", xlabel="x", ylabel="y")
-        axes.set_title(f"{len(nodes):,} nodes in {boxes[0]} x {boxes[1]} patches", fontsize=9)
+        axes.set_title(f"{len(nodes):,} nodes in {boxes[0]} x {boxes[1]} patches")
         axes.grid(False)
 
 
@@ -403,7 +417,7 @@ def draw_attention(path: Path, record: JsonObject, attention: Attention) -> None
     top = float(np.quantile(maps[maps > 0], largest))
     columns = min(3, len(maps))
     rows = -(-len(maps) // columns)
-    size = (3.4 * columns + 0.6, 3.2 * rows + 0.3)
+    size = (WIDTH * max(2, columns) / 3, 1.9 * rows + 0.5)
     with figure(path, record, size, rows, columns, squeeze=False) as (picture, axes):
         for panel, weights, pair in zip(axes.flat, maps, attention.pairs, strict=False):
             height, width = weights.shape
@@ -436,22 +450,25 @@ def draw_learning(
     path: Path, record: JsonObject, log: pd.DataFrame, styles: dict[str, Style]
 ) -> None:
     """Validation error against the training step, one line per network and seed."""
-    names = set(log.name)
-    with figure(path, record, (11, 3.6), 1, 2) as (_, (left, right)):
-        for label, model in AUTOENCODERS.items():
-            name = f"autoencoder error, {label}"
-            if name in names and model in styles:
-                draw_curve(left, log, name, styles[model], 0, model)
+    checks = log[log.split == "validation"].name.value_counts()
+    coded = {  # codes that are left untrained have one check and no curve
+        name: model
+        for label, model in AUTOENCODERS.items()
+        if checks.get(name := f"autoencoder error, {label}", 0) > 1 and model in styles
+    }
+    columns = 2 if coded else 1
+    with figure(path, record, (WIDTH, 3.4), 1, columns, squeeze=False) as (picture, axes):
+        for name, model in coded.items():
+            draw_curve(axes[0, 0], log, name, styles[model], 0, model)
+            axes[0, 0].set_title("autoencoders")
         for model, style in styles.items():
             for number, name in enumerate(trainings_of(model, log)):
-                draw_curve(right, log, name, style, number, model if number == 0 else None)
-        left.set_title("Autoencoders")
-        right.set_title("Models of rollouts, one line per seed")
-        for panel, error in ((left, "autoencoder"), (right, "rollout")):
-            panel.set(xlabel="step", ylabel=f"validation: squared relative L2 ({error})")
-            panel.set_yscale("log")
-            if panel.lines:
-                panel.legend(fontsize=6, ncols=2)
+                draw_curve(axes[0, -1], log, name, style, number, model if number == 0 else None)
+        axes[0, -1].set_title("models of rollouts, one line per seed")
+        axes[0, 0].set_ylabel("validation: squared relative L2")
+        for panel in axes[0]:
+            panel.set(xlabel="training step", yscale="log")
+        legend_below(picture, axes[0])
 
 
 def draw_seconds(
@@ -463,7 +480,7 @@ def draw_seconds(
     frames that are coded and decoded, is drawn as a thin line.
     """
     coded = {kind: by_seconds(log, f"autoencoder error, {kind}") for kind in AUTOENCODERS}
-    with figure(path, record, (7.6, 4.4)) as (_, axes):
+    with figure(path, record, (WIDTH, 3.9)) as (picture, axes):
         for kind, alone in AUTOENCODERS.items():
             if len(coded[kind]) > 1 and alone in styles:  # (codes may be left untrained)
                 curve = coded[kind]
@@ -482,8 +499,12 @@ def draw_seconds(
         axes.set(xscale="log", yscale="log", xlabel="seconds of training, both stages")
         axes.set_ylim(top=min(axes.get_ylim()[1], MOST))
         axes.set_ylabel("validation: squared relative L2 of rollouts")
-        if axes.lines:
-            axes.legend(fontsize=6, ncols=2)
+        legend_below(picture, [axes])
+
+
+def wrapped(text: str) -> str:
+    """A title in lines that fit a figure's width."""
+    return textwrap.fill(text, TITLE_CHARACTERS)
 
 
 def trainings_of(model: str, log: pd.DataFrame) -> list[str]:
