@@ -15,6 +15,7 @@ from common.files import JsonObject, atomic_path, read_json
 
 matplotlib.use("Agg")  # before pyplot is imported
 import matplotlib.pyplot as plt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -83,10 +84,10 @@ def figure(
 
 def legend_below(picture: Figure, panels: Iterable[Axes], columns: int = 3) -> None:
     """One legend for all panels, under them and above the source line."""
-    named = {}
+    named: dict[str, Artist] = {}
     for panel in panels:
         handles, labels = panel.get_legend_handles_labels()
-        named |= dict(zip(labels, handles, strict=True))
+        named |= dict(zip(map(str, labels), handles, strict=True))
     if named:
         in_letters = 72 * FOOTER / plt.rcParams["legend.fontsize"]
         picture.legend(

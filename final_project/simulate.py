@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 Settings: TypeAlias = "cylinder.Settings | lock_exchange.Settings"
 NOTICE = "built-in sample: a few short coarse trajectories; make the real set with simulate.py"
-ATTEMPTS = 2  # of a trajectory, the second at half the time step
+ATTEMPTS = 4  # of a trajectory, each with half the time step of the one before that diverged
 BUILT_IN = {"smoke": 6, "default": 16}  # trajectories per preset
 
 
@@ -99,7 +99,7 @@ def part(folder: Path, number: int) -> Path:
 def work(config: SimulateConfig, number: int) -> float | None:
     """Simulates one trajectory and writes its part; returns the time at which it diverged, if any.
 
-    One that diverges is simulated again at half the time step. Runs in a process of its own.
+    One that diverges is simulated again at shorter time steps. Runs in a process of its own.
     """
     import ngsolve
 
