@@ -2,9 +2,6 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-N ?= 1 2 3 4 5 6
-ASSIGNMENTS := $(foreach n,$(N),$(if $(filter 6,$(n)),final_project,assignment$(n)))
-SAMPLE = $(if $(filter assignment1 assignment5,$(1)),synthetic,simulated)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint check replay bench readme strip reports page cards lock browser clean
@@ -21,8 +18,8 @@ $(BIN)/.dev: requirements-dev.txt $(BIN)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-run: $(BIN)/.runtime ## train on the built-in data and compile the report (N=1 for one; 6 is the final project)
-	@$(foreach a,$(ASSIGNMENTS),echo "== $(a)" && $(BIN)/python $(a)/train.py --source $(call SAMPLE,$(a)) --overwrite &&) $(BIN)/python -m tools.made $(ASSIGNMENTS)
+run: $(BIN)/.runtime ## train on the built-in data, or go on where it stopped (N="2 6": those; 6 is the final project; AGAIN=1: anew)
+	@$(BIN)/python -m tools.run_all $(N) $(if $(AGAIN),--again)
 
 test: $(BIN)/.dev ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -22,7 +22,9 @@ from safetensors.numpy import load_file
 from common.cli import InputError, Interrupted, parse
 from common.files import load_state
 from common.results import Metric, Results, Row
-from common.run import Run
+from common.run import Run, read_record
+from tools.run_all import number
+from tools.samples import SYSTEMS
 
 ROOT = Path(__file__).resolve().parents[1]
 Main = Callable[..., object]
@@ -200,6 +202,16 @@ def assert_readable(folder: Path) -> None:
                 picture.load()
         elif path.suffix == ".pdf":
             assert b"%%EOF" in path.read_bytes()[-32:], path
+
+
+def assert_summed_up(key: int, folder: Path) -> None:
+    """A smoke run has the rows, and the name, that `make run` looks for."""
+    system = SYSTEMS[key]
+    record = read_record(folder)
+    for scored in (system.ours, system.baseline):
+        number(system, scored, folder, record["config"])  # raises InputError without the row
+    if key != 6:  # (which is tested on a file)
+        assert f"{record['source']}-smoke" == system.folder("smoke").name
 
 
 # ----------------------------------------------------------------------------------- smoke runs

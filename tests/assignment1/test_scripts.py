@@ -27,6 +27,7 @@ from tests.conftest import (
     ROOT,
     assert_refused,
     assert_same_after_interruption,
+    assert_summed_up,
     call,
     run_main,
 )
@@ -50,6 +51,10 @@ def copied(smoke1: Path, tmp_path: Path) -> Path:
     """The smoke run as a finished run of its own, which a script may draw into."""
     ignored = shutil.ignore_patterns(".lock", "checkpoints")
     return Path(shutil.copytree(smoke1, tmp_path / "copied", ignore=ignored))
+
+
+def test_make_run_finds_its_rows(smoke1):
+    assert_summed_up(1, smoke1)
 
 
 def test_a_run_leaves_everything_that_the_readme_promises(smoke1):

@@ -31,6 +31,7 @@ from tests.assignment2.helpers import (
 from tests.conftest import (
     assert_refused,
     assert_same_after_interruption,
+    assert_summed_up,
     run_main,
     scores_alone,
 )
@@ -56,6 +57,10 @@ FILES = (
     "learning_curves.png",
     "as_assigned.png",
 )
+
+
+def test_make_run_finds_its_rows(smoke2):
+    assert_summed_up(2, smoke2)
 
 
 def test_a_run_leaves_everything_that_the_readme_promises(smoke2):

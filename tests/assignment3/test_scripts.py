@@ -33,6 +33,7 @@ from tests.conftest import (
     ROOT,
     assert_refused,
     assert_same_after_interruption,
+    assert_summed_up,
     run_main,
     scores_alone,
 )
@@ -63,6 +64,10 @@ FILES = (
     "learning_curves.png",
     "as_assigned.png",
 )
+
+
+def test_make_run_finds_its_rows(smoke3):
+    assert_summed_up(3, smoke3)
 
 
 def test_a_run_leaves_everything_that_the_readme_promises(smoke3):

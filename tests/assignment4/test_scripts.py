@@ -22,7 +22,15 @@ from common.files import load_state, save_state, write_arrays
 from common.forecasting.prices import CURRENCIES, Prices
 from common.forecasting.simulate import simulate
 from tests.assignment2.helpers import run_example, table
-from tests.conftest import ROOT, Main, assert_refused, results, run_main, smoke_run
+from tests.conftest import (
+    ROOT,
+    Main,
+    assert_refused,
+    assert_summed_up,
+    results,
+    run_main,
+    smoke_run,
+)
 
 SCRIPTS: dict[str, tuple[Main, type]] = {
     "train": (assignment4.train.main, Config),
@@ -77,6 +85,10 @@ def pooled_scores(folder: Path, file: str) -> dict[tuple[str, str, str], float]:
 
 
 # ------------------------------------------------------------------------------------------ train
+
+
+def test_make_run_finds_its_rows(smoke4):
+    assert_summed_up(4, smoke4)
 
 
 def test_a_run_leaves_everything_that_the_readme_promises(smoke4):

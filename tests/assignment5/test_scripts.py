@@ -31,6 +31,7 @@ from tests.assignment5.helpers import CPU, TINY, write_flowers
 from tests.conftest import (
     assert_refused,
     assert_same_after_interruption,
+    assert_summed_up,
     call,
     results,
     run_main,
@@ -78,6 +79,10 @@ def cut_in_half(path):
 
 
 # ------------------------------------------------------------------------------------------ train
+
+
+def test_make_run_finds_its_rows(smoke5):
+    assert_summed_up(5, smoke5)
 
 
 def test_a_run_leaves_everything_that_the_readme_promises(smoke5):

@@ -19,7 +19,12 @@ from final_project.data import load_flow, split, write_flow
 from final_project.figures import by_seconds, trainings_of
 from final_project.mesh import triangulate
 from final_project.splits import distances
-from tests.conftest import assert_refused, assert_same_after_interruption, run_main
+from tests.conftest import (
+    assert_refused,
+    assert_same_after_interruption,
+    assert_summed_up,
+    run_main,
+)
 from tests.final_project.waves import waves
 
 SHORT = ("--preset", "smoke", "--models", "SEA", "--baselines", "persistence")
@@ -38,6 +43,10 @@ def wave_run(wave_file, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("smoke") / "run"
     run_main(train.main, Config, "--preset", "smoke", "--data", wave_file, "--out", folder)
     return folder
+
+
+def test_make_run_finds_its_rows(wave_run):
+    assert_summed_up(6, wave_run)
 
 
 def test_a_run_leaves_everything_that_the_readme_promises(wave_run):
