@@ -16,12 +16,13 @@ TEMPLATE = Path(__file__).resolve().with_name("template.typ")
 REFERENCES = TEMPLATE.with_name("references.yml")
 
 
-def compile_report(folder: Path, source: Path, out: Path) -> None:
+def compile_report(folder: Path, source: Path, out: Path, author: str | None = None) -> None:
     """Compiles an assignment's report.typ against a finished run folder.
 
     The document finds `template.typ`, the run's files under `run/`, and the
     metrics.json of the assignment's other runs under `results/`; `sys.inputs.run` and
-    `sys.inputs.others` name them. Of a run with many series it gets the rows of the first ones.
+    `sys.inputs.others` name them, and `sys.inputs.author` who hands it in. Of a run with many
+    series it gets the rows of the first ones.
     Raises InputError when the folder holds no finished run, and RuntimeError for a document that
     Typst refuses.
     """
@@ -49,6 +50,8 @@ def compile_report(folder: Path, source: Path, out: Path) -> None:
             if file.parent.resolve() != folder.resolve():
                 names.append(file.parent.relative_to(results).as_posix())
         inputs = {"run": folder.resolve().name, "others": " ".join(names)}
+        if author is not None:
+            inputs["author"] = author
         with atomic_path(out) as pdf:
             document = str(stage / source.name)
             typst.compile(document, output=str(pdf), root=str(stage), sys_inputs=inputs)
