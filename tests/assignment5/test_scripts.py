@@ -181,7 +181,7 @@ def test_the_ablation_scores_its_rows_on_validation_and_writes_after_each(tmp_pa
 # --------------------------------------------------------------------------------------- evaluate
 
 
-FEW = ("--samples", 6, "--seeds", 1, "--steps", 1)
+FEW = ("--samples", 6, "--seeds", 1, "--steps", 1, "--imagenet", "off")
 
 
 def test_evaluate_scores_given_images_and_leaves_out_those_that_the_run_has_seen(
@@ -284,7 +284,8 @@ def test_evaluate_scores_every_sampler_on_the_validation_part_and_draws_all_agai
 
 def test_the_test_part_scored_again_gives_the_rows_of_the_run(smoke5, tmp_path):
     out = tmp_path / "e.json"
-    words = ("--run", smoke5, "--samples", 24, "--seeds", 2, "--steps", 2, 3, "--out", out)
+    sizes = ("--samples", 24, "--seeds", 2, "--steps", 2, 3, "--imagenet", "off")
+    words = ("--run", smoke5, *sizes, "--out", out)
     rows = run_main(evaluate.main, EvaluateConfig, *words)["rows"]
 
     def keyed(table):
