@@ -14,7 +14,7 @@ from assignment5.config import PICTURED, Sampling, samples_key, training_name
 from assignment5.data import Parts
 from assignment5.denoiser import Denoiser
 from assignment5.feature_net import FeatureSpace
-from assignment5.quality import nearest_distance
+from assignment5.quality import nearest, nearest_distance
 from assignment5.sampling import noise_set, sample, sphere, trajectory
 from common.run import progress
 
@@ -22,6 +22,7 @@ SHOWN = 48  # samples in a grid
 STEP_COUNTS = (1, 2, 3, 5, 10, 20, 50)
 FRAMES = 25  # of the trajectory
 PAIRS = 4  # of noises to interpolate between
+CLOSEST = 24  # samples that are shown beside a training image
 STATIONS = 9  # images of an interpolation
 
 
@@ -69,3 +70,18 @@ def distances(
         name = training_name(denoiser.config.network, denoiser.recipe)
         arrays[name] = distance(sample(denoiser.model, noises, PICTURED, denoiser.bfloat16))
     return arrays
+
+
+def closest_pairs(
+    denoiser: Denoiser, space: FeatureSpace, train: np.ndarray, count: int
+) -> np.ndarray:
+    """uint8 (24, 2, S, S, 3): samples nearest to a training image, each beside that image.
+
+    Of `count` samples, the closest first, in features. The training images `train` (N, S, S, 3)
+    are other people's: the pairs are for a picture that is not published.
+    """
+    noises = noise_set(0, count, denoiser.config.side)
+    samples = sample(denoiser.model, noises, PICTURED, denoiser.bfloat16)
+    distance, found = nearest(space.describe(samples), space.describe(train))
+    closest = np.argsort(distance, kind="stable")[:CLOSEST]
+    return np.stack([samples[closest], train[found[closest]]], axis=1)

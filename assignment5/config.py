@@ -32,6 +32,7 @@ Ends = Literal["linear", "convolution"]
 Target = Literal["noise", "image", "velocity"]
 Error = Literal["mae", "mse"]
 SamplerName = Literal["ddim", "heun", "dpm++"]
+Wanted = Literal["auto", "on", "off"]
 ConfigT = TypeVar("ConfigT", bound="Config")
 
 GIVEN = "given"  # the split of rows that are scored against a user's images
@@ -62,6 +63,7 @@ COUNTS = (
     "sweep",
     "feature_width",
     "feature_epochs",
+    "feature_seeds",
     "n",
 )
 RANGES: dict[str, tuple[float, float]] = {  # (least, largest), of all four scripts
@@ -184,6 +186,12 @@ class Config(BaseConfig):
     """first width of the feature network"""
     feature_epochs: int = 6
     """passes of the feature network over the training part"""
+    feature_seeds: int = 1
+    """trainings of the feature network; with more than one ± is over them"""
+    imagenet: Wanted = "auto"
+    """score in features of ImageNet too; auto: where their wheel is installed"""
+    dcgan: bool = False
+    """train a DCGAN for as long as the first network, as a row to compare with"""
     inception: bool = False
     """score in Inception's features too (pip install torch-fidelity; fetches its weights)"""
 
@@ -195,6 +203,8 @@ class Config(BaseConfig):
                 f"--max-signal {self.max_signal}"
             )
         validate(self)
+        if self.dcgan and not fits_dcgan(self.side):
+            raise InputError(f"--dcgan draws a side of 8, 16, 32, 64, ...; --side is {self.side}")
 
     def check(self) -> None:
         """Raises InputError for paths that cannot be used, a device or a pipe among them."""
@@ -220,6 +230,7 @@ class Config(BaseConfig):
             "steps": (2, 3),
             "powers": (1.0, 0.6),
             "feature_epochs": 1,
+            "imagenet": "off",
             "recipes": ("tuned", "as assigned"),
         }
         full: Fields = {
@@ -260,6 +271,11 @@ class DenoiserConfig:
 
     def __post_init__(self) -> None:
         validate(self)
+
+
+def fits_dcgan(side: int) -> bool:
+    """Whether a DCGAN, which doubles a side of four, can draw images of this side."""
+    return side >= 8 and side & (side - 1) == 0
 
 
 def validate(sizes: Config | DenoiserConfig) -> None:
@@ -436,6 +452,8 @@ class EvaluateConfig(SavedRunConfig):
     """images sampled per noise set for a score"""
     seeds: int = 5
     """number of noise sets that every score is averaged over"""
+    imagenet: Wanted = "auto"
+    """score in features of ImageNet too; auto: where their wheel is installed"""
     inception: bool = False
     """score in Inception's features too (pip install torch-fidelity; fetches its weights)"""
 

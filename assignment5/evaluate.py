@@ -6,7 +6,8 @@
 
 Without --data the samples are scored against the run's own held-out images, with it against those
 of the given images that the networks were neither trained nor chosen on. With --data or --out
-nothing of the run is drawn again. A few minutes on two cores.
+nothing of the run is drawn again. Where the run's own images are at hand, images of known quality
+are scored too, and how rightly each measure orders them. A few minutes on two cores.
 """
 
 from __future__ import annotations
@@ -27,10 +28,20 @@ import pandas as pd
 import typst
 
 from assignment5 import data
+from assignment5.artifacts import closest_pairs
+from assignment5.dcgan import load_dcgan
 from assignment5.denoiser import Denoiser, load_denoiser
-from assignment5.evaluation import METRICS_INFO, Judge, judges_of, print_scores, sampled_rows
-from assignment5.feature_net import inception_spaces, load_feature_space
-from assignment5.figures import Drawable, damaged, draw_evaluations, draw_figures
+from assignment5.evaluation import (
+    METRICS_INFO,
+    Judge,
+    calibration_rows,
+    gan_rows,
+    judges_of,
+    print_scores,
+    sampled_rows,
+)
+from assignment5.feature_net import imagenet_spaces, inception_spaces, load_own_space
+from assignment5.figures import Drawable, damaged, draw_closest, draw_evaluations, draw_figures
 from assignment5.sampling import NoiseSets
 from assignment5.seen import FILE, Seen, digests
 from common.cli import InputError
@@ -47,9 +58,9 @@ NEEDED = ("metrics.json", "metrics.csv", "pictures.npz", "distances.npz")
 
 @dataclass(frozen=True)
 class Real:
-    """Images uint8 (N, S, S, 3) to score against, and the training part where it is at hand.
+    """Images uint8 (N, S, S, 3) to score against, and the run's other parts where they are at hand.
 
-    `split` names them in rows, `about` says where they come from.
+    `split` names them in rows, `other` is the held-out part that they are not.
     """
 
     pixels: np.ndarray
@@ -58,6 +69,7 @@ class Real:
     source: str
     provenance: JsonObject
     left_out: dict[str, int] | None = None
+    other: np.ndarray | None = None
 
 
 def own_part(saved: SavedRun, part: str, side: int) -> Real:
@@ -65,7 +77,10 @@ def own_part(saved: SavedRun, part: str, side: int) -> Real:
     images = data.load_again(saved, side)
     announce(images.provenance)
     parts = data.split_again(saved, images)
-    return Real(getattr(parts, part), part, parts.train, images.source, images.provenance)
+    other = parts.validation if part == "test" else parts.test
+    return Real(
+        getattr(parts, part), part, parts.train, images.source, images.provenance, other=other
+    )
 
 
 def given_images(saved: SavedRun, path: Path, side: int) -> Real:
@@ -175,6 +190,13 @@ def scored(config: EvaluateConfig, denoisers: list[Denoiser], judges: list[Judge
     return rows
 
 
+def yardstick_rows(config: EvaluateConfig, real: Real, judges: list[Judge]) -> list[Row]:
+    """Rows of images of known quality, where the run's own images that make them are at hand."""
+    if real.train is None or real.other is None:
+        return []
+    return calibration_rows(judges, real.train, real.other, config.seeds, config.samples)
+
+
 def draw_again(folder: Path) -> None:
     """Draws a run's figures and report. Raises InputError where run.json lacks what it needs."""
     draw_figures(folder)
@@ -212,12 +234,14 @@ def main(config: EvaluateConfig) -> Results:
     if redraws:
         Drawable.read(folder)  # refuses damaged files before the work
     device = choose_device(config.device)
-    spaces = [load_feature_space(folder / "features.safetensors", device.name)]
+    spaces = [load_own_space(folder, device.name)]
+    spaces += imagenet_spaces(config.imagenet, device.name)
     spaces += inception_spaces(config.inception, device.name)
     denoisers = networks_of(saved, device)
 
     # The images to score against:
     side = denoisers[0].config.side
+    gan = load_dcgan(folder, side, device.name)
     if config.data is None:
         real = own_part(saved, config.part, side)
     else:
@@ -229,6 +253,9 @@ def main(config: EvaluateConfig) -> Results:
     # Score every network by every sampler and number of steps:
     judges = judges_of(spaces, real.pixels, real.split, real.train)
     rows = scored(config, denoisers, judges)
+    rows += yardstick_rows(config, real, judges)
+    if gan is not None:
+        rows += gan_rows(gan, judges, config.seeds, config.samples)
 
     # Record the scores, and draw them and the run's own figures:
     about = {"folder": folder.name, "data": real.provenance, "images": len(real.pixels)}
@@ -240,6 +267,9 @@ def main(config: EvaluateConfig) -> Results:
     draw_evaluations(out.with_suffix(".png"), record, table, denoisers[0].recipe, config.power)
     if redraws:
         draw_again(folder)
+        if real.train is not None:
+            pairs = closest_pairs(denoisers[0], spaces[0], real.train, len(real.pixels))
+            draw_closest(folder, pairs)
     print_scores(results["rows"], real.split)
     print(f"\nwritten: {out}")
     return results

@@ -9,25 +9,45 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from assignment5.config import GIVEN, SAMPLERS, Config, SamplerName, Sampling
+from assignment5.calibration import Gaussian, Kind, agreement, calibration_sets
+from assignment5.config import GIVEN, Config, SamplerName, Sampling
 from assignment5.data import Parts
+from assignment5.dcgan import Gan
 from assignment5.denoiser import Denoiser
 from assignment5.diffusion import Diffusion, separate
-from assignment5.feature_net import FeatureSpace, TrainedFeatures, to_float
-from assignment5.quality import kid, nearest_distance, neighbour_scores
+from assignment5.feature_net import Describe, FeatureSpace, TrainedFeatures, to_float
+from assignment5.quality import kid, nearest_distance, neighbour_scores, resampled_kids
 from assignment5.sampling import NoiseSets, sample
 from common.files import JsonObject
 from common.results import Metric, Row, mean_and_std, print_table
 from common.run import progress
 
 TEST_SAMPLERS: tuple[SamplerName, ...] = ("ddim", "dpm++")  # those scored on the test part
+# Heun's first step in sigma reaches from 50 to about 2 where evaluations are few: the mean of the
+# two slopes then leaves Gaussian data 2.7 times too wide, so that it is no sampler to compare with
+COMPARED: tuple[SamplerName, ...] = ("ddim", "dpm++")
+MEASURES = ("kid", "precision", "recall", "density", "coverage")  # which are calibrated
 METRICS_INFO = {
     "kid": Metric(
         "squared MMD",
         "lower",
         "kernel inception distance to held-out images; 0: the same distribution. In features of a "
         "network trained here (series: own network) the order of models depends on that network. "
-        "± is over sets of noise, with one training per network",
+        "± is over sets of noise, with one training per network; where n_seeds counts several "
+        "trainings of the feature network, it is over these, with the same images for each",
+    ),
+    "kid_error": Metric(
+        "squared MMD",
+        "lower",
+        "standard error of kid over real images and noises together (a bootstrap in which both "
+        "are reweighted); not over trainings. 0: the next images would give the same",
+    ),
+    "order_agreement": Metric(
+        "pairs",
+        "higher",
+        "how rightly the measure named in `variant` orders images whose order of quality is known "
+        "(real, then coarse or shuffled, then Gaussians): pairs in order less pairs against it; "
+        "1.0: all in order, 0: a coin",
     ),
     "precision": Metric(
         "share",
@@ -95,6 +115,31 @@ class Scores:
 # ------------------------------------------------------------------------------- sets of images
 
 
+class View:
+    """Real images in the features of one network, and the training images where they are given."""
+
+    def __init__(self, describe: Describe, real: np.ndarray, train: np.ndarray | None = None):
+        self.describe = describe
+        self.real = describe(real)  # (N, F)
+        self.train: np.ndarray | None = None
+        if train is not None:
+            self.train = describe(train)
+            # how far held-out images are from the training part
+            self.real_distance = nearest_distance(self.real, self.train)  # (N,)
+
+    def scores(self, features: np.ndarray) -> dict[str, float]:
+        """Every metric of samples (M, F)."""
+        scores = {"kid": kid(self.real, features), **neighbour_scores(self.real, features)}
+        if self.train is not None:
+            distance = nearest_distance(features, self.train)  # (M,)
+            near = np.quantile(self.real_distance, 0.01)
+            usual = np.median(self.real_distance)
+            if usual > 0:  # (features in which held-out images are training images give no ratio)
+                scores["nearest_ratio"] = float(np.median(distance) / usual)
+            scores["copies"] = float((distance < near).mean())
+        return scores
+
+
 class Judge:
     """Scores sets of images against real ones in one space of features.
 
@@ -106,25 +151,28 @@ class Judge:
     ):
         self.space = space
         self.split = split
-        self.real = space.describe(real)  # (N, F)
-        self.train: np.ndarray | None = None
-        if train is not None:
-            self.train = space.describe(train)
-            # how far held-out images are from the training part
-            self.real_distance = nearest_distance(self.real, self.train)  # (N,)
+        self.views = [View(describe, real, train) for describe in space.trainings]
 
     def scores(self, images: np.ndarray) -> dict[str, float]:
-        """Every metric of images uint8 (M, S, S, 3)."""
-        features = self.space.describe(images)  # (M, F)
-        scores = {"kid": kid(self.real, features), **neighbour_scores(self.real, features)}
-        if self.train is not None:
-            distance = nearest_distance(features, self.train)  # (M,)
-            near = np.quantile(self.real_distance, 0.01)
-            usual = np.median(self.real_distance)
-            if usual > 0:  # (features in which held-out images are training images give no ratio)
-                scores["nearest_ratio"] = float(np.median(distance) / usual)
-            scores["copies"] = float((distance < near).mean())
-        return scores
+        """Every metric of images uint8 (M, S, S, 3), the mean over the space's trainings."""
+        return {metric: float(values.mean()) for metric, values in self.tables([images]).items()}
+
+    def tables(self, sets: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Every metric (V, Z) of Z sets of images by V trainings; kid_error (V, 1) of all sets."""
+        scores = []
+        kids = []
+        for view in self.views:
+            features = [view.describe(images) for images in sets]
+            scores.append([view.scores(each) for each in features])
+            kids.append(resampled_kids(view.real, features))  # (D,)
+        shared = [name for name in scores[0][0] if all(name in of_view[0] for of_view in scores)]
+        tables = {
+            name: np.array([[of_set[name] for of_set in of_view] for of_view in scores])
+            for name in shared
+        }
+        # every training with the same weights, so that the error is that of their mean
+        error = np.mean(kids, axis=0).std(ddof=1)
+        return {**tables, "kid_error": np.full((len(kids), 1), error)}
 
     def rows(
         self,
@@ -135,11 +183,14 @@ class Judge:
         params: int | None = None,
         seconds: float | None = None,
     ) -> list[Row]:
-        """One row per metric: mean and standard deviation over sets of images."""
-        scores = [self.scores(images) for images in sets]
+        """One row per metric: mean and deviation over the space's trainings.
+
+        With one training the deviation is over the sets of images.
+        """
+        several = len(self.views) > 1
         rows = []
-        for metric in scores[0]:
-            value, std = mean_and_std([each[metric] for each in scores])
+        for metric, table in self.tables(sets).items():
+            value, std = mean_and_std(table.mean(1) if several else table[0])
             row = Row(
                 protocol="held-out",
                 split=self.split,
@@ -147,8 +198,8 @@ class Judge:
                 variant=variant,
                 metric=metric,
                 value=value,
-                std=std,
-                n_seeds=len(sets),
+                std=None if metric == "kid_error" else std,
+                n_seeds=len(self.views) if several else len(sets),
                 series=self.space.name,
                 horizon=horizon,
                 params=params,
@@ -184,22 +235,44 @@ def baseline_rows(judge: Judge, train: np.ndarray, sets: int, count: int) -> lis
     ]
 
 
-class Gaussian:
-    """Normal images with the mean and the sample covariance of images uint8 (N, S, S, 3)."""
+def calibration_rows(
+    judges: Sequence[Judge], train: np.ndarray, other: np.ndarray, sets: int, count: int
+) -> list[Row]:
+    """Rows of images whose order of quality is known, and of how rightly each measure orders them.
 
-    def __init__(self, images: np.ndarray):
-        self.shape = images.shape[1:]
-        flat = images.reshape(len(images), -1).astype(np.float32)  # (N, 3 S S)
-        self.mean = flat.mean(0)
-        self.deviations = flat - self.mean
+    train : uint8 (N, S, S, 3) that they are made of; other : a held-out part that the judges do
+    not score against. The rows of `baseline_rows` are among them.
+    """
+    kinds = list(calibration_sets(train, other, sets, count))
+    rows = []
+    for judge in judges:
+        of_judge = baseline_rows(judge, train, sets, count)
+        for kind, images in kinds:
+            of_judge += judge.rows(images, kind.model, kind.variant)
+        rows += [*of_judge, *agreement_rows(of_judge, judge)]
+    return rows
 
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Images uint8 (count, S, S, 3)."""
-        n = len(self.deviations)
-        # standard normal weights w of the deviations: (x - mean)' w has their covariance
-        weights = rng.standard_normal((count, n), np.float32) / np.sqrt(n - 1)
-        flat = weights @ self.deviations + self.mean  # (count, 3 S S)
-        return np.clip(flat, 0, 255).round().astype(np.uint8).reshape(count, *self.shape)
+
+def agreement_rows(rows: Sequence[Row], judge: Judge) -> list[Row]:
+    """How rightly each measure orders the rows of images whose order is known."""
+    found = []
+    for metric in MEASURES:
+        sign = 1 if METRICS_INFO[metric].better == "lower" else -1
+        scored = [row for row in rows if row.metric == metric]
+        value = agreement({Kind(row.model, row.variant): sign * row.value for row in scored})
+        if value is None:
+            continue
+        row = Row(
+            protocol="held-out",
+            split=judge.split,
+            model="calibration",
+            variant=metric,
+            metric="order_agreement",
+            value=value,
+            series=judge.space.name,
+        )
+        found.append(row)
+    return found
 
 
 def sampled_rows(
@@ -218,6 +291,17 @@ def sampled_rows(
             horizon=sampling.evaluations,
             params=denoiser.params,
             seconds=seconds,
+        )
+    return rows
+
+
+def gan_rows(gan: Gan, judges: Sequence[Judge], sets: int, count: int) -> list[Row]:
+    """Rows of a GAN's images; it has no place in the order that measures are judged by."""
+    images = [gan.draw(count, seed) for seed in range(sets)]
+    rows = []
+    for judge in judges:
+        rows += judge.rows(
+            images, "DCGAN", "as published", params=gan.params, seconds=gan.training_seconds
         )
     return rows
 
@@ -248,14 +332,19 @@ def noise_error(model: Diffusion, pixels: np.ndarray) -> float:
 
 
 def score_all(
-    config: Config, denoisers: Sequence[Denoiser], spaces: Sequence[FeatureSpace], parts: Parts
+    config: Config,
+    denoisers: Sequence[Denoiser],
+    spaces: Sequence[FeatureSpace],
+    parts: Parts,
+    gan: Gan | None = None,
 ) -> Scores:
     """Samplers compared on the validation part, then every network scored on the test part."""
     noises = NoiseSets(config.seeds, config.samples, config.side)
     rows = compare_samplers(config, denoisers[0], spaces, parts)
     judges = judges_of(spaces, parts.test, "test", parts.train)
-    for judge in judges:
-        rows += baseline_rows(judge, parts.train, config.seeds, config.samples)
+    rows += calibration_rows(judges, parts.train, parts.validation, config.seeds, config.samples)
+    if gan is not None:
+        rows += gan_rows(gan, judges, config.seeds, config.samples)
     for denoiser in progress(denoisers, "scores"):
         for sampler in TEST_SAMPLERS:
             for steps in config.steps:
@@ -267,11 +356,11 @@ def score_all(
 def compare_samplers(
     config: Config, denoiser: Denoiser, spaces: Sequence[FeatureSpace], parts: Parts
 ) -> list[Row]:
-    """Rows of every sampler at every number of network evaluations, on the validation part."""
+    """Rows of the samplers at every number of network evaluations, on the validation part."""
     noises = NoiseSets(config.seeds, config.samples, config.side)
     judges = judges_of(spaces, parts.validation, "validation", parts.train)
     samplings = [
-        Sampling.of_evaluations(sampler, count) for sampler in SAMPLERS for count in config.sweep
+        Sampling.of_evaluations(sampler, count) for sampler in COMPARED for count in config.sweep
     ]
     rows = []
     for sampling in progress(samplings, "samplers"):
@@ -329,16 +418,18 @@ def noise_error_row(denoiser: Denoiser, pixels: np.ndarray) -> Row:
     )
 
 
-def accuracy_row(trained: TrainedFeatures) -> Row:
-    """How good the feature network is at what it was trained for."""
+def accuracy_row(trainings: Sequence[TrainedFeatures]) -> Row:
+    """How good the feature network is at what it was trained for, over its trainings."""
+    value, std = mean_and_std([trained.accuracy for trained in trainings])
     return Row(
         protocol="held-out",
         split="validation",
         model="feature network",
-        variant=trained.task,
+        variant=trainings[0].task,
         metric="feature_accuracy",
-        value=trained.accuracy,
-        n_seeds=1,
+        value=value,
+        std=std,
+        n_seeds=len(trainings),
     )
 
 
@@ -354,7 +445,20 @@ def print_scores(rows: Sequence[JsonObject], split: str = "test") -> None:
     where = "given images" if split == GIVEN else f"{split} part"
     print_table(
         [*sorted(kids, key=lambda row: row["value"]), *others],
-        {"kid": "KID", "recall": "recall", "coverage": "coverage"},
+        {
+            "kid": "KID",
+            "kid_error": "its error",
+            "recall": "recall",
+            "coverage": "coverage",
+            "nearest_ratio": "nearest",
+        },
         index=("series", "model", "variant", "evaluations"),
-        title=f"{where}; ± over sets of noise, one training per network",
+        title=f"{where}; ± over sets of noise (feature networks where several were trained)",
+    )
+    print_table(
+        [row for row in scored if row["metric"] == "order_agreement"],
+        {name: name for name in MEASURES},
+        across="variant",
+        index=("series",),
+        title="Which measure orders images of known quality rightly? (1: all pairs, 0: a coin)",
     )

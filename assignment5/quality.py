@@ -1,15 +1,19 @@
 """How close two sets of images are, in a space of features.
 
-KID, precision and recall, density and coverage, nearest neighbours.
+KID with its error, precision and recall, density and coverage, nearest neighbours.
 Shape letters: N real images, M samples, F features; all float64.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from assignment5.config import NEIGHBOURS
+
+DRAWS = 500  # of weights, in a bootstrap: the error of a standard error is then 3 %
 
 
 def kid(real: np.ndarray, samples: np.ndarray) -> float:
@@ -31,6 +35,42 @@ def mean_within(a: np.ndarray) -> float:
     """Mean kernel of the pairs of different rows of (N, F)."""
     values = kernel(a, a)  # (N, N)
     return (values.sum() - np.trace(values)) / (len(a) * (len(a) - 1))
+
+
+def resampled_kids(
+    real: np.ndarray, sets: Sequence[np.ndarray], draws: int = DRAWS, seed: int = 0
+) -> np.ndarray:
+    """KID (D,) of reweighted real images (N, F) and reweighted sets of samples, each (M, F).
+
+    Both are drawn anew, so that the deviation over the draws is the standard error over real
+    images and noises together: every draw gives each image a weight of its own, and a pair the
+    product of two (Owen & Eckles 2012, with the weights of the Bayesian bootstrap, Rubin 1981). An
+    image never makes a pair with itself, as it would where images are drawn twice. The same seed
+    gives the same weights in every space of features.
+    """
+    generator = np.random.default_rng(seed)
+    weights = normalised_weights(generator, draws, len(real))
+    within = weighted_pairs(weights, real)  # (D,)
+    between = np.zeros(draws)
+    for samples in sets:
+        drawn = normalised_weights(generator, draws, len(samples))
+        crossed = ((weights @ kernel(real, samples)) * drawn).sum(1)  # (D,)
+        between += (weighted_pairs(drawn, samples) - 2 * crossed) / len(sets)
+    return within + between
+
+
+def normalised_weights(generator: np.random.Generator, draws: int, count: int) -> np.ndarray:
+    """Positive weights (D, count), uniform among those that sum to 1."""
+    weights = generator.standard_exponential((draws, count))
+    return weights / weights.sum(1, keepdims=True)
+
+
+def weighted_pairs(weights: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """Weighted mean kernel (D,) of the pairs of different rows of (N, F), weights (D, N)."""
+    values = kernel(a, a)  # (N, N)
+    np.fill_diagonal(values, 0)
+    pairs = 1 - (weights**2).sum(1)  # the weight of all pairs of different rows
+    return ((weights @ values) * weights).sum(1) / pairs
 
 
 def neighbour_scores(
@@ -55,4 +95,10 @@ def neighbour_scores(
 
 def nearest_distance(of: np.ndarray, among: np.ndarray) -> np.ndarray:
     """Distance (M,) of each of `of` (M, F) to the nearest of `among` (N, F)."""
-    return cdist(of, among).min(1)
+    return nearest(of, among)[0]
+
+
+def nearest(of: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance (M,) of each of `of` (M, F) to the nearest of `among` (N, F), and its number."""
+    distances = cdist(of, among)  # (M, N)
+    return distances.min(1), distances.argmin(1)

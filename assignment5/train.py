@@ -35,9 +35,10 @@ import torch
 from torch import Tensor, nn
 
 from assignment5 import data
-from assignment5.artifacts import distances, pictures
+from assignment5.artifacts import closest_pairs, distances, pictures
 from assignment5.checkpoint import Checkpoint
 from assignment5.data import Draws, Images, Parts, Split
+from assignment5.dcgan import Gan, save_dcgan, train_dcgan
 from assignment5.denoiser import Denoiser, Trained, build, save_denoiser
 from assignment5.diffusion import Diffusion
 from assignment5.evaluation import (
@@ -49,12 +50,14 @@ from assignment5.evaluation import (
     score_times,
 )
 from assignment5.feature_net import (
+    imagenet_spaces,
     inception_spaces,
-    save_feature_net,
+    own_space,
+    save_all_features,
     to_float,
-    train_features,
+    train_all_features,
 )
-from assignment5.figures import draw_figures
+from assignment5.figures import draw_closest, draw_figures
 from assignment5.memory import backward_in_parts, to_device
 from assignment5.seen import Seen
 from common.cli import InputError
@@ -217,6 +220,17 @@ def parts_line(split: Split, side: int) -> str:
     )
 
 
+def yardstick(
+    config: Config, run: Run, parts: Parts, seconds: float | None, device: Device
+) -> Gan | None:
+    """With --dcgan a DCGAN that is trained for as long as a network was, and saved; else None."""
+    if not config.dcgan:
+        return None
+    trained = run.memo("DCGAN", train_dcgan, config.seed, run, parts.train, seconds or 0, device)
+    save_dcgan(run.folder, trained)
+    return Gan(trained, device.name)
+
+
 def main(config: Config) -> Results | None:
     """Trains, evaluates and records; returns what metrics.json holds (None but in one process)."""
     # Setup data, device and processes: checked before anything is written:
@@ -227,7 +241,10 @@ def main(config: Config) -> Results | None:
     device = arithmetic(config)
     world = World.join(device.name)
     world.share(config.batch, config.accumulate)
-    inception = inception_spaces(config.inception and world.rank == 0, device.name)
+    spaces = []
+    if world.rank == 0:
+        spaces += imagenet_spaces(config.imagenet, device.name)
+        spaces += inception_spaces(config.inception, device.name)
 
     folder = config.out or HERE / "results" / f"{images.source}-{config.preset}"
     with Run(config, folder, __file__, images.source, images.provenance, world) as run:
@@ -249,19 +266,22 @@ def main(config: Config) -> Results | None:
             return None
 
         # Evaluate: samplers on validation, then every network on the test part, once:
-        features = run.memo("features", train_features, config, run, images, split, device)
-        run.note(features=features.summary)
-        own = features.space(device.name)
-        scores = run.memo("scores", score_all, config, denoisers, [own, *inception], parts)
+        features = train_all_features(config, run, images, split, device)
+        run.note(features=features[0].summary)
+        own = own_space(features, device.name)
+        gan = yardstick(config, run, parts, denoisers[0].seconds, device)
+        scores = run.memo("scores", score_all, config, denoisers, [own, *spaces], parts, gan)
         times = run.memo("times", score_times, config, denoisers, own, parts)
         rows = [*scores.as_rows(), *times.as_rows(), accuracy_row(features)]
 
         # Record: the first recipe's networks, what the figures are made from, figures, report:
-        save_feature_net(folder / "features.safetensors", features)
+        save_all_features(folder, features)
         for denoiser in denoisers[: len(NETWORKS)]:
             save_denoiser(folder / f"model.{denoiser.config.network}.safetensors", denoiser)
         write_arrays(folder / "pictures.npz", **pictures(denoisers))
         write_arrays(folder / "distances.npz", **distances(denoisers, own, parts))
+        pairs = closest_pairs(denoisers[0], own, parts.train, len(parts.test))
+        draw_closest(folder, pairs)
         results = run.finish(rows, METRICS_INFO, draw_figures, HERE / "report.typ")
     print_scores(results["rows"])
     print(f"\nwritten: {folder}")

@@ -78,6 +78,27 @@ def test_samplers_have_their_order_on_gaussian_data(sampler, order, power):
     assert power != 1 or rate < order + 0.6
 
 
+@pytest.mark.parametrize(
+    ("sampler", "least", "largest"),
+    [("ddim", 0.85, 0.95), ("dpm++", 0.92, 1), ("heun", 2.5, 3)],
+)
+def test_heun_with_few_evaluations_makes_data_of_unit_variance_too_wide(sampler, least, largest):
+    """Why no run compares it: its first step leads from sigma = 50 to 2.
+
+    The true slope is nearly 1 on all of that way, and 0.91 at its end alone.
+    """
+
+    def unit(x, time):
+        signal, noise = rates_at(time)
+        return signal * x, noise * x
+
+    sampling = Sampling.of_evaluations(sampler, 5)
+    start = torch.tensor([1.0], dtype=torch.float64)
+    *_, prediction = path(unit, Schedule(), start, sampling)
+    signal, _ = rates_at(1 / sampling.steps)
+    assert least < float(prediction) / signal < largest
+
+
 def test_eta_keeps_the_spread_of_gaussian_data_and_zero_is_deterministic():
     x = torch.randn(20000, 1, 1, 1, generator=torch.Generator().manual_seed(0))
 
