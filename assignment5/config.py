@@ -28,7 +28,8 @@ Part = Literal["train", "validation", "test"]
 Network = Literal["Transformer", "U-Net"]
 RecipeName = Literal["tuned", "as assigned"]
 Conditioning = Literal["adaln", "token"]
-Ends = Literal["linear", "convolution"]
+Ends = Literal["linear", "convolution", "overlap"]
+Positions = Literal["sincos", "rotary", "both"]
 Target = Literal["noise", "image", "velocity"]
 Error = Literal["mae", "mse"]
 SamplerName = Literal["ddim", "heun", "dpm++"]
@@ -131,7 +132,14 @@ class Config(BaseConfig):
     skips: bool = True
     """long skips from the first half of the Transformer to the second (U-ViT)"""
     ends: Ends = "linear"
-    """first and last layers of the Transformer: one affine map per patch, or 3 x 3 convolutions"""
+    """first and last layers of the Transformer: one affine map per patch, 3 x 3 convolutions, or
+    written patches that overlap by half"""
+    positions: Positions = "sincos"
+    """how the Transformer knows where patches are: added codes, turned queries and keys, or both"""
+    qk_norm: bool = False
+    """normalise queries and keys of the Transformer's attention"""
+    value_residual: bool = False
+    """mix the values of the first block into those of the later ones"""
     unet_widths: tuple[int, ...] = (32, 64, 96, 128)
     """widths of the U-Net's levels"""
 
@@ -257,6 +265,9 @@ class DenoiserConfig:
     target: Target
     min_signal: float
     max_signal: float
+    positions: Positions = "sincos"
+    qk_norm: bool = False
+    value_residual: bool = False
 
     def __post_init__(self) -> None:
         validate(self)
@@ -274,6 +285,14 @@ def validate(sizes: Config | DenoiserConfig) -> None:
             f"--side {sizes.side} is not divisible by --patch {sizes.patch}; "
             "allowed are the divisors of the side"
         )
+    if sizes.positions != "sincos" and sizes.width // sizes.heads % 4:
+        raise InputError(
+            f"--positions {sizes.positions}: --width {sizes.width} gives each of the "
+            f"{sizes.heads} heads {sizes.width // sizes.heads} channels; take a multiple of "
+            f"{4 * sizes.heads}"
+        )
+    if sizes.ends == "overlap" and sizes.patch % 2:
+        raise InputError(f"--ends overlap: --patch {sizes.patch} is odd; take an even one")
     halvings = len(sizes.unet_widths) - 1
     if sizes.side % 2**halvings:
         raise InputError(
@@ -288,6 +307,9 @@ ASSIGNED: Fields = {
     "conditioning": "token",
     "skips": False,
     "ends": "linear",
+    "positions": "sincos",
+    "qk_norm": False,
+    "value_residual": False,
     "target": "noise",
     "error": "mae",
     "min_snr": 0.0,

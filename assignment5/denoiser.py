@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -71,6 +71,9 @@ def build_network(config: DenoiserConfig) -> nn.Module:
         conditioning=config.conditioning,
         skips=config.skips,
         ends=config.ends,
+        placing=config.positions,
+        qk_norm=config.qk_norm,
+        value_residual=config.value_residual,
     )
 
 
@@ -116,13 +119,18 @@ def saved_config(path: Path, about: JsonObject, weights: StateDict) -> DenoiserC
     """
     try:
         saved = {**about["config"], "network": about["network"]}
-        values = {field.name: saved[field.name] for field in fields(DenoiserConfig)}
+        values = {
+            field.name: saved[field.name]
+            for field in fields(DenoiserConfig)
+            if field.default is MISSING or field.name in saved  # later options are the default
+        }
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a model of assignment 5: it lacks {error}") from None
     try:
         values["unet_widths"] = tuple(values["unet_widths"])
-        for name, kind in get_type_hints(DenoiserConfig).items():
-            check_type(name, values[name], kind)
+        kinds = get_type_hints(DenoiserConfig)
+        for name, value in values.items():
+            check_type(name, value, kinds[name])
         check_ranges(SimpleNamespace(**values), RANGES)
         config = DenoiserConfig(**values)
     except (InputError, TypeError, ZeroDivisionError) as error:
