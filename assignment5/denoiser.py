@@ -45,9 +45,11 @@ class Denoiser:
         return count_parameters(self.model)
 
     @classmethod
-    def of(cls, job: Job, trained: Trained, device: Device) -> Denoiser:
-        """The denoiser that a job trained."""
-        config = job.config.denoiser(job.network)
+    def of(
+        cls, job: Job, trained: Trained, device: Device, class_names: tuple[str, ...] = ()
+    ) -> Denoiser:
+        """The denoiser that a job trained, on images of these classes."""
+        config = job.config.denoiser(job.network, class_names)
         model = filled(config, tensors(trained.weights), device)
         return cls(config, job.recipe, model, device.bfloat16, trained.seconds)
 
@@ -55,13 +57,14 @@ class Denoiser:
 def build(config: DenoiserConfig) -> Diffusion:
     """A fresh network in its diffusion."""
     schedule = Schedule(config.min_signal, config.max_signal)
-    return Diffusion(build_network(config), schedule, config.target)
+    classes = len(config.class_names)
+    return Diffusion(build_network(config), schedule, config.target, classes=classes)
 
 
 def build_network(config: DenoiserConfig) -> nn.Module:
     """A fresh Transformer or U-Net."""
     if config.network == "U-Net":
-        return UNet(config.side, config.unet_widths)
+        return UNet(config.side, config.unet_widths, classes=len(config.class_names))
     return DiT(
         side=config.side,
         patch=config.patch,
@@ -74,6 +77,7 @@ def build_network(config: DenoiserConfig) -> nn.Module:
         placing=config.positions,
         qk_norm=config.qk_norm,
         value_residual=config.value_residual,
+        classes=len(config.class_names),
     )
 
 
@@ -127,7 +131,9 @@ def saved_config(path: Path, about: JsonObject, weights: StateDict) -> DenoiserC
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a model of assignment 5: it lacks {error}") from None
     try:
-        values["unet_widths"] = tuple(values["unet_widths"])
+        for name in ("unet_widths", "class_names"):
+            if name in values:
+                values[name] = tuple(values[name])
         kinds = get_type_hints(DenoiserConfig)
         for name, value in values.items():
             check_type(name, value, kinds[name])
