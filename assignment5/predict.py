@@ -75,8 +75,8 @@ def noises_of(config: PredictConfig, side: int) -> Tensor:
     """The noises (N, 3, S, S): of --seed, or on the way from there to --to-seed."""
     if config.to_seed is None:
         return noise_set(config.seed, config.n, side)
-    ends = (noise_set(seed, 1, side)[0] for seed in (config.seed, config.to_seed))
-    return sphere(*ends, config.n)
+    start, end = (noise_set(seed, 1, side)[0] for seed in (config.seed, config.to_seed))
+    return sphere(start, end, config.n)
 
 
 def main(config: PredictConfig) -> np.ndarray:
