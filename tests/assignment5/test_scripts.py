@@ -303,10 +303,6 @@ def test_the_test_part_scored_again_gives_the_rows_of_the_run(smoke5, tmp_path):
         ("--data nowhere", "does not exist"),
         ("--out no/e.json", "the folder no does not exist"),
         ("--run .", "holds no run.json"),
-        ("--class rose", "--class rose: the run was trained without --classes"),
-        ("--guidance 2", "trained without --classes"),
-        ("--init-image here.png", "--init-image and --mask go together"),
-        ("--init-image no.png --mask no.png", "--init-image no.png is no file"),
         ("--data few", "few holds 5 images"),
         ("--out scores.txt", "give the name of a file that ends in .json"),
     ],
@@ -444,6 +440,10 @@ def test_predict_writes_the_same_images_for_the_same_seed(smoke5, tmp_path):
         ("--eta 1 --sampler heun", "deterministic"),
         ("--n 0", "--n 0"),
         ("--run .", "holds no run.json"),
+        ("--class rose", "--class rose: the run was trained without --classes"),
+        ("--guidance 2", "trained without --classes"),
+        ("--init-image here.png", "--init-image and --mask go together"),
+        ("--init-image no.png --mask no.png", "--init-image no.png is no file"),
     ],
 )
 def test_bad_input_of_predict(smoke5, tmp_path, words, message):
