@@ -61,7 +61,7 @@ def sketch_of(config: PredictConfig, side: int) -> Sketch | None:
     arrays = []
     for path in (config.init_image, config.mask):
         try:
-            arrays.append(read_image(path.read_bytes(), str(path), side)[0])
+            arrays.append(np.array(read_image(path.read_bytes(), str(path), side)[0]))
         except (UnreadableFile, OSError) as error:
             raise InputError(f"{path} cannot be read as a picture ({error})") from None
     picture, mask = (torch.from_numpy(array).permute(2, 0, 1)[None] / 255 for array in arrays)
