@@ -71,7 +71,7 @@ def main(config: AblateConfig) -> Results:
         # One training per row:
         for job in config.jobs():
             trained = run.memo(job.name, train, job, run, parts, device)
-            denoiser = Denoiser.of(job, trained, device)
+            denoiser = Denoiser.of(job, trained, device, images.class_names)
             scores = run.memo(f"{job.name} scores", score, denoiser, noises, judge).as_rows()
             rows += scores
             # written after every row, so that a stopped ablation shows what it has

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import torch
 
@@ -10,9 +11,11 @@ from assignment5.diffusion import Diffusion
 from common.files import tensors
 from common.run import Run
 
+NAMES = ("optimiser", "muon")  # of the optimisers' states: AdamW's, and Muon's where it is used
+
 
 class Checkpoint:
-    """Network, averaged network and optimiser of a training, with its steps and seconds so far."""
+    """Network, averaged network and optimisers of a training, with its steps and seconds so far."""
 
     def __init__(
         self,
@@ -20,13 +23,13 @@ class Checkpoint:
         name: str,
         model: Diffusion,
         average: Diffusion,
-        optimiser: torch.optim.Optimizer,
+        optimisers: Sequence[torch.optim.Optimizer],
     ):
         self.run = run
         self.name = name
         self.model = model
         self.average = average
-        self.optimiser = optimiser
+        self.optimisers = dict(zip(NAMES, optimisers, strict=False))
         self.step = 0  # steps done
         self._started = time.perf_counter()
 
@@ -44,7 +47,8 @@ class Checkpoint:
         self._started -= stored["seconds"]
         self.model.load_state_dict(tensors(stored["model"]))
         self.average.load_state_dict(tensors(stored["averaged"]))
-        self.optimiser.load_state_dict(tensors(stored["optimiser"]))
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(tensors(stored[name]))
 
     def save(self) -> None:
         """Stores the state in the run."""
@@ -53,6 +57,6 @@ class Checkpoint:
             "seconds": self.seconds,
             "model": self.model.state_dict(),
             "averaged": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            **{name: each.state_dict() for name, each in self.optimisers.items()},
         }
         self.run.save(self.name, state)

@@ -28,9 +28,12 @@ Part = Literal["train", "validation", "test"]
 Network = Literal["Transformer", "U-Net"]
 RecipeName = Literal["tuned", "as assigned"]
 Conditioning = Literal["adaln", "token"]
-Ends = Literal["linear", "convolution"]
+Ends = Literal["linear", "convolution", "overlap"]
+Positions = Literal["sincos", "rotary", "both"]
 Target = Literal["noise", "image", "velocity"]
+Loss = Literal["target", "noise", "image", "velocity"]
 Error = Literal["mae", "mse"]
+Optimiser = Literal["adamw", "muon"]
 SamplerName = Literal["ddim", "heun", "dpm++"]
 Wanted = Literal["auto", "on", "off"]
 ConfigT = TypeVar("ConfigT", bound="Config")
@@ -70,6 +73,8 @@ RANGES: dict[str, tuple[float, float]] = {  # (least, largest), of all four scri
     **dict.fromkeys(COUNTS, (1, math.inf)),
     **dict.fromkeys(("min_snr", "lr", "weight_decay", "warmup"), (0, math.inf)),
     "seed": (0, 2**32),
+    "to_seed": (0, 2**32),
+    "guidance": (0, 100),
     "side": (8, LARGEST_SIDE),
     "samples": (SCORED_AT_LEAST, math.inf),
     "powers": (0.05, 20),
@@ -133,13 +138,24 @@ class Config(BaseConfig):
     skips: bool = True
     """long skips from the first half of the Transformer to the second (U-ViT)"""
     ends: Ends = "linear"
-    """first and last layers of the Transformer: one affine map per patch, or 3 x 3 convolutions"""
+    """first and last layers of the Transformer: one affine map per patch, 3 x 3 convolutions, or
+    written patches that overlap by half"""
+    positions: Positions = "sincos"
+    """how the Transformer knows where patches are: added codes, turned queries and keys, or both"""
+    qk_norm: bool = False
+    """normalise queries and keys of the Transformer's attention"""
+    value_residual: bool = False
+    """mix the values of the first block into those of the later ones"""
+    classes: bool = False
+    """tell the networks the class of nine images in ten, to ask for it later; needs labels"""
     unet_widths: tuple[int, ...] = (32, 64, 96, 128)
     """widths of the U-Net's levels"""
 
     # objective
     target: Target = "noise"
     """what the networks predict"""
+    loss: Loss = "target"
+    """what the training error is of: the target, or what follows from the predicted target"""
     error: Error = "mae"
     """training error of the prediction: absolute or squared"""
     min_snr: float = 0.0
@@ -158,16 +174,20 @@ class Config(BaseConfig):
     """number of epochs of --repeats passes over the training part"""
     repeats: int = 5
     """passes over the training part per epoch"""
+    optimiser: Optimiser = "adamw"
+    """muon: Muon for the matrices inside the Transformer's blocks, AdamW for the rest"""
     lr: float = 1e-3
-    """peak learning rate of AdamW"""
+    """peak learning rate"""
     weight_decay: float = 1e-4
-    """weight decay of AdamW"""
+    """weight decay"""
     warmup: int = 250
     """steps over which the learning rate rises linearly"""
     decay: bool = True
     """let the learning rate fall to zero on a cosine"""
     flips: bool = True
     """mirror half of the training images"""
+    scoreaug: bool = False
+    """shift half of the noisy images and their targets by up to an eighth of the side (ScoreAug)"""
     ema: float = 0.999
     """decay of the averaged weights, which sample; at most (1 + step) / (10 + step)"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -245,10 +265,13 @@ class Config(BaseConfig):
         default: Fields = {"repeats": 3, "samples": 128, "powers": (1.0,)}
         return {"smoke": smoke, "default": default, "full": full}
 
-    def denoiser(self, network: Network) -> DenoiserConfig:
-        """The part of these options that builds one of the networks."""
-        names = [each.name for each in fields(DenoiserConfig) if each.name != "network"]
-        return DenoiserConfig(network, **{name: getattr(self, name) for name in names})
+    def denoiser(self, network: Network, class_names: tuple[str, ...] = ()) -> DenoiserConfig:
+        """The part of these options that builds one of the networks, for data of these classes."""
+        own = ("network", "class_names")
+        names = [each.name for each in fields(DenoiserConfig) if each.name not in own]
+        options = {name: getattr(self, name) for name in names}
+        known = class_names if self.classes else ()
+        return DenoiserConfig(network, class_names=known, **options)
 
 
 @dataclass(frozen=True)
@@ -268,6 +291,10 @@ class DenoiserConfig:
     target: Target
     min_signal: float
     max_signal: float
+    positions: Positions = "sincos"
+    qk_norm: bool = False
+    value_residual: bool = False
+    class_names: tuple[str, ...] = ()  # in the order of their labels; none: trained without
 
     def __post_init__(self) -> None:
         validate(self)
@@ -290,6 +317,14 @@ def validate(sizes: Config | DenoiserConfig) -> None:
             f"--side {sizes.side} is not divisible by --patch {sizes.patch}; "
             "allowed are the divisors of the side"
         )
+    if sizes.positions != "sincos" and sizes.width // sizes.heads % 4:
+        raise InputError(
+            f"--positions {sizes.positions}: --width {sizes.width} gives each of the "
+            f"{sizes.heads} heads {sizes.width // sizes.heads} channels; take a multiple of "
+            f"{4 * sizes.heads}"
+        )
+    if sizes.ends == "overlap" and sizes.patch % 2:
+        raise InputError(f"--ends overlap: --patch {sizes.patch} is odd; take an even one")
     halvings = len(sizes.unet_widths) - 1
     if sizes.side % 2**halvings:
         raise InputError(
@@ -304,17 +339,24 @@ ASSIGNED: Fields = {
     "conditioning": "token",
     "skips": False,
     "ends": "linear",
+    "positions": "sincos",
+    "qk_norm": False,
+    "value_residual": False,
+    "classes": False,
     "target": "noise",
+    "loss": "target",
     "error": "mae",
     "min_snr": 0.0,
     "min_signal": 0.02,
     "max_signal": 0.95,
     "batch": 64,
+    "optimiser": "adamw",
     "lr": 1e-3,
     "weight_decay": 1e-4,
     "warmup": 0,
     "decay": False,
     "flips": False,
+    "scoreaug": False,
     "ema": 0.999,
 }
 
@@ -426,6 +468,18 @@ def check_eta(eta: float, sampler: SamplerName) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Wish:
+    """What a network that knows classes is asked for: a label, -1 for none, None for any.
+
+    Any: labels are drawn as often as in the training part. `guidance` is the weight of the
+    prediction with the class against that without; 1: it alone.
+    """
+
+    label: int | None = None
+    guidance: float = 1.0
+
+
 PICTURED = Sampling("ddim", steps=20)  # the sampler of the figures and of the distances
 
 
@@ -478,7 +532,7 @@ class PredictConfig(SavedRunConfig):
     """folder for the PNG files and grid.png (default: samples in the run folder)"""
     network: Network = "Transformer"
     """network that samples"""
-    n: int = 16
+    n: Annotated[int, tyro.conf.arg(aliases=["--count"])] = 16
     """number of images to sample"""
     sampler: SamplerName = "ddim"
     """sampler to use"""
@@ -490,10 +544,29 @@ class PredictConfig(SavedRunConfig):
     """noise added at each DDIM step: 0 none, 1 as much as DDPM"""
     seed: int = 0
     """seed of the noise: the same seed gives the same images"""
+    to_seed: int | None = None
+    """draw a way on the sphere from the first noise of --seed to that of this seed"""
+    kind: Annotated[str | None, tyro.conf.arg(name="class", metavar="NAME")] = None
+    """class to draw, of a run with --classes (default: as often as in the training part)"""
+    guidance: float = 1.0
+    """weight of the prediction with the class against that without; 1: it alone"""
+    init_image: PathOrNone = None
+    """picture whose black part of --mask is kept, while the network paints the rest"""
+    mask: PathOrNone = None
+    """picture that is white where --init-image is to be painted, black where it is kept"""
 
     def __post_init__(self) -> None:
         check_options(self)
         check_eta(self.eta, self.sampler)
+        if (self.init_image is None) != (self.mask is None):
+            raise InputError("--init-image and --mask go together; give both, or none")
+
+    def check(self) -> None:
+        """Raises InputError for paths that cannot be used, before anything heavy is imported."""
+        super().check()
+        for option, path in (("--init-image", self.init_image), ("--mask", self.mask)):
+            if path is not None and not path.is_file():
+                raise InputError(f"{option} {path} is no file; give a picture")
 
     @property
     def sampling(self) -> Sampling:

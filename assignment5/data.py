@@ -35,6 +35,7 @@ from assignment5.layout import (
     known_parts,
     label_in,
     layout_of,
+    names_of,
     numbered,
     read_labels,
 )
@@ -50,10 +51,13 @@ PARTS = ("train", "validation", "test")
 LISTED = 10  # files that a refusal names
 ADVICE = f"repair or remove what is no use; {ALLOWED}"
 MOST_DRAWN = 10**6  # flowers that a run.json may ask for
+LARGEST_SHIFT = 8  # of a noisy image: the side through this
+UNNAMED = 0.1  # share of the images whose class is withheld (Ho & Salimans 2022, table 1)
 DARK = 4096  # 16-bit images that stay below look black
 SITE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 ARCHIVE = "102flowers.tgz"
 OFFICIAL_LABELS = "imagelabels.mat"
+NAMES = Path(__file__).with_name("flower_names.txt")  # line k: the class of label k from 1
 CHECKSUMS = {
     ARCHIVE: "md5:52808999861908f626f3c1f4e79d11fa",
     OFFICIAL_LABELS: "md5:e0620be6f572b9609742df49c70aed4d",
@@ -83,6 +87,7 @@ class Images:
     names: list[str]
     provenance: JsonObject
     parts: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()  # of the labels; () without
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -107,16 +112,24 @@ class Split:
     def of(self, images: Images) -> Parts:
         """The pixels of the three parts."""
         pixels = images.pixels
-        return Parts(pixels[self.train], pixels[self.validation], pixels[self.test])
+        return Parts(
+            pixels[self.train],
+            pixels[self.validation],
+            pixels[self.test],
+            None if images.labels is None else images.labels[self.train],
+            images.class_names,
+        )
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Pixels uint8 (N, S, S, 3) of the three parts."""
+    """Pixels uint8 (N, S, S, 3) of the three parts, and labels (N,) of the training part."""
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
 
     @property
     def side(self) -> int:
@@ -169,7 +182,21 @@ def load(
         return synthetic(synthetic_images, side, seed)
     if path is None:
         path = flowers_in_data_folder() or download()
-    return dataclasses.replace(read(path, side), source=source)
+    images = dataclasses.replace(read(path, side), source=source)
+    return with_names(images) if source == "flowers" else images
+
+
+def with_names(flowers: Images) -> Images:
+    """Oxford Flowers whose classes 1 to 102 bear their names instead of the numbers."""
+    names = NAMES.read_text(encoding="utf-8").splitlines()
+    numbers = [name for name in flowers.class_names if name.isdecimal()]
+    if len(numbers) < len(flowers.class_names) or not all(
+        0 < int(number) <= len(names) for number in numbers
+    ):
+        return flowers
+    return dataclasses.replace(
+        flowers, class_names=tuple(names[int(number) - 1] for number in numbers)
+    )
 
 
 def load_for(config: Config) -> Images:
@@ -242,7 +269,8 @@ def synthetic(count: int, side: int, seed: int) -> Images:
         "images": count,
         "notice": NOTICE,
     }
-    return Images("synthetic", pixels, labels, names, provenance)
+    kinds = tuple(str(kind) for kind in np.unique(labels))
+    return Images("synthetic", pixels, labels, names, provenance, class_names=kinds)
 
 
 def download(site: str = SITE) -> Path:
@@ -301,7 +329,8 @@ def read(path: Path, side: int) -> Images:
     stacked = np.stack([picture.pixels for picture in gathered.pictures])  # (N, S, S, 3)
     unique = first_of_each(stacked)
     parts = None if gathered.parts is None else gathered.parts[unique]
-    labels = numbered([gathered.classes[row] for row in unique], parts)
+    words = [gathered.classes[row] for row in unique]
+    labels = numbered(words, parts)
     name = Path(os.path.abspath(path)).name  # (also of ".")
     provenance = {
         "path": name,
@@ -319,6 +348,7 @@ def read(path: Path, side: int) -> Images:
         names=[str(gathered.names[row]) for row in unique],
         provenance=provenance,
         parts=parts,
+        class_names=names_of(words, labels),
     )
 
 
@@ -492,13 +522,15 @@ class Draws:
     mirrored: Tensor  # bool (B,), whether they are mirrored
     times: Tensor  # float (B,) in [0, 1]
     noises: Tensor  # float (B, 3, S, S), standard normal
+    shifts: Tensor  # int64 (B, 2), rows and columns by which they are shifted; zero for half
+    unnamed: Tensor  # bool (B,), whether the network is not told their class
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, part: slice) -> Draws:
         """Some of the images."""
-        return Draws(self.rows[part], self.mirrored[part], self.times[part], self.noises[part])
+        return Draws(*(drawn[part] for drawn in vars(self).values()))
 
 
 def draw(config: Config, step: int, count: int, device: str) -> Draws:
@@ -514,7 +546,13 @@ def draw(config: Config, step: int, count: int, device: str) -> Draws:
     times = torch.rand(batch, generator=generator, device=device)
     shape = (batch, 3, config.side, config.side)
     noises = torch.randn(shape, generator=generator, device=device)
-    return Draws(rows, mirrored, times, noises)
+
+    # what few trainings use is drawn last, so that the rest does not depend on it
+    farthest = config.side // LARGEST_SHIFT
+    shifts = torch.randint(-farthest, farthest + 1, (batch, 2), generator=generator, device=device)
+    shifts *= torch.rand((batch, 1), generator=generator, device=device) < 0.5
+    unnamed = torch.rand(batch, generator=generator, device=device) < UNNAMED
+    return Draws(rows, mirrored, times, noises, shifts, unnamed)
 
 
 def rows_of_step(seed: int, step: int, batch: int, count: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -45,9 +45,11 @@ class Denoiser:
         return count_parameters(self.model)
 
     @classmethod
-    def of(cls, job: Job, trained: Trained, device: Device) -> Denoiser:
-        """The denoiser that a job trained."""
-        config = job.config.denoiser(job.network)
+    def of(
+        cls, job: Job, trained: Trained, device: Device, class_names: tuple[str, ...] = ()
+    ) -> Denoiser:
+        """The denoiser that a job trained, on images of these classes."""
+        config = job.config.denoiser(job.network, class_names)
         model = filled(config, tensors(trained.weights), device)
         return cls(config, job.recipe, model, device.bfloat16, trained.seconds)
 
@@ -55,13 +57,14 @@ class Denoiser:
 def build(config: DenoiserConfig) -> Diffusion:
     """A fresh network in its diffusion."""
     schedule = Schedule(config.min_signal, config.max_signal)
-    return Diffusion(build_network(config), schedule, config.target)
+    classes = len(config.class_names)
+    return Diffusion(build_network(config), schedule, config.target, classes=classes)
 
 
 def build_network(config: DenoiserConfig) -> nn.Module:
     """A fresh Transformer or U-Net."""
     if config.network == "U-Net":
-        return UNet(config.side, config.unet_widths)
+        return UNet(config.side, config.unet_widths, classes=len(config.class_names))
     return DiT(
         side=config.side,
         patch=config.patch,
@@ -71,6 +74,10 @@ def build_network(config: DenoiserConfig) -> nn.Module:
         conditioning=config.conditioning,
         skips=config.skips,
         ends=config.ends,
+        placing=config.positions,
+        qk_norm=config.qk_norm,
+        value_residual=config.value_residual,
+        classes=len(config.class_names),
     )
 
 
@@ -116,13 +123,20 @@ def saved_config(path: Path, about: JsonObject, weights: StateDict) -> DenoiserC
     """
     try:
         saved = {**about["config"], "network": about["network"]}
-        values = {field.name: saved[field.name] for field in fields(DenoiserConfig)}
+        values = {
+            field.name: saved[field.name]
+            for field in fields(DenoiserConfig)
+            if field.default is MISSING or field.name in saved  # later options are the default
+        }
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not a model of assignment 5: it lacks {error}") from None
     try:
-        values["unet_widths"] = tuple(values["unet_widths"])
-        for name, kind in get_type_hints(DenoiserConfig).items():
-            check_type(name, values[name], kind)
+        for name in ("unet_widths", "class_names"):
+            if name in values:
+                values[name] = tuple(values[name])
+        kinds = get_type_hints(DenoiserConfig)
+        for name, value in values.items():
+            check_type(name, value, kinds[name])
         check_ranges(SimpleNamespace(**values), RANGES)
         config = DenoiserConfig(**values)
     except (InputError, TypeError, ZeroDivisionError) as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from assignment5.config import Error, Target
+from assignment5.config import Error, Loss, Target
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,17 @@ def aim(target: Target, images: Tensor, noises: Tensor, signal: Tensor, noise: T
     return signal * noises - noise * images
 
 
+def loss_scale(target: Target, loss: Target, signal: Tensor, noise: Tensor) -> Tensor:
+    """How large an error of `loss` is that an error of one in the target makes.
+
+    Given x, the errors of image, noise and velocity stand as noise rate : signal rate : 1. The
+    target "velocity" is the preconditioning of Karras et al. 2022 (table 1) for data of unit
+    variance but for its sign: c_in = 1, c_skip = signal, c_out = noise rate.
+    """
+    sizes = {"noise": signal, "image": noise, "velocity": torch.ones_like(signal)}
+    return sizes[loss] / sizes[target]
+
+
 def snr_weight(target: Target, signal: Tensor, noise: Tensor, gamma: float) -> Tensor:
     """Min-SNR weight (Hang et al. 2023, eq. 6) of the squared error of the target.
 
@@ -76,11 +87,14 @@ def snr_weight(target: Target, signal: Tensor, noise: Tensor, gamma: float) -> T
 class Diffusion(nn.Module):
     """A network with its schedule, its target and the mean and deviation of the channels.
 
-    Images are float (B, 3, S, S) in [0, 1]; `mean` and `std` are float (3,), of the training part.
+    `chances` float (K,) are the shares of the classes in the training part, where the network
+    knows classes. Images are float (B, 3, S, S) in [0, 1]; `mean` and `std` are float (3,), of the
+    training part.
     """
 
     mean: Tensor
     std: Tensor
+    chances: Tensor
 
     def __init__(
         self,
@@ -89,6 +103,7 @@ class Diffusion(nn.Module):
         target: Target,
         mean: Tensor | None = None,
         std: Tensor | None = None,
+        classes: int = 0,
     ):
         super().__init__()
         self.network = network
@@ -96,6 +111,8 @@ class Diffusion(nn.Module):
         self.target = target
         self.register_buffer("mean", torch.zeros(3) if mean is None else mean)
         self.register_buffer("std", torch.ones(3) if std is None else std)
+        # (a file of a network without classes has no chances)
+        self.register_buffer("chances", torch.zeros(classes), persistent=classes > 0)
 
     def normalise(self, images: Tensor) -> Tensor:
         """[0, 1] -> zero mean and unit variance per channel."""
@@ -112,23 +129,45 @@ class Diffusion(nn.Module):
         times: Tensor,
         error: Error = "mse",
         min_snr: float = 0.0,
+        loss: Loss = "target",
+        labels: Tensor | None = None,
     ) -> Tensor:
-        """Loss (B,) of images and noises (B, 3, S, S) at times (B,).
+        """Loss (B,) of images and noises (B, 3, S, S) at times (B,), with labels (B,) of classes.
 
-        The mean error of the target over an image's pixels, weighted where min_snr > 0.
+        The mean error over an image's pixels, of the target or of what `loss` names (predicting
+        the image with an error of the velocity is JiT: Li & He 2025), weighted where min_snr > 0.
         """
         signal, noise = (rate[:, None, None, None] for rate in self.schedule.rates(times))
         x0 = self.normalise(images)
-        output = self.network(signal * x0 + noise * noises, noise.flatten() ** 2).float()
+        output = self.call(signal * x0 + noise * noises, noise, labels)
         difference = output - aim(self.target, x0, noises, signal, noise)
+        scored = self.target if loss == "target" else loss
+        if scored != self.target:
+            difference = difference * loss_scale(self.target, scored, signal, noise)
         errors = difference.abs() if error == "mae" else difference.square()
         losses = errors.mean((1, 2, 3))  # (B,)
         if not min_snr:
             return losses
-        return losses * snr_weight(self.target, signal, noise, min_snr).flatten()
+        return losses * snr_weight(scored, signal, noise, min_snr).flatten()
 
-    def denoise(self, x: Tensor, time: float) -> tuple[Tensor, Tensor]:
-        """(x0, e) that the network predicts for x (B, C, S, S) at one time."""
+    def call(self, x: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The network's output, float, for x (B, C, S, S) at noise rates (B, 1, 1, 1)."""
+        variance = noise.flatten() ** 2
+        if labels is None:
+            return self.network(x, variance).float()
+        return self.network(x, variance, labels).float()
+
+    def denoise(
+        self, x: Tensor, time: float, labels: Tensor | None = None, guidance: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """(x0, e) that the network predicts for x (B, C, S, S) at one time.
+
+        With labels (B,) of classes, `guidance` is the weight w of the prediction with the class
+        against that without, (1 - w) without + w with (Ho & Salimans 2022, eq. 6, where w - 1 is
+        called w).
+        """
         signal, noise = self.schedule.rates(torch.full((len(x), 1, 1, 1), time, device=x.device))
-        output = self.network(x, noise.flatten() ** 2).float()
+        output = self.call(x, noise, labels)
+        if labels is not None and guidance != 1:
+            output = torch.lerp(self.call(x, noise), output, guidance)
         return separate(self.target, x, output, signal, noise)

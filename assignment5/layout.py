@@ -105,6 +105,14 @@ def numbered(words: Sequence[str | None], parts: np.ndarray | None) -> np.ndarra
     return labels
 
 
+def names_of(words: Sequence[str], labels: np.ndarray | None) -> tuple[str, ...]:
+    """The class of each label from 0, by the images that have it; () without labels."""
+    if labels is None:
+        return ()
+    names = dict(zip(labels.tolist(), words, strict=True))
+    return tuple(names[label] for label in sorted(names.keys() - {UNLABELLED}))
+
+
 # ----------------------------------------------------------------------------- a table of labels
 
 

@@ -90,6 +90,27 @@ def heun(denoise: Denoise, way: Sequence[Level], x: Tensor) -> Iterator[Tensor]:
     yield denoise(x, way[-1].time)[0]
 
 
+def painting(denoise: Denoise, schedule: Schedule, known: Tensor, kept: Tensor) -> Denoise:
+    """A denoiser that paints only where `kept` (1, 1, S, S) is 0; the rest is known (1, C, S, S).
+
+    At every level the kept part of x is replaced by the known image with noise, as in RePaint
+    (Lugmayr et al. 2022, eq. 8), here with one noise for all levels and without going back. The
+    prediction is the known image there, so that every sampler keeps it.
+    """
+    noise: list[Tensor] = []
+
+    def denoise_rest(x: Tensor, time: float) -> tuple[Tensor, Tensor]:
+        signal, rate = (float(each) for each in schedule.rates(torch.tensor(time)))
+        if not noise:  # x is nothing but noise at first
+            noise.append(x)
+        image = known.expand_as(x)
+        mixed = torch.where(kept > 0, signal * image + rate * noise[0], x)
+        x0, e = denoise(mixed, time)
+        return torch.where(kept > 0, image, x0), torch.where(kept > 0, noise[0], e)
+
+    return denoise_rest
+
+
 def dpm_solver(denoise: Denoise, way: Sequence[Level], x: Tensor) -> Iterator[Tensor]:
     """DPM-Solver++(2M): Lu et al. 2022, algorithm 2; the first and the last step are DDIM's."""
     previous: tuple[Tensor, float] | None = None  # x0 and the log-SNR of the step before

@@ -5,16 +5,17 @@ Shape letters: N images, C channels, S side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from assignment5.config import Sampling
+from assignment5.config import Sampling, Wish
 from assignment5.diffusion import Diffusion
-from assignment5.samplers import path
+from assignment5.samplers import Denoise, painting, path
 from common.cli import InputError
 
 
@@ -38,6 +39,50 @@ def noise_set(seed: int, count: int, side: int) -> Tensor:
     return torch.randn((count, 3, side, side), generator=generator)
 
 
+ANY = Wish()
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A picture float (1, 3, S, S) in [0, 1], and where it is kept, bool (1, 1, S, S)."""
+
+    picture: Tensor
+    kept: Tensor
+
+
+@dataclass(frozen=True)
+class Request:
+    """What samples should be of: a class, and a picture whose kept part they share."""
+
+    wish: Wish = ANY
+    sketch: Sketch | None = None
+
+    def labels(self, model: Diffusion, count: int, seed: int) -> Tensor | None:
+        """Labels int64 (count,) of the samples; None for a network without classes."""
+        if not len(model.chances):
+            return None
+        if self.wish.label is not None:
+            return torch.full((count,), self.wish.label)
+        generator = torch.Generator().manual_seed(seed)
+        chances = model.chances.cpu().float()
+        return torch.multinomial(chances, count, replacement=True, generator=generator)
+
+    def denoiser(self, model: Diffusion, labels: Tensor | None) -> Denoise:
+        """What the samplers call for samples of these labels (N,)."""
+        denoise: Denoise = model.denoise
+        if labels is not None:
+            device = model.mean.device
+            guidance = self.wish.guidance
+            denoise = functools.partial(model.denoise, labels=labels.to(device), guidance=guidance)
+        if self.sketch is None:
+            return denoise
+        known = model.normalise(self.sketch.picture.to(model.mean.device))
+        return painting(denoise, model.schedule, known, self.sketch.kept.to(known.device))
+
+
+ANYTHING = Request()
+
+
 def to_bytes(images: Tensor) -> np.ndarray:
     """float (N, 3, S, S) in [0, 1] -> uint8 (N, S, S, 3), rounded to 8 bits as a PNG file is."""
     return (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
@@ -50,6 +95,7 @@ def sample(
     bfloat16: bool = False,
     seed: int = 0,
     batch: int = 256,
+    request: Request = ANYTHING,
 ) -> np.ndarray:
     """Images uint8 (N, S, S, 3) from noises (N, 3, S, S), at most `batch` at once.
 
@@ -58,9 +104,15 @@ def sample(
     """
     model.eval()
     batch = min(batch, len(noises))
+    labels = request.labels(model, len(noises), seed)
     while batch:
         try:
-            return sample_in_batches(model, noises.split(batch), sampling, bfloat16, seed)
+            parts = noises.split(batch)
+            told = [None] * len(parts) if labels is None else labels.split(batch)
+            denoisers = [request.denoiser(model, each) for each in told]
+            return sample_in_batches(
+                model, list(zip(parts, denoisers, strict=True)), sampling, bfloat16, seed
+            )
         except torch.OutOfMemoryError:
             batch //= 2
     raise InputError("the device has not enough memory to sample even one image; take --device cpu")
@@ -69,19 +121,19 @@ def sample(
 @torch.inference_mode()
 def sample_in_batches(
     model: Diffusion,
-    batches: tuple[Tensor, ...],
+    batches: Sequence[tuple[Tensor, Denoise]],
     sampling: Sampling,
     bfloat16: bool,
     seed: int,
 ) -> np.ndarray:
-    """Images uint8 (N, S, S, 3) from noises in batches."""
+    """Images uint8 (N, S, S, 3) from noises in batches, each with what denoises it."""
     device = model.mean.device
     generator = torch.Generator(device).manual_seed(seed)
     images = []
-    for noises in batches:
+    for noises, denoise in batches:
         x = noises.to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            *_, x0 = path(model.denoise, model.schedule, x, sampling, generator)
+            *_, x0 = path(denoise, model.schedule, x, sampling, generator)
             images.append(to_bytes(model.denormalise(x0)))
     return np.concatenate(images)
 
@@ -91,7 +143,8 @@ def trajectory(model: Diffusion, noises: Tensor, steps: int, bfloat16: bool) -> 
     """The images uint8 (steps, N, S, S, 3) that DDIM predicts at each step."""
     device = model.mean.device
     with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-        way = path(model.denoise, model.schedule, noises.to(device), Sampling("ddim", steps))
+        denoise = ANYTHING.denoiser(model, ANYTHING.labels(model, len(noises), 0))
+        way = path(denoise, model.schedule, noises.to(device), Sampling("ddim", steps))
         return np.stack([to_bytes(model.denormalise(x0)) for x0 in way])
 
 

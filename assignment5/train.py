@@ -28,6 +28,7 @@ if __name__ == "__main__":  # before the heavy imports: --help and a refusal ans
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,7 @@ from assignment5.seen import Seen
 from common.cli import InputError
 from common.files import StateDict, write_arrays
 from common.machine import Device, choose_device
+from common.muon import Muon
 from common.results import Results
 from common.run import Run, progress
 from common.world import World
@@ -78,36 +80,43 @@ def train(job: Job, run: Run, parts: Parts, device: Device) -> Trained:
 
     # Create model, the moving average of its weights (which samples), and the optimiser:
     torch.manual_seed(config.seed)
-    model = build(config.denoiser(job.network))
+    model = build(config.denoiser(job.network, parts.class_names))
     standardise(model, parts.train)
+    labels = labels_for(model, parts)
     model = to_device(model, device.name)
     average = copy.deepcopy(model).requires_grad_(False)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
-    )
-    state = Checkpoint(run, job.name, model, average, optimiser)
+    optimisers = optimisers_of(model, config)
+    state = Checkpoint(run, job.name, model, average, optimisers)
     state.load()
 
     # Setup data, and the learner, which is the model over all processes:
     images = torch.from_numpy(parts.train).to(device.name)
+    labels = None if labels is None else labels.to(device.name)
     learner = distributed(model, device, run.world)
     shares = run.world.share(config.batch, config.accumulate)
 
     def objective(draws: Draws) -> Tensor:
         """The mean loss of some of a step's images, as their share of the step's loss."""
         shown = mirror(to_float(images[draws.rows]), draws.mirrored & config.flips)  # (B, 3, S, S)
+        noises = draws.noises
+        if config.scoreaug:
+            shown, noises = shifted(shown, noises, draws.shifts, model.mean)
+        told = None if labels is None else labels[draws.rows].masked_fill(draws.unnamed, -1)
         with torch.autocast(device.name, torch.bfloat16, enabled=device.bfloat16):
-            losses = learner(shown, draws.noises, draws.times, config.error, config.min_snr)  # (B,)
+            losses = learner(
+                shown, noises, draws.times, config.error, config.min_snr, config.loss, told
+            )  # (B,)
             return losses.mean() / config.accumulate
 
     # Train:
     with run.stoppable(state.save) as check:
         for step in progress(range(state.step, steps), job.name):
-            set_learning_rate(optimiser, learning_rate(config, step, steps))
+            set_learning_rate(optimisers, learning_rate(config, step, steps))
             draws = data.draw(config, step, len(images), device.name)
             loss = backward_in_parts(learner, objective, draws, shares)
-            optimiser.step()
-            optimiser.zero_grad()
+            for optimiser in optimisers:
+                optimiser.step()
+                optimiser.zero_grad()
             update_average(average, model, min(config.ema, (1 + step) / (10 + step)))
 
             # Log, validate, save:
@@ -136,10 +145,47 @@ def standardise(model: Diffusion, pixels: np.ndarray) -> None:
     model.std.copy_(torch.from_numpy(np.maximum(std, 1 / 255)))
 
 
+def labels_for(model: Diffusion, parts: Parts) -> Tensor | None:
+    """The labels int64 (N,) of the training part, and sets the chances of the classes.
+
+    None for a network without classes.
+    """
+    classes = len(model.chances)
+    if parts.labels is None or not classes:
+        return None
+    labels = torch.from_numpy(parts.labels)
+    model.chances.copy_(torch.bincount(labels, minlength=classes) / len(labels))
+    return labels
+
+
 def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
     """Images (B, 3, S, S), of which those `mirrored` (B,) are flipped, channels last in memory."""
     shown = torch.where(mirrored[:, None, None, None], images.flip(3), images)
     return shown.contiguous(memory_format=torch.channels_last)
+
+
+def shifted(images: Tensor, noises: Tensor, shifts: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Images and noises (B, 3, S, S) moved by rows and columns `shifts` (B, 2), as ScoreAug does.
+
+    What is moved is the noisy image with all that is to be predicted of it, so the network sees
+    by the pixels without noise, which are the mean (3,), that it was moved, and does not draw
+    moved images (arXiv 2508.07926).
+    """
+    middle = mean[:, None, None]
+    return shift(images - middle, shifts) + middle, shift(noises, shifts)
+
+
+def shift(x: Tensor, shifts: Tensor) -> Tensor:
+    """(B, C, S, S) moved down and right by `shifts` (B, 2), with zeros for what comes in."""
+    side = x.shape[3]
+    places = torch.arange(side, device=x.device)
+    rows, columns = (places - shifts[:, axis, None] for axis in (0, 1))  # (B, S), where from
+    inside = ((rows >= 0) & (rows < side))[:, None, :, None] & ((columns >= 0) & (columns < side))[
+        :, None, None, :
+    ]  # (B, 1, S, S)
+    moved = x.gather(2, rows.clamp(0, side - 1)[:, None, :, None].expand_as(x))
+    moved = moved.gather(3, columns.clamp(0, side - 1)[:, None, None, :].expand_as(x))
+    return moved * inside
 
 
 def distributed(model: Diffusion, device: Device, world: World) -> nn.Module:
@@ -161,10 +207,26 @@ def learning_rate(config: Config, step: int, steps: int) -> float:
     return config.lr * warm * fall
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+def optimisers_of(model: Diffusion, config: Config) -> list[torch.optim.Optimizer]:
+    """AdamW; where the config says so, Muon for the matrices inside the Transformer's blocks.
+
+    Muon's steps are as large as AdamW's (Liu et al. 2025, section 2.2), so both have one rate.
+    """
+    inside: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, weight in model.named_parameters():
+        is_matrix = weight.ndim == 2 and name.startswith("network.blocks.")
+        (inside if is_matrix and config.optimiser == "muon" else others).append(weight)
+    decay = config.weight_decay
+    adamw = torch.optim.AdamW(others, lr=config.lr, weight_decay=decay, fused=True)
+    return [adamw, Muon(inside, lr=config.lr, weight_decay=decay)] if inside else [adamw]
+
+
+def set_learning_rate(optimisers: Sequence[torch.optim.Optimizer], rate: float) -> None:
     """Sets the learning rate of every group of weights."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = rate
 
 
 def update_average(average: Diffusion, model: Diffusion, decay: float) -> None:
@@ -200,6 +262,11 @@ def check_sizes(config: Config, images: Images, split: Split) -> None:
         raise InputError(
             f"{given} leave {len(split.train)} to train on, fewer than "
             f"--batch {config.batch}; give more of them"
+        )
+    if config.classes and images.labels is None:
+        raise InputError(
+            "--classes: the images have no labels; put each class into a folder of its own, or "
+            "leave the option out"
         )
     scored = min(len(split.validation), len(split.test))
     if scored < SCORED_AT_LEAST:
@@ -260,7 +327,7 @@ def main(config: Config) -> Results | None:
         denoisers = []
         for job in training_jobs(config):
             trained = run.memo(job.name, train, job, run, parts, device)
-            denoisers.append(Denoiser.of(job, trained, device))
+            denoisers.append(Denoiser.of(job, trained, device, images.class_names))
         world.leave()
         if world.rank:  # the first process alone evaluates
             return None

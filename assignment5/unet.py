@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assignment5.dit import FREQUENCIES, noise_embedding
+from assignment5.dit import FREQUENCIES, ClassEmbedding, noise_embedding
 
 
 class Residual(nn.Module):
@@ -53,7 +53,8 @@ class UNet(nn.Module):
     """U-Net denoiser of images (B, 3, S, S) with noise variances (B,).
 
     Its prediction (B, 3, S, S) is zero before training. The noise embedding stands beside the
-    image at every pixel; every residual block of the way down has its skip on the way up.
+    image at every pixel, with that of the class added where there are `classes`; every residual
+    block of the way down has its skip on the way up.
     The side must be divisible by 2^(levels - 1) (config.validate).
     """
 
@@ -63,8 +64,10 @@ class UNet(nn.Module):
         widths: tuple[int, ...] = (32, 64, 96, 128),
         depth: int = 2,
         channels: int = 3,
+        classes: int = 0,
     ):
         super().__init__()
+        self.classes = ClassEmbedding(classes, 2 * FREQUENCIES) if classes else None
         self.stem = nn.Conv2d(channels, widths[0], 1)
         inputs = widths[0] + 2 * FREQUENCIES
 
@@ -91,10 +94,15 @@ class UNet(nn.Module):
                     nn.init.zeros_(module.bias)
         nn.init.zeros_(self.head.weight)
 
-    def forward(self, images: Tensor, variance: Tensor) -> Tensor:
-        """Predicts from noisy images float (B, 3, S, S) and their noise variances float (B,)."""
-        embedding = noise_embedding(variance)[:, :, None, None]
-        embedding = embedding.expand(-1, -1, *images.shape[2:])  # (B, 32, S, S)
+    def forward(self, images: Tensor, variance: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Predicts from noisy images float (B, 3, S, S) and their noise variances float (B,).
+
+        Labels int64 (B,) are those of classes, -1 for none; without them all are of none.
+        """
+        embedding = noise_embedding(variance)  # (B, 32)
+        if self.classes is not None:
+            embedding = embedding + self.classes(labels, images)
+        embedding = embedding[:, :, None, None].expand(-1, -1, *images.shape[2:])  # (B, 32, S, S)
         x = torch.cat([self.stem(images), embedding.to(images.dtype)], dim=1)
 
         left: list[list[Tensor]] = []  # outputs of the levels on the way down

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from common.files import tensors
+from common.muon import Muon
 from common.run import Run, progress
 from common.world import World
 from final_project.baselines.onestep import Check
@@ -22,7 +23,6 @@ from final_project.config import CLOCK, GRADIENT_NORM, MODELS, ModelSpec, Recipe
 from final_project.data import Flow, Split
 from final_project.factory import Groups, Sizes
 from final_project.metrics import REST, squared_relative_l2, vrmse
-from final_project.muon import Muon
 from final_project.temporal_config import TemporalConfig
 from final_project.units import Units
 

@@ -17,6 +17,8 @@ from tests.assignment5.helpers import TINY
     [
         ({"width": 100}, "multiple of 12"),
         ({"patch": 5}, "divisors"),
+        ({"positions": "rotary", "width": 60}, "multiple of 48"),
+        ({"ends": "overlap", "patch": 1}, "take an even one"),
         ({"side": 20, "unet_widths": (8, 8, 8, 8)}, "multiple of 8"),
     ],
 )

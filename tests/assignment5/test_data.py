@@ -40,13 +40,31 @@ def test_the_centre_square_is_cut_and_reduced(tmp_path):
     assert (data.read_image(stream.getvalue(), "x", 16)[0] == 200).all()
 
 
+def test_numbered_flowers_get_their_names():
+    def flowers(*names):
+        return data.Images("flowers", np.zeros((1, 8, 8, 3)), None, [], {}, class_names=names)
+
+    assert data.with_names(flowers("1", "54", "102")).class_names == (
+        "pink primrose",
+        "sunflower",
+        "blackberry lily",
+    )
+    for names in ((), ("0", "1"), ("1", "103"), ("1", "rose")):
+        assert data.with_names(flowers(*names)).class_names == names
+    assert len(set(data.NAMES.read_text(encoding="utf-8").splitlines())) == 102
+
+
 def test_folders_and_labels(tmp_path):
     for kind in ("daisy", "rose"):
         (tmp_path / kind).mkdir()
         for number in range(2):
             seed = number + (9 if kind == "rose" else 0)
             (tmp_path / kind / f"{number}.png").write_bytes(png(seed=seed))
-    assert data.read(tmp_path, 16).labels.tolist() == [0, 0, 1, 1]
+    images = data.read(tmp_path, 16)
+    assert images.labels.tolist() == [0, 0, 1, 1]
+    assert images.class_names == ("daisy", "rose")
+    parts = data.split_of(images, 0).of(images)
+    assert len(parts.labels) == len(parts.train) == 3
     (tmp_path / "labels.csv").write_text("file,label\n0.png,7\n1.png,9\n")
     assert data.read(tmp_path, 16).labels.tolist() == [0, 1, 0, 1]
     (tmp_path / "labels.csv").write_text("file,label\n0.png,7\n")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from assignment5.config import Sampling
+from assignment5.config import Sampling, Wish
 from assignment5.denoiser import build
 from assignment5.diffusion import Diffusion, Schedule
-from assignment5.samplers import path
-from assignment5.sampling import noise_set, sample, sphere
+from assignment5.samplers import painting, path
+from assignment5.sampling import Request, noise_set, sample, sphere
 from common.cli import InputError
 from tests.assignment5.helpers import TINY
 
@@ -147,6 +148,55 @@ def test_interpolation_stays_on_the_sphere():
     assert torch.allclose(way[-1], b, atol=1e-5)
     norms = way.flatten(1).norm(dim=1)
     assert norms.max() / norms.min() < 1.1  # a straight line would fall to 0.71
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "heun", "dpm++"])
+def test_painting_keeps_the_known_part_and_looks_at_it(sampler):
+    """The rest is as before where the denoiser looks at each pixel alone, and other where not."""
+    torch.manual_seed(0)
+    schedule = Schedule()
+    known, x = torch.randn(1, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    kept = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    kept[..., :2] = True
+
+    def alone(x, time):
+        signal, noise = (float(rate) for rate in schedule.rates(torch.tensor(time)))
+        return signal * x, noise * x  # the best for data N(0, 1)
+
+    def together(x, time):
+        return alone(x.mean((2, 3), keepdim=True).expand_as(x), time)
+
+    sampling = Sampling(sampler, 4)
+    for denoise, same in ((alone, True), (together, False)):
+        *_, plain = path(denoise, schedule, x, sampling)
+        *_, painted = path(painting(denoise, schedule, known, kept), schedule, x, sampling)
+        assert torch.allclose(painted[..., :2], known[..., :2].expand(2, -1, -1, -1))
+        assert torch.allclose(painted[..., 2:], plain[..., 2:], atol=1e-5) == same
+
+
+def test_a_network_with_classes_draws_what_it_is_asked_for():
+    config = dataclasses.replace(TINY, classes=True).denoiser("U-Net", ("rose", "lily", "iris"))
+    model = build(config)
+    assert (build(TINY.denoiser("U-Net", ("rose", "lily"))).chances).shape == (0,)
+    model.chances.copy_(torch.tensor([0.0, 0.7, 0.3]))
+    drawn = Request().labels(model, 2000, 0)
+    assert 0.67 < float((drawn == 1).float().mean()) < 0.73
+    assert not (drawn == 0).any()
+    assert Request(Wish(2)).labels(model, 3, 0).tolist() == [2, 2, 2]
+    torch.nn.init.normal_(model.network.classes.table.weight)
+    torch.nn.init.normal_(model.network.head.weight, std=0.1)
+    noises = noise_set(0, 4, 16)
+
+    def images(*wish):
+        return sample(model, noises, Sampling("ddim", 3), request=Request(Wish(*wish))).astype(int)
+
+    assert np.abs(images(0) - images(2)).max() > 1
+    assert np.array_equal(images(-1), images(2, 0.0))  # without the class
+    assert np.abs(images(2) - images(2, 3.0)).max() > 1
+    mixed = images()
+    labels = Request().labels(model, 4, 0)
+    for row, label in enumerate(labels.tolist()):
+        assert np.abs(mixed[row] - images(label)[row]).max() <= 1
 
 
 def test_samples_are_a_function_of_the_noise_whatever_the_batch():

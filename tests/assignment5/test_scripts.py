@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from assignment5 import ablate, evaluate, predict
 from assignment5.ablation import AblateConfig
 from assignment5.config import Config, EvaluateConfig, Job, PredictConfig
 from assignment5.data import Parts
-from assignment5.denoiser import Trained, filled, load_denoiser
+from assignment5.denoiser import Denoiser, Trained, filled, load_denoiser, save_denoiser
 from assignment5.seen import Seen, digests
 from assignment5.synthetic import draw_flowers
 from assignment5.train import main, train
@@ -450,11 +451,82 @@ def test_predict_writes_the_same_images_for_the_same_seed(smoke5, tmp_path):
         ("--eta 1 --sampler heun", "deterministic"),
         ("--n 0", "--n 0"),
         ("--run .", "holds no run.json"),
+        ("--class rose", "--class rose: the run was trained without --classes"),
+        ("--guidance 2", "trained without --classes"),
+        ("--init-image here.png", "--init-image and --mask go together"),
+        ("--init-image no.png --mask no.png", "--init-image no.png is no file"),
     ],
 )
 def test_bad_input_of_predict(smoke5, tmp_path, words, message):
     options = ["--run", smoke5, "--out", "x", *words.split()]
     assert_refused(predict.main, PredictConfig, options, message, tmp_path)
+
+
+def test_predict_leads_from_one_image_to_another(smoke5, tmp_path):
+    words = ("--run", smoke5, "--steps", 2, "--n", 5, "--out", tmp_path / "way")
+    way = run_main(predict.main, PredictConfig, *words, "--seed", 3, "--to-seed", 8).astype(int)
+    for seed, image in ((3, way[0]), (8, way[-1])):
+        words = ("--run", smoke5, "--steps", 2, "--n", 1, "--seed", seed, "--out", tmp_path / "one")
+        end = run_main(predict.main, PredictConfig, *words)[0]
+        assert np.abs(end - image).max() <= 1
+
+
+def test_predict_keeps_the_black_part_of_a_picture(smoke5, tmp_path):
+    picture = draw_flowers(1, 16, 5)[0][0]
+    Image.fromarray(picture).save(tmp_path / "mine.png")
+    mask = np.zeros((16, 16), np.uint8)
+    mask[:, 8:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    files = ("--init-image", tmp_path / "mine.png", "--mask", tmp_path / "mask.png")
+    words = ("--run", smoke5, "--steps", 2, "--n", 2, "--out", tmp_path / "painted")
+    images = run_main(predict.main, PredictConfig, *words, *files)
+    assert np.abs(images[:, :, :8].astype(int) - picture[:, :8]).max() <= 1
+    assert (images[:, :, 8:] != picture[:, 8:]).any()
+    Image.fromarray(mask * 0).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match="white nowhere"):
+        run_main(predict.main, PredictConfig, *words, *files)
+    (tmp_path / "mask.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"mask.png cannot be read as a picture"):
+        run_main(predict.main, PredictConfig, *words, *files)
+
+
+def test_a_run_with_classes_draws_the_class_that_one_asks_for(smoke5, tmp_path):
+    """The model file alone is another: its weights begin with a short training with classes."""
+    config = dataclasses.replace(TINY, classes=True)
+    pixels, labels = draw_flowers(40, TINY.side, 0)
+    names = tuple("abcdefghij")
+    parts = Parts(pixels, pixels[:6], pixels[:6], labels, names)
+    job = Job("x", "Transformer", "tuned", config)
+    with Run(config, tmp_path / "training", __file__, "synthetic", {}) as run:
+        trained = train(job, run, parts, CPU)
+    shutil.copytree(smoke5, tmp_path / "run")
+    denoiser = Denoiser.of(job, trained, CPU, names)
+    for layer in (denoiser.model.network.modulation, denoiser.model.network.head):
+        torch.nn.init.normal_(layer.weight, std=0.3)  # so short a training leaves them near zero
+    file = tmp_path / "run" / "model.Transformer.safetensors"
+    save_denoiser(file, denoiser)
+    again = load_denoiser(file, CPU)
+    assert again.config == denoiser.config
+    assert again.config.class_names == names
+    assert again.model.chances.tolist() == pytest.approx([0.1] * 10, rel=1e-3)
+    table = again.model.network.classes.table.weight
+    assert len({tuple(row.tolist()) for row in table}) == 11
+
+    words = ("--run", tmp_path / "run", "--steps", 2, "--count", 3, "--out", tmp_path / "out")
+    one, other = (
+        run_main(predict.main, PredictConfig, *words, "--class", kind, "--guidance", 2)
+        for kind in ("c", "D")
+    )
+    assert one.shape == (3, 16, 16, 3)
+    assert (one != other).any()
+    with pytest.raises(InputError, match="--class cc is none of 10; near: c"):
+        run_main(predict.main, PredictConfig, *words, "--class", "cc")
+
+
+def test_classes_need_labels(tmp_path):
+    write_flowers(tmp_path / "flowers", 80)
+    words = ["--preset", "smoke", "--data", tmp_path / "flowers", "--classes"]
+    assert_refused(main, Config, words, "--classes: the images have no labels", tmp_path)
 
 
 def test_damaged_models_are_refused_by_predict(smoke5, tmp_path):

@@ -19,7 +19,7 @@ from assignment5 import data
 from assignment5.denoiser import build
 from assignment5.diffusion import Diffusion
 from assignment5.memory import backward_in_parts, largest_part
-from assignment5.train import learning_rate, update_average
+from assignment5.train import learning_rate, optimisers_of, shift, shifted, update_average
 from common.cli import InputError, Interrupted
 from common.world import ALONE, World
 from tests.assignment5 import gradients
@@ -57,6 +57,49 @@ def test_the_average_moves_towards_the_network():
     update_average(average, model, 0.9)
     wanted = 0.9 * before + 0.1 * model.network.stem.weight.detach()
     assert torch.allclose(average.network.stem.weight, wanted, atol=1e-7)
+
+
+def test_muon_takes_the_matrices_inside_blocks_and_adamw_all_others():
+    config = dataclasses.replace(TINY, optimiser="muon")
+    model = build(config.denoiser("Transformer"))
+    adamw, muon = optimisers_of(model, config)
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    taken = [names[id(weight)] for weight in muon.param_groups[0]["params"]]
+    left = [names[id(weight)] for weight in adamw.param_groups[0]["params"]]
+    assert sorted(taken + left) == sorted(names.values())
+    assert all(name.startswith("network.blocks.") for name in taken)
+    assert not any(name.startswith("network.blocks.") and name.endswith("weight") for name in left)
+    assert len(optimisers_of(build(config.denoiser("U-Net")), config)) == 1
+    assert len(optimisers_of(model, TINY)) == 1
+
+
+def test_shifting_by_hand_and_back():
+    x = torch.arange(1.0, 10).view(1, 1, 3, 3).expand(2, 1, 3, 3)
+    moved = shift(x, torch.tensor([[1, 0], [-1, 2]]))
+    assert moved[0, 0].tolist() == [[0, 0, 0], [1, 2, 3], [4, 5, 6]]
+    assert moved[1, 0].tolist() == [[0, 0, 4], [0, 0, 7], [0, 0, 0]]
+    assert torch.equal(shift(x, torch.zeros(2, 2, dtype=torch.int64)), x)
+
+
+def test_shifted_parts_make_the_shifted_noisy_image():
+    """ScoreAug moves the noisy image, which is the same as moving both parts of it."""
+    model = build(TINY.denoiser("U-Net"))
+    model.mean.copy_(torch.tensor([0.3, 0.4, 0.5]))
+    images, noises = torch.rand(3, 3, 16, 16), torch.randn(3, 3, 16, 16)
+    shifts = torch.tensor([[1, -2], [0, 0], [-2, 2]])
+    moved, drowned = shifted(images, noises, shifts, model.mean)
+    noisy = 0.6 * model.normalise(images) + 0.8 * noises
+    again = 0.6 * model.normalise(moved) + 0.8 * drowned
+    assert torch.allclose(again, shift(noisy, shifts), atol=1e-6)
+
+
+def test_half_of_the_images_are_shifted_by_at_most_an_eighth():
+    draws = [data.draw(dataclasses.replace(TINY, side=32), step, 40, "cpu") for step in range(50)]
+    shifts = torch.cat([drawn.shifts for drawn in draws])
+    assert shifts.min() == -4
+    assert shifts.max() == 4
+    assert 0.4 < (shifts == 0).all(1).float().mean() < 0.6
+    assert 0.05 < torch.cat([drawn.unnamed for drawn in draws]).float().mean() < 0.15
 
 
 # ---------------------------------------------------------------------------- parts and processes
@@ -137,8 +180,9 @@ def test_a_memory_for_no_image_at_all_is_said():
 # ----------------------------------------------------------------------------------- interruption
 
 
-def test_a_training_continues_from_its_checkpoint_as_if_unbroken(tmp_path, monkeypatch):
-    longer = dataclasses.replace(TINY, epochs=4)  # 20 steps
+@pytest.mark.parametrize("options", [{}, {"optimiser": "muon", "scoreaug": True}])
+def test_a_training_continues_from_its_checkpoint_as_if_unbroken(tmp_path, monkeypatch, options):
+    longer = dataclasses.replace(TINY, epochs=4, **options)  # 20 steps
     whole = train_tiny(longer, tmp_path / "whole").weights
     draw = data.draw
 

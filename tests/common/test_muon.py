@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from final_project.muon import Muon, orthogonalised
+from common.muon import Muon, orthogonalised
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (8, 20), (20, 8)])
