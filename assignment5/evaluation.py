@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from assignment5.calibration import Gaussian, Kind, agreement, calibration_sets
-from assignment5.config import GIVEN, Config, SamplerName, Sampling
+from assignment5.config import GIVEN, SAMPLERS, Config, SamplerName, Sampling
 from assignment5.data import Parts
 from assignment5.dcgan import Gan
 from assignment5.denoiser import Denoiser
@@ -23,9 +23,6 @@ from common.results import Metric, Row, mean_and_std, print_table
 from common.run import progress
 
 TEST_SAMPLERS: tuple[SamplerName, ...] = ("ddim", "dpm++")  # those scored on the test part
-# Heun's first step in sigma reaches from 50 to about 2 where evaluations are few: the mean of the
-# two slopes then leaves Gaussian data 2.7 times too wide, so that it is no sampler to compare with
-COMPARED: tuple[SamplerName, ...] = ("ddim", "dpm++")
 MEASURES = ("kid", "precision", "recall", "density", "coverage")  # which are calibrated
 METRICS_INFO = {
     "kid": Metric(
@@ -360,7 +357,7 @@ def compare_samplers(
     noises = NoiseSets(config.seeds, config.samples, config.side)
     judges = judges_of(spaces, parts.validation, "validation", parts.train)
     samplings = [
-        Sampling.of_evaluations(sampler, count) for sampler in COMPARED for count in config.sweep
+        Sampling.of_evaluations(sampler, count) for sampler in SAMPLERS for count in config.sweep
     ]
     rows = []
     for sampling in progress(samplings, "samplers"):

@@ -74,20 +74,18 @@ def gaussian_error(sampler, steps, power):
 @pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("heun", 2), ("dpm++", 2)])
 def test_samplers_have_their_order_on_gaussian_data(sampler, order, power):
     rate = math.log2(gaussian_error(sampler, 80, power) / gaussian_error(sampler, 160, power))
-    assert rate > order - 0.25
+    # (with uneven times Heun's own comes late: 1.68 here, 1.84 with four times the steps)
+    assert rate > order - 0.35
     # (with uneven times DPM-Solver++'s error happens to cross zero near here)
     assert power != 1 or rate < order + 0.6
 
 
 @pytest.mark.parametrize(
     ("sampler", "least", "largest"),
-    [("ddim", 0.85, 0.95), ("dpm++", 0.92, 1), ("heun", 2.5, 3)],
+    [("ddim", 0.85, 0.95), ("dpm++", 0.92, 1), ("heun", 0.96, 1)],
 )
-def test_heun_with_few_evaluations_makes_data_of_unit_variance_too_wide(sampler, least, largest):
-    """Why no run compares it: its first step leads from sigma = 50 to 2.
-
-    The true slope is nearly 1 on all of that way, and 0.91 at its end alone.
-    """
+def test_few_evaluations_keep_the_spread_of_data_of_unit_variance(sampler, least, largest):
+    """With equal slopes in sigma = n / s Heun's would be 2.7: its first step is from 50 to 2."""
 
     def unit(x, time):
         signal, noise = rates_at(time)
