@@ -324,6 +324,9 @@ class Config(BaseConfig):
     grid_grading: float = 0.0
     """how far the lines of the grid for FNO and U-Net gather where the mesh is fine; 0: evenly
     spaced, 0.5: half of the way to as many nodes between every two lines"""
+    grid_fitted: bool = False
+    """correct the values on the grid for FNO and U-Net so that the mesh gets back nearly what it
+    gave; else they are interpolated"""
     checks: int | None = None
     """validations during a training, by which the best weights are kept (default: 8 for our and the
     published networks, 4 for FNO, U-Net and Transolver)"""

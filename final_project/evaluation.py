@@ -446,10 +446,11 @@ def stepper(config: Config, judge: Judge, device: str, name: StepperName, seed: 
 
 def grid_of_baselines(config: Config, judge: Judge) -> Grid:
     """The grid that FNO and U-Net step on: that of the spectral scores unless options differ."""
-    if config.baseline_grid is None and not config.grid_grading:
+    if config.baseline_grid is None and not (config.grid_grading or config.grid_fitted):
         return judge.grid
     sides = config.baseline_grid or config.grid
-    return Grid(judge.flow.coordinates, judge.triangles, *sides, config.grid_grading)
+    mesh = (judge.flow.coordinates, judge.triangles)
+    return Grid(*mesh, *sides, config.grid_grading, config.grid_fitted)
 
 
 def checked_error(run: Run, data: TrainingFlow, label: str, model: OneStep, check: Check) -> float:

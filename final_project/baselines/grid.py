@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse
+import scipy.sparse.linalg
 from einops import rearrange
 from scipy.spatial import Delaunay, KDTree, QhullError
 
@@ -14,6 +15,7 @@ from common.cli import InputError
 
 SAME_POINT = 1e-9  # points are the same within this share of the mesh's extent
 CHUNK = 64  # triangles that are compared with all points at a time
+RIDGE = 0.01  # beside the sum of squared weights of a node, which is at most 1
 
 
 class Grid:
@@ -23,7 +25,9 @@ class Grid:
     hole is filled linearly from its rim, so that a wall's value holds up to the wall; `mask` bool
     (R, C) is False there and outside the hull. `aspect` is width / height, as `metrics.band_energy`
     takes it, of evenly spaced lines. With a `grading` lines gather where the mesh is fine, see
-    `lines`. Raises InputError for fewer than 2 rows or columns, and for nodes that span no area.
+    `lines`. With `fitted` the grid's values are corrected, see `returning`: where the mesh is finer
+    than the grid, interpolation alone loses what lies between its points. Raises InputError for
+    fewer than 2 rows or columns, and for nodes that span no area.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Grid:
         rows: int = 32,
         columns: int = 96,
         grading: float = 0.0,
+        fitted: bool = False,
     ):
         if min(rows, columns) < 2:
             raise InputError(f"a grid of {rows} x {columns}: at least 2 x 2 points are needed")
@@ -46,6 +51,8 @@ class Grid:
 
         self.forward = interpolation(coordinates, points)
         self.backward = interpolation(points, coordinates)
+        if fitted:
+            self.forward = returning(self.forward, self.backward)
         cells = np.array([columns / (columns - 1), rows / (rows - 1)])
         width, height = np.ptp(coordinates, axis=0) * cells
         self.aspect = float(width / height)
@@ -96,6 +103,22 @@ def lines(values: np.ndarray, count: int, grading: float) -> np.ndarray:
     nodes = (nodes - nodes[0]) / (nodes[-1] - nodes[0])
     extent = (known - low) / (high - low)
     return np.interp(np.linspace(0, 1, count), grading * nodes + (1 - grading) * extent, known)
+
+
+def returning(
+    forward: scipy.sparse.csr_array, backward: scipy.sparse.csr_array
+) -> scipy.sparse.csr_array:
+    """A matrix (R C, P) in the place of `forward`, whose grids come back nearly as they were.
+
+    forward (R C, P), backward (P, R C). To the interpolated grid is added the smallest change, in
+    squares with the ridge RIDGE, after which `backward` gives the nodes' values: B' (B B' + r I)^-1
+    (I - B F). Nodes of one cell that no values of its corners can meet together are met on average.
+    """
+    nodes = scipy.sparse.eye_array(backward.shape[0])
+    missing = (nodes - backward @ forward).tocsc()  # (P, P), of a field that came back
+    normal = (backward @ backward.T + RIDGE * nodes).tocsc()
+    change = backward.T @ scipy.sparse.linalg.splu(normal).solve(missing.toarray())
+    return scipy.sparse.csr_array(forward.toarray() + change)
 
 
 def unit(positions: np.ndarray) -> np.ndarray:

@@ -8,12 +8,13 @@ from functools import partial
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from scipy.spatial import Delaunay
 
 from common.cli import InputError
 from final_project import metrics
-from final_project.baselines.grid import Grid, Nodes, lines, rim
+from final_project.baselines.grid import RIDGE, Grid, Nodes, returning, rim
 from final_project.baselines.networks import FNO, SpectralConvolution, UNet
 from final_project.baselines.onestep import Check, Draws, OneStep, Stepper, train
 from final_project.baselines.pod import RIDGES, PODLinear
@@ -271,6 +272,32 @@ def test_a_graded_grid_keeps_linear_fields_and_loses_less_near_a_fine_part_of_th
         x = grid.to_grid(2 * nodes[:, :1] / 3 - 1)[0]
         assert grid.static[0] == pytest.approx(x, abs=1e-9)
     assert lost[0.5] < lost[0.0] / 5
+
+
+def test_a_fitted_grid_gives_back_what_the_mesh_gave_where_the_mesh_is_finer():
+    rng = np.random.default_rng(1)
+    near = rng.normal((1.5, 0.5), 0.05, (60, 2))
+    nodes = np.concatenate([mesh(6, 16)[0], near])
+    triangles = Delaunay(nodes).simplices
+    bump = np.exp(-((nodes - (1.5, 0.5)) ** 2).sum(1) / 0.004)[:, None]
+    line = (2 + 3 * nodes[:, 0] - 5 * nodes[:, 1])[:, None]
+    lost = {}
+    for fitted in (False, True):
+        grid = Grid(nodes, triangles, 16, 48, fitted=fitted)
+        lost[fitted] = np.square(grid.to_nodes(grid.to_grid(bump)) - bump).mean()
+        # what interpolation brings back by itself is not changed:
+        assert grid.to_grid(line) == pytest.approx(Grid(nodes, triangles, 16, 48).to_grid(line))
+    assert lost[True] < lost[False] / 5
+
+
+def test_a_correction_is_the_smallest_that_meets_the_nodes():
+    forward = scipy.sparse.csr_array(
+        np.zeros((2, 1))
+    )  # two points, and interpolation finds nothing
+    backward = scipy.sparse.csr_array([[0.6, 0.8]])  # a node between them
+    corrected = returning(forward, backward).toarray()
+    # least squares: the node's weights, over their sum of squares (1) and the ridge
+    assert corrected[:, 0] == pytest.approx(np.array([0.6, 0.8]) / (1 + RIDGE))
 
 
 def test_the_rim_of_a_mesh_is_its_sides_and_the_edge_of_its_hole():
