@@ -82,7 +82,7 @@ def train(job: Job, run: Run, parts: Parts, device: Device) -> Trained:
     torch.manual_seed(config.seed)
     model = build(config.denoiser(job.network, parts.class_names))
     standardise(model, parts.train)
-    labels = labels_for(model, parts)
+    labels = labels_for(model, parts, device)
     model = to_device(model, device.name)
     average = copy.deepcopy(model).requires_grad_(False)
     optimisers = optimisers_of(model, config)
@@ -91,7 +91,6 @@ def train(job: Job, run: Run, parts: Parts, device: Device) -> Trained:
 
     # Setup data, and the learner, which is the model over all processes:
     images = torch.from_numpy(parts.train).to(device.name)
-    labels = None if labels is None else labels.to(device.name)
     learner = distributed(model, device, run.world)
     shares = run.world.share(config.batch, config.accumulate)
 
@@ -145,8 +144,8 @@ def standardise(model: Diffusion, pixels: np.ndarray) -> None:
     model.std.copy_(torch.from_numpy(np.maximum(std, 1 / 255)))
 
 
-def labels_for(model: Diffusion, parts: Parts) -> Tensor | None:
-    """The labels int64 (N,) of the training part, and sets the chances of the classes.
+def labels_for(model: Diffusion, parts: Parts, device: Device) -> Tensor | None:
+    """The labels int64 (N,) of the training part, on its device; sets the chances of the classes.
 
     None for a network without classes.
     """
@@ -155,7 +154,7 @@ def labels_for(model: Diffusion, parts: Parts) -> Tensor | None:
         return None
     labels = torch.from_numpy(parts.labels)
     model.chances.copy_(torch.bincount(labels, minlength=classes) / len(labels))
-    return labels
+    return labels.to(device.name)
 
 
 def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
