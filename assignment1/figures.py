@@ -38,6 +38,7 @@ from assignment1.words import CLASSES
 from common.figures import (
     MARKERS,
     PALETTE,
+    WIDTH,
     Option,
     colours,
     figure,
@@ -78,7 +79,7 @@ def draw_figures(folder: Path) -> None:
 def draw_learning(folder: Path, record: JsonObject, curves: pd.DataFrame) -> None:
     """Losses of the VQ-VAE, its reconstructions on validation, and losses of the networks."""
     path = folder / "learning_curves.png"
-    with figure(path, record, (9.0, 3.0), 1, 3) as (_, (left, middle, right)):
+    with figure(path, record, (WIDTH, 2.4), 1, 3) as (_, (left, middle, right)):
         if (curves.name == "vq_psnr").any():
             vq_losses(left, curves)
             style = {"color": GREEN, "marker": "o", "markersize": 3}
@@ -94,7 +95,7 @@ def vq_losses(axes: Axes, curves: pd.DataFrame) -> None:
     dashed = {"color": VERMILION, "label": "commitment", "linestyle": "--"}
     learning_curve(axes, curves, "train", "vq_commitment", **dashed)
     axes.set_title("VQ-VAE, training part")
-    axes.set(xlabel="step", ylabel="mean squared error (standardised pixels)", yscale="log")
+    axes.set(xlabel="step", ylabel="squared error (standardised)", yscale="log")
     axes.legend()
 
 
@@ -111,7 +112,7 @@ def network_losses(axes: Axes, curves: pd.DataFrame) -> None:
         label = f"{kind}, mean of {fits} fits" if fits > 1 else kind
         style: dict[str, Option] = {"color": colours(MODELS)[kind], "marker": marker}
         axes.plot(mean.index, mean, label=label, markersize=3, **style)
-    axes.set_title("networks on codes, training part")
+    axes.set_title("networks, training part")
     axes.set(xlabel="epoch", ylabel="cross-entropy (nats) + penalty")
     axes.legend()
 
@@ -130,7 +131,7 @@ def draw_accuracy(folder: Path, record: JsonObject, test: pd.DataFrame) -> None:
     names = shown_representations(test)
     highest = test[test.model.isin(MODELS)].value.max()
     path = folder / "accuracy_by_representation.png"
-    with figure(path, record, (7.5, 3.6)) as (_, axes):
+    with figure(path, record, (WIDTH, 3.3)) as (_, axes):
         for number, family in enumerate(FAMILIES):
             accuracy_bars(axes, test[test.model == family], names, family, number)
         for model, style in BASELINES.items():
@@ -170,7 +171,7 @@ def accuracy_bars(
         label=f"{family} ({seeds} seed{'s' if seeds > 1 else ''})",
     )
     for position, value, top in zip(positions, values, values + deviations, strict=True):
-        axes.text(position, top + 0.01, f"{value:.3f}", ha="center", fontsize=6.5)
+        axes.text(position, top + 0.012, f"{value:.3f}", ha="center", fontsize=7, rotation=90)
 
 
 def draw_grid(folder: Path, record: JsonObject, test: pd.DataFrame) -> None:
@@ -180,7 +181,7 @@ def draw_grid(folder: Path, record: JsonObject, test: pd.DataFrame) -> None:
     penalties = [PENALTY_LABELS[penalty] for penalty in PENALTIES]
     limits = {"vmin": part.value.min(), "vmax": part.value.max()}
     path = folder / "accuracy_grid.png"
-    with figure(path, record, (9.5, 2.9), 1, 3, sharey=True) as (picture, axes):
+    with figure(path, record, (WIDTH, 2.5), 1, 3, sharey=True) as (picture, axes):
         for panel, family in zip(axes, FAMILIES, strict=True):
             accuracy = part[part.model == family].set_index("variant").value
             values = np.full((len(names), len(penalties)), np.nan)
@@ -190,7 +191,7 @@ def draw_grid(folder: Path, record: JsonObject, test: pd.DataFrame) -> None:
             texts = np.char.mod("%.3f", values)
             image = heat_map(panel, values, names, penalties, texts, **limits)
             panel.set_title(family)
-        picture.colorbar(image, ax=axes, label="test accuracy, mean over seeds")
+        picture.colorbar(image, ax=axes, label="test accuracy")
 
 
 # ------------------------------------------------------------------------------------- choices
@@ -202,7 +203,7 @@ def draw_paths(folder: Path, record: JsonObject) -> None:
     penalties = [penalty for penalty in PENALTIES if penalty is not None]
     with (
         np.load(folder / "paths.npz", allow_pickle=False) as arrays,
-        figure(path, record, (9.0, 5.2), 2, 3) as (_, axes),
+        figure(path, record, (WIDTH, 4.3), 2, 3) as (_, axes),
     ):
         names = [
             name
@@ -229,7 +230,7 @@ def draw_paths(folder: Path, record: JsonObject) -> None:
             label = PENALTY_LABELS[penalty]
             accuracy.set_title(label)
             for panel in (accuracy, share):
-                panel.set(xscale="log", xlabel=f"strength α of the {label} penalty")
+                panel.set(xscale="log", xlabel="strength α")
             share.set_ylim(-0.02, 1.05)
         axes[0, 0].set_ylabel("validation accuracy")
         axes[1, 0].set_ylabel("share of units in use")
@@ -240,7 +241,7 @@ def draw_units(folder: Path, record: JsonObject) -> None:
     """Validation accuracy and seconds of a fit against the number of hidden units."""
     with (
         np.load(folder / "units.npz", allow_pickle=False) as arrays,
-        figure(folder / "units.png", record, (7.5, 3.6), 1, 2) as (drawn, (left, right)),
+        figure(folder / "units.png", record, (WIDTH, 3.3), 1, 2) as (drawn, (left, right)),
     ):
         for family in ELM_FAMILIES:
             for name in SWEPT:
@@ -273,7 +274,7 @@ def draw_recall(folder: Path, record: JsonObject) -> None:
     shown = [name for name in MODELS if name in chosen]
     with (
         np.load(folder / "predictions.npz", allow_pickle=False) as arrays,
-        figure(folder / "recall.png", record, (7.5, 3.2)) as (_, axes),
+        figure(folder / "recall.png", record, (WIDTH, 3.0)) as (_, axes),
     ):
         labels = arrays["labels"]
         classes, counts = np.unique(labels, return_counts=True)
@@ -308,7 +309,7 @@ def draw_confusion(folder: Path, record: JsonObject) -> None:
     chosen = record["notes"]["best_on_validation"]
     shown = [name for name in FAMILIES if name in chosen]
     path = folder / "confusion.png"
-    size = (3.0 * len(shown) + 0.6, 3.5)
+    size = (WIDTH, 2.9)
     with (
         np.load(folder / "predictions.npz", allow_pickle=False) as arrays,
         figure(path, record, size, 1, len(shown), sharey=True, squeeze=False) as (picture, axes),
@@ -321,12 +322,12 @@ def draw_confusion(folder: Path, record: JsonObject) -> None:
             predictions = arrays[prediction_key(model, variant)]  # (S, n)
             counts = sum(confusion_matrix(labels, row, labels=classes) for row in predictions)
             shares = counts / counts.sum(1, keepdims=True)
-            texts = np.char.mod("%.2f", shares)
+            texts = np.char.lstrip(np.char.mod("%.2f", shares), "0")  # .38 fits its cell
             image = heat_map(panel, shares, names, names, texts, vmin=0, vmax=1)
-            panel.set_title(f"{model}: {variant}", fontsize=8)
+            panel.set_title("\n".join([model, *variant.split(", ")]))
             panel.set_xlabel("predicted")
         axes[0, 0].set_ylabel("labelled")
-        picture.colorbar(image, ax=axes, label="share of the labelled class")
+        picture.colorbar(image, ax=axes, label="share of the class")
 
 
 # --------------------------------------------------------------------------------------- faces
@@ -344,7 +345,7 @@ def draw_reconstructions(folder: Path, record: JsonObject) -> None:
     with np.load(folder / "reconstructions.npz", allow_pickle=False) as archive:
         arrays = {name: archive[name] for name, _, _ in kinds}
     count = len(arrays["images"])
-    with figure(folder / "codes.png", record, (8.6, 4.2), 3, count) as (_, axes):
+    with figure(folder / "codes.png", record, (WIDTH, 3.3), 3, count) as (_, axes):
         for line, (name, label, style) in zip(axes, kinds, strict=True):
             for panel, image in zip(line, arrays[name], strict=True):
                 panel.imshow(image, **style)
@@ -352,7 +353,7 @@ def draw_reconstructions(folder: Path, record: JsonObject) -> None:
                 panel.grid(False)
             line[0].set_ylabel(label)
         for panel, expression in zip(axes[0], CLASSES, strict=False):
-            panel.set_title(expression, fontsize=8)
+            panel.set_title(expression)
 
 
 def draw_probabilities(
@@ -365,7 +366,7 @@ def draw_probabilities(
     columns = [name for name in table if name.startswith("p_")]
     classes = [name.removeprefix("p_") for name in columns]
     colour = colours(table.model.unique())
-    size = (6.5, 1.5 * len(images) + 0.6)
+    size = (WIDTH, 1.5 * len(images) + 0.6)
     options = {"squeeze": False, "width_ratios": (1, 3.2)}
     with figure(path, record, size, len(images), 2, **options) as (_, axes):
         for (left, right), image, name in zip(axes, images, names, strict=False):
@@ -397,7 +398,7 @@ def draw_trade(folder: Path, record: JsonObject, table: pd.DataFrame) -> None:
     quality = table[table.metric == "psnr"].set_index("variant").value
     shown = [label for label in OBJECTIVES.values() if label in quality]
     path = folder / "objectives.png"
-    with figure(path, record, (9.0, 3.8), 1, 2, sharey=True) as (drawn, axes):
+    with figure(path, record, (WIDTH, 3.4), 1, 2, sharey=True) as (drawn, axes):
         for panel, readout in zip(axes, READOUTS, strict=True):
             rows = table[table.model == readout].pivot(
                 index="variant", columns="metric", values="value"
@@ -417,7 +418,7 @@ def draw_trade(folder: Path, record: JsonObject, table: pd.DataFrame) -> None:
             panel.locator_params(axis="x", nbins=5)
         axes[0].set_ylabel("validation accuracy, 95 % interval over faces")
         handles = axes[0].get_legend_handles_labels()
-        drawn.legend(*handles, loc="outside upper center", ncols=len(shown))
+        drawn.legend(*handles, loc="outside upper center", ncols=3)
 
 
 def trade_lines(panel: Axes, table: pd.DataFrame, readout: str) -> None:
@@ -429,7 +430,7 @@ def trade_lines(panel: Axes, table: pd.DataFrame, readout: str) -> None:
             panel.axhline(value, color="#444444", linestyle=style, linewidth=1)
             place = panel.get_yaxis_transform()  # along the axis in shares, and at the value
             text = f"{name}: {value:.3f}"
-            panel.text(0.02, value, text, transform=place, fontsize=6.5, va="bottom")
+            panel.text(0.02, value, text, transform=place, fontsize=7, va="bottom")
 
 
 def draw_decoded(folder: Path, record: JsonObject) -> None:
@@ -438,7 +439,7 @@ def draw_decoded(folder: Path, record: JsonObject) -> None:
         drawn = archive["images"] / 255
         lines = {"drawn face": drawn}
         lines |= {label: archive[label] for label in OBJECTIVES.values() if label in archive}
-    size = (1.15 * len(drawn) + 1.2, 1.15 * len(lines) + 0.5)
+    size = (WIDTH, 0.8 * len(lines) + 0.5)
     with figure(folder / "decoded.png", record, size, len(lines), len(drawn)) as (_, axes):
         for line, (label, faces) in zip(axes, lines.items(), strict=True):
             for panel, face in zip(line, faces, strict=True):
@@ -447,4 +448,4 @@ def draw_decoded(folder: Path, record: JsonObject) -> None:
                 panel.grid(False)
             line[0].set_ylabel(label.replace(" (", "\n(").replace(": ", ":\n"), fontsize=7)
         for panel, expression in zip(axes[0], CLASSES, strict=False):
-            panel.set_title(expression, fontsize=8)
+            panel.set_title(expression)

@@ -11,6 +11,7 @@ import pandas as pd
 from assignment2.config import ensemble_label
 from common.figures import (
     PALETTE,
+    WIDTH,
     figure,
     learning_curve,
     read_run,
@@ -62,7 +63,7 @@ def attention(path: Path, record: JsonObject, arrays: Arrays) -> None:
         "attention_mean": "mean over the test part",
         "attention_one": "the origin of the forecast fans",
     }
-    with figure(path, record, (8, 3.6), 2, 1, sharex=True) as (picture, axes):
+    with figure(path, record, (WIDTH, 3.2), 2, 1, sharex=True) as (picture, axes):
         for panel, (name, title) in zip(axes, titles.items(), strict=True):
             weights = arrays[name]  # (H, T)
             horizon, steps = weights.shape
@@ -76,16 +77,16 @@ def attention(path: Path, record: JsonObject, arrays: Arrays) -> None:
 
 def learning_curves(path: Path, record: JsonObject, log: pd.DataFrame) -> None:
     """As-assigned training loss, and the validation CRPS of every seed."""
-    with figure(path, record, (9, 3), 1, 2) as (_, (left, right)):
+    with figure(path, record, (WIDTH, 2.8), 1, 2) as (_, (left, right)):
         learning_curve(left, log, "train", "assigned_mse", color=PALETTE[0])
         left.set(
             xlabel="epoch",
             ylabel="training MSE (MinMax units)",
-            title="As assigned: one window, teacher forced",
+            title="As assigned, teacher forced",
         )
         logarithmic(left)
         seed_curves(right, log, "crps_seed")
-        right.set(title="Held out: epoch 0 is the untrained network")
+        right.set(title="Held out (epoch 0: untrained)")
 
 
 def as_assigned(path: Path, record: JsonObject, arrays: Arrays) -> None:

@@ -12,6 +12,7 @@ import assignment2.config
 from assignment3.config import NORMALISATIONS, Normalisation, average_label, ensemble_label
 from common.figures import (
     PALETTE,
+    WIDTH,
     figure,
     learning_curve,
     read_run,
@@ -121,14 +122,14 @@ def attention(path: Path, record: JsonObject, weights: np.ndarray) -> None:
         picture.colorbar(image, ax=axes, label="weight")
         picture.suptitle(
             "Attention of the last block, mean over the test part; "
-            f"0: the last known {step_word(record, 'hour')}",
-            fontsize=9,
+            f"0: the last known {step_word(record, 'hour')}"
         )
 
 
 def learning_curves(path: Path, record: JsonObject, log: pd.DataFrame) -> None:
     """As-assigned training losses, and the validation CRPS of every held-out network."""
-    with figure(path, record, (12, 3), 1, 4) as (_, (first, *held_out)):
+    with figure(path, record, (WIDTH, 4.6), 2, 2) as (_, axes):
+        first, *held_out = axes.flat
         number = 0
         for model, prefix, line in (
             ("Transformer", "assigned_", "-"),
@@ -154,8 +155,6 @@ def learning_curves(path: Path, record: JsonObject, log: pd.DataFrame) -> None:
         for panel, (prefix, title) in zip(held_out, curves.items(), strict=True):
             seed_curves(panel, log, prefix)
             panel.set_title(f"Held out: {title}")
-            if panel is not held_out[0]:
-                panel.set_ylabel("")
 
 
 def as_assigned(path: Path, record: JsonObject, arrays: Arrays) -> None:

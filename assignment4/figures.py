@@ -27,7 +27,7 @@ from assignment4.strategies import (
     main_strategies,
     singular_key,
 )
-from common.figures import MARKERS, PALETTE, figure, read_run
+from common.figures import MARKERS, PALETTE, WIDTH, figure, legend_below, read_run
 from common.files import JsonObject
 from common.forecasting.figures import (
     by_horizon,
@@ -137,7 +137,7 @@ class Style:
 def parameters(folder: Path, record: JsonObject, options: Options, pooled: pd.DataFrame) -> None:
     """Error against the number of trained weights, mean and deviation of the seeds."""
     converged = pooled[pooled.variant == CONVERGENCE]
-    with figure(folder / "error_against_parameters.png", record, (10, 3.4), 1, 2) as (
+    with figure(folder / "error_against_parameters.png", record, (WIDTH, 3.3), 1, 2) as (
         picture,
         axes,
     ):
@@ -148,14 +148,13 @@ def parameters(folder: Path, record: JsonObject, options: Options, pooled: pd.Da
             _errors_by_parameters(panel, options, converged[converged.metric == metric])
             panel.set(
                 xscale="log",
-                xlabel=f"trained weights (no adaptation: 0, drawn at {NO_WEIGHTS})",
+                xlabel=f"trained weights (none: drawn at {NO_WEIGHTS})",
                 ylabel=label,
             )
-        picture.legend(*axes[0].get_legend_handles_labels(), fontsize=7, loc="outside right center")
+        legend_below(picture, axes[:1])
         picture.suptitle(
             "Error of each strategy on the test part, single networks: "
-            "mean and deviation of the seeds",
-            fontsize=10,
+            "mean and deviation of the seeds"
         )
 
 
@@ -184,7 +183,7 @@ def shares(folder: Path, record: JsonObject, options: Options, pooled: pd.DataFr
     ratios = pooled[pooled.metric == "crps_ratio"].set_index(["model", "variant"]).sort_index()
     variants = sorted(options.windows, key=options.windows.__getitem__)
     counts = [options.windows[variant] for variant in variants]
-    with figure(folder / "error_against_data.png", record, (5.5, 3.4)) as (_, panel):
+    with figure(folder / "error_against_data.png", record, (0.72 * WIDTH, 3.2)) as (_, panel):
         shown = list(main_strategies(options.rank))
         if {(NO_ADAPTATION.label, variant) for variant in variants} <= set(ratios.index):
             shown.append(NO_ADAPTATION)
@@ -224,7 +223,7 @@ def forgetting(folder: Path, record: JsonObject, options: Options, rows: pd.Data
     labels = [strategy.label for strategy in options.strategies]
     stages = [stage for stage in range(1, len(rows)) if sequence_label(stage) in set(rows.variant)]
     panels_of = {"width_ratios": (1.5, 1)} if stages else {}
-    size = (10 if stages else 7, 0.28 * len(labels) + 1.4)
+    size = (WIDTH if stages else 0.8 * WIDTH, 0.22 * len(labels) + 1.2)
     with figure(
         folder / "forgetting.png", record, size, 1, 2 if stages else 1, squeeze=False, **panels_of
     ) as (_, axes):
@@ -243,7 +242,7 @@ def forgetting(folder: Path, record: JsonObject, options: Options, rows: pd.Data
         panel.invert_yaxis()
         panel.set(
             xlabel=FORGOTTEN,
-            title="Forgetting, with the adapter left on",
+            title="Forgetting, the adapter left on",
         )
         panel.grid(axis="y", visible=False)
         if stages:
@@ -277,7 +276,7 @@ def _along_sequence(
     panel.set(
         xlabel="adaptations, one after another",
         ylabel=FORGOTTEN,
-        title="Each from where the last one ended",
+        title="In sequence",
     )
     panel.legend()
 
@@ -299,17 +298,17 @@ def singular_values(folder: Path, record: JsonObject, options: Options, arrays: 
         for panel, path in zip(axes.flat, changed, strict=False):
             for number, strategy in enumerate(strategies):
                 _spectrum(panel, number, strategy, arrays[singular_key(strategy, path)])
-            panel.set_title(path, fontsize=8)
+            panel.set_title(path, fontsize=7)
         for panel in axes.flat[len(changed) :]:
             panel.axis("off")
         if changed:
             title += ": singular values by their number"
-            axes.flat[0].legend(fontsize=6)
-            picture.supylabel("singular value of the change", fontsize=9)
+            axes.flat[0].legend()
+            picture.supylabel("singular value of the change")
         else:
             text = "unchanged: on validation the networks\nbefore training were the best"
             picture.text(0.5, 0.5, text, ha="center", va="center")
-        picture.suptitle(title, fontsize=10)
+        picture.suptitle(title)
 
 
 def _spectrum(panel: Axes, number: int, strategy: Strategy, values: np.ndarray) -> None:
@@ -331,10 +330,10 @@ def curves(folder: Path, record: JsonObject, options: Options, log: pd.DataFrame
     """Validation CRPS of every seed of four strategies."""
     rates = record["notes"]["learning_rates"]
     strategies = (FROM_SCRATCH, FULL, lora(options.rank), HEAD_ONLY)
-    with figure(folder / "learning_curves.png", record, (11, 3), 1, 4, sharey=True) as (_, axes):
-        for panel, strategy in zip(axes, strategies, strict=True):
+    shared = {"sharex": True, "sharey": True}
+    with figure(folder / "learning_curves.png", record, (WIDTH, 4.4), 2, 2, **shared) as (_, axes):
+        for panel, strategy in zip(axes.flat, strategies, strict=True):
             rate = rates[strategy.label]
             seed_curves(panel, log, f"crps_{Job(strategy, 0, rate).kind}-")
             panel.set_title(f"{strategy.label}, lr {rate:g}")
-            if panel is not axes[0]:
-                panel.set_ylabel("")
+            panel.label_outer()

@@ -29,7 +29,16 @@ from assignment5.config import (
     training_name,
 )
 from common.cli import InputError
-from common.figures import MARKERS, PALETTE, Option, figure, learning_curve, source_line
+from common.figures import (
+    MARKERS,
+    PALETTE,
+    WIDTH,
+    Option,
+    figure,
+    learning_curve,
+    legend_below,
+    source_line,
+)
 from common.files import JsonObject, atomic_path, read_json
 
 FRAME_MS = 120  # milliseconds that a frame of the trajectory stays
@@ -181,7 +190,7 @@ def tile(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
 def draw_samples(path: Path, record: JsonObject, grids: dict[str, np.ndarray]) -> None:
     """One grid (N, S, S, 3) per network and recipe, from the same noises."""
     rows = -(-len(grids) // 2)
-    size = (9.6, 3.9 * rows + 0.4)
+    size = (WIDTH, 3.1 * rows + 0.4)
     with figure(path, record, size, rows, 2, squeeze=False) as (picture, axes):
         for (name, images), panel in zip(grids.items(), axes.flat, strict=False):
             panel.imshow(tile(images, 8), interpolation="nearest")
@@ -189,7 +198,7 @@ def draw_samples(path: Path, record: JsonObject, grids: dict[str, np.ndarray]) -
         for panel in axes.flat:
             panel.axis("off")
         title = "Samples of DDIM, 20 steps, from the same noises; none picked"
-        picture.suptitle(title, fontsize=10)
+        picture.suptitle(title)
 
 
 def draw_sheet(
@@ -197,7 +206,8 @@ def draw_sheet(
 ) -> None:
     """Images uint8 (R, C, S, S, 3) as R rows under one title, with a tick under each column."""
     rows, columns, side = images.shape[:3]
-    size = (0.86 * columns + 0.2, 0.86 * rows + 0.95)
+    side_in = min(0.8, WIDTH / columns - 0.03)  # inches of an image
+    size = (side_in * columns + 0.2, side_in * rows + 0.95)
     with figure(path, record, size) as (picture, panel):
         sheet = tile(images.reshape(-1, *images.shape[2:]), columns)
         panel.imshow(sheet, interpolation="nearest")
@@ -207,7 +217,7 @@ def draw_sheet(
         panel.set(xlabel=xlabel, yticks=[])
         panel.spines[:].set_visible(False)
         panel.grid(False)
-        picture.suptitle(title, fontsize=10)
+        picture.suptitle(title)
 
 
 def draw_closest(folder: Path, pairs: np.ndarray) -> None:
@@ -216,12 +226,12 @@ def draw_closest(folder: Path, pairs: np.ndarray) -> None:
     It holds training images, so that it is ignored by git.
     """
     record = read_json(folder / "run.json")
-    with figure(folder / "nearest.png", record, (7.2, 5.6)) as (picture, panel):
+    with figure(folder / "nearest.png", record, (WIDTH, 5.2)) as (picture, panel):
         sheet = tile(pairs.reshape(-1, *pairs.shape[2:]), 8)
         panel.imshow(sheet, interpolation="nearest")
         panel.axis("off")
         title = "Pairs: a sample (left) and the nearest training image (right); the closest first"
-        picture.suptitle(title, fontsize=10)
+        picture.suptitle(title)
 
 
 def draw_trajectory(path: Path, frames: np.ndarray) -> None:
@@ -263,7 +273,7 @@ def draw_evaluations(
     """
     kids = table[(table.metric == "kid") & table.horizon.notna()]  # (of samplers)
     panels = list(kids.groupby(["series", "model"], sort=False))
-    size = (max(5.2 * len(panels), 6.4) + 0.4, 3.8)
+    size = (WIDTH, 3.4)
     with figure(path, record, size, 1, len(panels), squeeze=False) as (picture, axes):
         for panel, ((space, model), rows) in zip(axes.flat, panels, strict=True):
             draw_samplers(panel, rows, recipe, power)
@@ -279,16 +289,10 @@ def draw_evaluations(
             panel.set_xticks([], minor=True)
             plain_log(panel.yaxis)
         picture.suptitle(
-            "The order of models depends on the features, the more where their network was "
-            "trained here",
-            fontsize=8,
+            "The order of models depends on the features, the more where their network was\n"
+            "trained here; ± one standard error over sets of noise; one training per network"
         )
-        picture.legend(
-            *axes.flat[0].get_legend_handles_labels(),
-            loc="outside right center",
-            title="± one standard error\nover sets of noise;\none training per network",
-            title_fontsize=7,
-        )
+        legend_below(picture, axes.flat)
 
 
 def part_words(split: str) -> str:
@@ -324,7 +328,7 @@ def draw_learning_curves(
     path: Path, record: JsonObject, log: pd.DataFrame, names: list[str]
 ) -> None:
     """Training loss and error of the noise against the step, one line per training."""
-    with figure(path, record, (9.6, 3.4), 1, 2) as (picture, (left, right)):
+    with figure(path, record, (WIDTH, 3.0), 1, 2) as (picture, (left, right)):
         for number, name in enumerate(names):
             style: dict[str, Option] = {
                 "color": PALETTE[number],
@@ -340,26 +344,26 @@ def draw_learning_curves(
             learning_curve(right, log, "validation", f"noise error, {name}", **style)
         left.set(
             xlabel="step",
-            ylabel="training loss (each in its own target)",
+            ylabel="training loss (own target)",
             title="Training, mean of ten readings",
             yscale="log",
         )
         right.set(
             xlabel="step",
-            ylabel="mean absolute error of the noise (sd)",
+            ylabel="error of the noise (sd)",
             title="Validation part, averaged weights",
             yscale="log",
         )
         for panel in (left, right):
             plain_log(panel.yaxis)
             panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        picture.legend(*left.get_legend_handles_labels(), loc="outside right center")
+        legend_below(picture, [left])
 
 
 def draw_distances(path: Path, record: JsonObject, distances: dict[str, np.ndarray]) -> None:
     """Cumulative shares of distances (N,) to the nearest training image; held-out images first."""
     top = max(float(values.max()) for values in distances.values())
-    with figure(path, record, (6.4, 3.4)) as (_, panel):
+    with figure(path, record, (WIDTH, 3.0)) as (_, panel):
         for number, (name, values) in enumerate(distances.items()):
             share = np.arange(1, len(values) + 1) / len(values)
             held_out = number == 0

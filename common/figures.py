@@ -113,8 +113,12 @@ def heat_map(
     texts: np.ndarray,
     **style: Option,
 ) -> AxesImage:
-    """Draws a matrix (R, C) with `texts` (R, C) in its finite cells; returns the image."""
+    """Draws a matrix (R, C) with `texts` (R, C) in its finite cells; returns the image.
+
+    An `alpha` (R, C) among the options pales cells.
+    """
     image = axes.imshow(values, aspect="auto", **style)
+    opacity = np.broadcast_to(style.get("alpha", 1.0), values.shape)
     axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
     axes.set_yticks(range(len(rows)), rows)
     axes.grid(False)
@@ -123,6 +127,7 @@ def heat_map(
         if not np.isfinite(value):
             continue
         brightness = np.dot(image.cmap(image.norm(value))[:3], (0.299, 0.587, 0.114))
-        colour = "white" if brightness < 0.5 else "black"
+        on_white = 1 - opacity[i, j] * (1 - brightness)
+        colour = "white" if on_white < 0.5 else "black"
         axes.text(j, i, str(texts[i, j]), ha="center", va="center", fontsize=7, color=colour)
     return image

@@ -5,7 +5,7 @@ Shape letters: T times, H horizon, S series, Q quantile levels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -14,15 +14,18 @@ import numpy as np
 import pandas as pd
 from dateutil import rrule
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from common.figures import (
     MARKERS,
     PALETTE,
+    WIDTH,
     Option,
     colours,
     figure,
     heat_map,
+    legend_below,
 )
 from common.files import JsonObject
 from common.forecasting.assigned import Window
@@ -35,7 +38,16 @@ Arrays: TypeAlias = Mapping[str, np.ndarray]  # predictions.npz
 FAN_STEPS = 48  # known prices in a fan
 COURSE_STEPS = 12  # of the course's window are drawn before the steps ahead
 GREY = "#888888"
+PALE = 0.35  # opacity of what is not significant
 OFF_SCALE = ("drift", "seasonal naive")
+NETWORKS = ("Seq2Seq", "Transformer")
+# one colour per model in every run; baselines are dashed
+KNOWN = {
+    "Seq2Seq": PALETTE[0],
+    "Transformer": PALETTE[1],
+    "log-HAR-t": PALETTE[6],
+    "random walk": GREY,
+}
 # of a fan's time axis, by the unit that its ticks count; with fewer AutoDateLocator finds no
 # distance for some spans, and warns
 MOST_TICKS = {
@@ -48,11 +60,11 @@ MOST_TICKS = {
 
 
 def panels(count: int) -> dict[str, Option]:
-    """Options of `figure` for a grid of `count` small panels, at most four in a row."""
-    columns = min(count, 4)
+    """Options of `figure` for a grid of `count` small panels, at most three in a row."""
+    columns = min(count, 3)
     rows = -(-count // columns)
-    width = 2.6 * columns + (2 if columns == 1 else 0)
-    return {"size": (width, 2.2 * rows + 0.5), "rows": rows, "columns": columns, "squeeze": False}
+    size = (WIDTH * max(2, columns) / 3, 1.75 * rows + 0.5)
+    return {"size": size, "rows": rows, "columns": columns, "squeeze": False}
 
 
 def tidy(axes: np.ndarray, used: int) -> None:
@@ -61,7 +73,8 @@ def tidy(axes: np.ndarray, used: int) -> None:
     for panel in axes.flat[used:]:
         panel.axis("off")
     if used < axes.size:
-        axes.flat[used].legend(handles, labels, loc="center")
+        legend = axes.flat[used].legend(handles, labels, loc="center left")
+        legend.set_in_layout(False)  # else its length would move the panels
     else:
         axes.flat[0].legend(handles, labels, loc="best")
 
@@ -191,7 +204,7 @@ def fans(
             panel.set_title(name)
             panel.set_ylabel("price (USD)" if s % axes.shape[1] == 0 else "")
         tidy(axes, len(shown))
-        picture.suptitle(titled(title, others), fontsize=10)
+        picture.suptitle(titled(title, others))
 
 
 def titled(title: str, *others: str) -> str:
@@ -219,30 +232,28 @@ def by_horizon(path: Path, record: JsonObject, rows: pd.DataFrame, scale: str) -
     The axes fit the model `scale`; baselines that lie far above them are left out.
     """
     shown = {
-        "rmsse": "RMSE / RMSE of no change",
-        "crps_ratio": "CRPS ratio (1: rolling random walk)",
+        "rmsse": "RMSE ratio (1: no change)",
+        "crps_ratio": "CRPS ratio (1: random walk)",
     }
     rows = rows[rows.series.isna() & rows.horizon.notna() & rows.metric.isin(shown)]
     rows = rows[~rows.model.isin(OFF_SCALE)]
-    with figure(path, record, (11, 3.4), 1, 2) as (picture, axes):
+    with figure(path, record, (WIDTH, 3.7), 1, 2) as (picture, axes):
         for panel, (metric, label) in zip(axes, shown.items(), strict=True):
             step_curves(panel, rows, metric)
             fit_scale(panel, rows[(rows.metric == metric) & (rows.model == scale)].value)
             panel.set(xlabel="step ahead", ylabel=label, xticks=sorted(rows.horizon.unique()))
             panel.axhline(1, color=GREY, lw=0.8)
-        # eight lines leave no room inside
-        handles, labels = axes[1].get_legend_handles_labels()
-        picture.legend(handles, labels, fontsize=7, loc="outside right center")
+        legend_below(picture, axes[1:], columns=2)  # eight lines leave no room inside
         picture.suptitle(
-            "Error by step ahead, geometric mean over series, test part; bars: deviation over "
-            "training seeds; values off the scale are in metrics.json",
-            fontsize=9,
+            "Error by step ahead, geometric mean over series, test part; bars: deviation over\n"
+            "training seeds; values off the scale are in metrics.json"
         )
 
 
 def step_curves(panel: Axes, rows: pd.DataFrame, metric: str) -> None:
-    """One metric against the step, one line per model and variant."""
+    """One metric against the step, one line per model and variant, in the model's colour."""
     names = dict.fromkeys(zip(rows.model, rows.variant, strict=True))
+    colour = model_colours(rows.model)
     for number, (model, variant) in enumerate(names):
         of_model = (rows.model == model) & (rows.variant == variant)
         line = rows[of_model & (rows.metric == metric)].sort_values("horizon")
@@ -250,12 +261,19 @@ def step_curves(panel: Axes, rows: pd.DataFrame, metric: str) -> None:
             line.horizon,
             line.value,
             line["std"].fillna(0),
-            color=PALETTE[number % len(PALETTE)],
+            color=colour[model],
             marker=MARKERS[number % len(MARKERS)],
             ms=4,
-            ls="--" if number // len(PALETTE) % 2 else "-",
+            ls="-" if model in NETWORKS else "--",
             label=f"{model}, {variant}",
         )
+
+
+def model_colours(models: Iterable[str]) -> dict[str, str]:
+    """A colour for each model: that of `KNOWN`, and the free ones in order for the others."""
+    free = [colour for colour in PALETTE if colour not in KNOWN.values()]
+    others = [name for name in dict.fromkeys(models) if name not in KNOWN]
+    return KNOWN | {name: free[number % len(free)] for number, name in enumerate(others)}
 
 
 def fit_scale(panel: Axes, values: pd.Series) -> None:
@@ -284,22 +302,26 @@ def cells(
 ) -> None:
     """Maps of (ratio, its p, title) of one model by series and step.
 
-    A star marks p < 0.05 after Holm. Series without a ratio, whose price never moved, are named
-    and left out.
+    All maps of a figure are on one scale of colours. A star marks p < 0.05 after Holm, and what is
+    not significant is pale. Series without a ratio, whose price never moved, are named and left
+    out.
     """
     rows = rows[(rows.model == model) & (rows.variant == variant)]
     with_ratio = set.intersection(*(set(rows[rows.metric == metric].series) for metric, *_ in maps))
     still = [str(name) for name in series if name not in with_ratio]
     shown, others = shown_of([name for name in series if name in with_ratio])
-    height = 0.35 * max(len(shown), 2) + 1.4
-    with figure(path, record, (9, height), 1, len(maps)) as (picture, axes):
+    height = 0.28 * max(len(shown), 2) + 1.3
+    spread = max((spread_of(rows, metric, shown) for metric, *_ in maps), default=0.0)
+    with figure(path, record, (WIDTH, height), 1, len(maps), sharey=True) as (picture, axes):
         for panel, (metric, p, title) in zip(axes, maps, strict=True):
             if shown:
-                cell_map(panel, rows, shown, metric, p)
-            panel.set(title=f"{title} (* p < 0.05)", xlabel="step ahead")
+                image = cell_map(panel, rows, shown, metric, p, spread)
+            panel.set(title=f"{title}\n(* p < 0.05)", xlabel="step ahead")
+        if shown:
+            picture.colorbar(image, ax=axes, label="ratio of errors")
         lines = titled(others, without_ratio(still)).strip()
         if lines:
-            picture.suptitle(lines, fontsize=8)
+            picture.suptitle(lines)
 
 
 def without_ratio(series: Sequence[str]) -> str:
@@ -313,18 +335,26 @@ def without_ratio(series: Sequence[str]) -> str:
     )
 
 
-def cell_map(panel: Axes, rows: pd.DataFrame, series: Sequence[str], metric: str, p: str) -> None:
-    """The map of one ratio, starred where its p is below 0.05."""
+def spread_of(rows: pd.DataFrame, metric: str, series: Sequence[str]) -> float:
+    """The largest distance of a ratio from 1, at least a thousandth."""
+    distances = np.abs(matrix_of(rows, metric, series) - 1)
+    return max(float(distances[np.isfinite(distances)].max(initial=0)), 1e-3)
+
+
+def cell_map(
+    panel: Axes, rows: pd.DataFrame, series: Sequence[str], metric: str, p: str, spread: float
+) -> AxesImage:
+    """The map of one ratio, 1 - spread to 1 + spread, starred where its p is below 0.05."""
     values = matrix_of(rows, metric, series)
     significant = matrix_of(rows, p, series) < 0.05
     steps = [str(step + 1) for step in range(values.shape[1])]
-    distances = np.abs(values - 1)
-    spread = max(float(distances[np.isfinite(distances)].max(initial=0)), 1e-3)
-    texts = np.char.add(np.char.mod("%.4f", values), np.where(significant, "*", ""))
-    limits = {"vmin": 1 - spread, "vmax": 1 + spread}
-    heat_map(panel, values, list(series), steps, texts, cmap="PuOr_r", **limits)
+    texts = np.char.add(np.char.mod("%.3f", values), np.where(significant, "*", ""))
+    style: dict[str, Option] = {"vmin": 1 - spread, "vmax": 1 + spread, "cmap": "PuOr_r"}
+    style["alpha"] = np.where(significant, 1.0, PALE)
+    image = heat_map(panel, values, list(series), steps, texts, **style)
     names = [label.get_text() for label in panel.get_xticklabels()]
     panel.set_xticks(panel.get_xticks(), names, rotation=0, ha="center")
+    return image
 
 
 def matrix_of(rows: pd.DataFrame, metric: str, series: Sequence[str]) -> np.ndarray:
@@ -345,7 +375,7 @@ def calibration(path: Path, record: JsonObject, arrays: Arrays) -> None:
     shown, others = shown_of(list(below_of))
     still = without_ratio([name for name in series if name not in below_of])
     names = colours(shown)
-    with figure(path, record, (6, 3.4)) as (_, panel):
+    with figure(path, record, (WIDTH, 3.2)) as (_, panel):
         for number, name in enumerate(names):
             below = below_of[name]
             panel.plot(
@@ -381,7 +411,7 @@ def seed_curves(panel: Axes, log: pd.DataFrame, prefix: str) -> None:
         }
         part = log[log.name == prefix + seed]
         panel.plot(part.epoch, part.value, label=f"seed {seed}", **style)
-    panel.set(xlabel="epoch", ylabel="validation CRPS (of a usual change)")
+    panel.set(xlabel="epoch", ylabel="validation CRPS")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.legend()
 
@@ -416,10 +446,10 @@ def course_figure(
         for number, (name, panel) in enumerate(zip(names, axes.flat, strict=False)):
             course_panel(panel, arrays, lines, number)
             panel.set_title(name)
-            panel.set_xlabel("step (0: end of the trained window)")
+            panel.set_xlabel("step (0: last trained)")
             panel.set_ylabel("price (USD)" if number % axes.shape[1] == 0 else "")
         tidy(axes, len(names))
-        picture.suptitle(titled(title, others), fontsize=10)
+        picture.suptitle(titled(title, others))
 
 
 def course_panel(panel: Axes, arrays: Arrays, lines: Sequence[CourseLine], series: int) -> None:
