@@ -74,11 +74,8 @@ def read_pictures(path: Path, record: JsonObject) -> Pictures:
         )
     models = [name for name in record["config"]["models"] if f"fields | {name}" in arrays]
     x, y = arrays["coordinates"].T
-    # (earlier runs stored the fields in their own units)
-    mean = arrays.get("mean", np.zeros(len(arrays["field_names"])))
-    scale = arrays.get("scale", np.ones(len(arrays["field_names"])))
     fields = {
-        name: arrays[f"fields | {name}"].astype(np.float64) * scale + mean
+        name: arrays[f"fields | {name}"].astype(np.float64) * arrays["scale"] + arrays["mean"]
         for name in ("truth", *models)
     }
     return Pictures(
@@ -160,20 +157,10 @@ def styles_of(record: JsonObject, table: pd.DataFrame) -> dict[str, Style]:
 
 def parts_note(record: JsonObject) -> str:
     """What the names of the test parts mean for the data of this run."""
-    away = record["notes"].get("distances")
-    if away is not None:
-        spans = [
-            f"{part} {min(values):.1f} to {max(values):.1f}"
-            for part, values in away.items()
-            if part in PARTS
-        ]
-        listed = "; ".join(spans) or "the first parameter does not vary"
-        return f"distance from the nearest trained parameter, in % of the trained range: {listed}"
-
-    # earlier runs split by rank:
-    note = "parts by rank of the first parameter, which need not be far from the training part"
-    data = record["data"]
-    count = sum(record["notes"].get("split", {}).values())
-    if (data.get("flow"), data.get("seed"), count) == ("cylinder", 0, 48):
-        note = "parts by rank of Re: all lie within 1 to 6 of a training Reynolds number"
-    return note
+    spans = [
+        f"{part} {min(values):.1f} to {max(values):.1f}"
+        for part, values in record["notes"]["distances"].items()
+        if part in PARTS
+    ]
+    listed = "; ".join(spans) or "the first parameter does not vary"
+    return f"distance from the nearest trained parameter, in % of the trained range: {listed}"

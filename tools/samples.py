@@ -93,7 +93,7 @@ SYSTEMS = {
     6: System(
         *("final_project", "state-exchange attention, simulated cylinder", 7.0, "simulated"),
         *("squared error", ERROR),
-        ours=Scored("SEA", "SEA", "interpolation"),  # the wide stream is not in the default preset
+        ours=Scored("one wide stream", "patches, joint, wide", "interpolation"),
         baseline=Scored("FNO", "FNO", "interpolation"),
         flow="-cylinder",
     ),

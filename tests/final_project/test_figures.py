@@ -21,11 +21,11 @@ RESULTS = Path(figures.__file__).parent / "results"
 COMMITTED = ("cylinder-core", "lock_exchange-core")
 
 
-def run(flow: str = "cylinder", trajectories: int = 48) -> dict:
+def run(**distances: list[float]) -> dict:
     return {
         "config": {"models": ["SEA", "no exchange, matched"], "frames": 200},
-        "data": {"flow": flow, "seed": 0},
-        "notes": {"split": {"train": trajectories - 10, "gap": 10}},
+        "data": {"flow": "cylinder", "seed": 0},
+        "notes": {"distances": distances},
     }
 
 
@@ -39,9 +39,9 @@ def test_every_model_has_one_style_and_trained_ones_come_first():
 
 
 def test_the_note_on_the_parts_speaks_of_the_data_at_hand():
-    assert "within 1 to 6 of a training Reynolds number" in parts_note(run())
-    for other in (run("lock_exchange"), run(trajectories=20)):
-        assert "Reynolds" not in parts_note(other)
+    note = parts_note(run(validation=[9.0], interpolation=[3.1, 2.04], gap=[4.0]))
+    assert note.endswith("trained range: interpolation 2.0 to 3.1; gap 4.0 to 4.0")
+    assert "does not vary" in parts_note(run())
 
 
 @pytest.mark.parametrize("name", COMMITTED)
