@@ -8,9 +8,9 @@ next code. Trajectories are split for both; a rollout is given its first frame a
     python final_project/train.py --preset full          # every model and baseline, three seeds
     torchrun --nproc_per_node=4 final_project/train.py --preset full
 
-Some minutes on two cores for the default preset. Expect a squared relative L2 of rollouts inside the
-range of about 0.001 for the wide stream on the lock exchange and of 0.003 on the cylinder, in three
-minutes of training each (committed runs); an error of 1 is as large as the field.
+Some minutes on two cores for the default preset. In three minutes of training the committed runs'
+wide stream has a squared relative L2 of rollouts inside the range of 0.001 on the lock exchange and
+of 0.003 on the cylinder; an error of 1 is as large as the field.
 """
 
 from __future__ import annotations
