@@ -95,7 +95,7 @@ def draw_fields(path: Path, record: JsonObject, pictures: Pictures) -> None:
     mesh = pictures.mesh
 
     rows = len(pictures.field_names)
-    size = (WIDTH, rows * (1.75 * np.ptp(mesh.y) / np.ptp(mesh.x) + 0.08) + 0.75)
+    size = (WIDTH, rows * (1.75 * np.ptp(mesh.y) / np.ptp(mesh.x) + 0.08) + 0.9)
     with figure(path, record, size, rows, 3, squeeze=False) as (picture, axes):
         for panel, title in zip(axes[0], ("simulation", model, "error"), strict=True):
             panel.set_title(title)
@@ -111,7 +111,7 @@ def draw_fields(path: Path, record: JsonObject, pictures: Pictures) -> None:
         frame = pictures.frames[stored]
         time = pictures.time[frame] - pictures.time[0]
         picture.suptitle(
-            f"After {frame} steps ({time:.2f} time units) from the first frame alone: "
+            f"After {frame} steps ({time:.2f} time units) from the first frame alone\n"
             f"{pictures.trajectory}"
         )
 
