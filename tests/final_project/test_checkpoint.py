@@ -35,7 +35,8 @@ def test_committed_models_load_and_stay_near_the_truth_for_a_step(name):
     folder = RESULTS / name
     _, about = read_model(folder / "model.safetensors")
     with np.load(folder / "pictures.npz") as pictures, np.load(folder / "mesh.npz") as mesh:
-        truth = pictures["fields | truth"].astype(np.float32)  # (frames, P, F)
+        truth = pictures["fields | truth"] * pictures["scale"] + pictures["mean"]  # (frames, P, F)
+        truth = truth.astype(np.float32)
         flow = Flow(
             fields=truth[None],
             coordinates=mesh["coordinates"],
