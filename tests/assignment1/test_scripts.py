@@ -130,7 +130,7 @@ def test_the_table_shows_what_validation_chose(smoke1):
     ]
     for model, choice in chosen.items():
         accuracy = validation[validation.model == model].set_index("variant").value
-        assert accuracy[choice["variant"]] == accuracy.max()
+        assert accuracy.max() - accuracy[choice["variant"]] < 1e-12  # ties differ by rounding
         assert abs(choice["accuracy"] - accuracy.max()) < 1e-12
 
 
