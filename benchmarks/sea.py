@@ -172,23 +172,41 @@ class Start:
         return rollout(self.model, self.z, self.theta, steps, cached=cached)
 
 
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What a training step reads: latents (B, T + 1, G, L) and parameters (B, 1)."""
+
+    z: Tensor
+    theta: Tensor
+
+    @classmethod
+    def draw(cls, width: int, frames: int) -> Batch:
+        """Random numbers in the published shape."""
+        return cls(torch.randn(BATCH, frames + 1, STREAMS, width), torch.rand(BATCH, 1))
+
+    def compare(self, ours: Temporal, theirs: nn.Module, what: str, other: str) -> Comparison:
+        """A training step of the published model, ours beside that of another class."""
+        z = self.z
+        frames = z.shape[1] - 1
+        tiled = self.theta[:, None].expand(-1, frames, -1)  # (B, T, 1)
+        seconds, other_seconds = seconds_in_turns(
+            training_step(ours, lambda: teacher_forcing(ours, z, self.theta)),
+            training_step(theirs, lambda: F.mse_loss(theirs(z[:, :-1], tiled), z[:, 1:])),
+            rounds=3,
+            pick=min,
+        )
+        weights = f"{count_parameters(ours):,} weights; other: {count_parameters(theirs):,}"
+        case = f"training step, {what}, {len(z)} x {frames} frames ({weights})"
+        return Comparison.of(case, seconds, other, other_seconds)
+
+
 def compare_training(width: int, frames: int) -> tuple[Comparison, Start]:
     """A training step at the published sizes, and that model's start for rollouts."""
-    z = torch.randn(BATCH, frames + 1, STREAMS, width)
-    theta = torch.rand(BATCH, 1)
+    batch = Batch.draw(width, frames)
     published = Temporal(TemporalConfig.published(), STREAMS, width, 1)
-    plain = PlainSEA()
-    tiled = theta[:, None].expand(-1, frames, -1)  # (B, T, 1)
-    ours, other = seconds_in_turns(
-        training_step(published, lambda: teacher_forcing(published, z, theta)),
-        training_step(plain, lambda: F.mse_loss(plain(z[:, :-1], tiled), z[:, 1:])),
-        rounds=3,
-        pick=min,
-    )
-    weights = f"{count_parameters(published):,} weights; plain: {count_parameters(plain):,}"
-    case = f"training step, published sizes, {BATCH} x {frames} frames ({weights})"
-    row = Comparison.of(case, ours, "the published block, written plainly", other)
-    return row, Start("published sizes", published, z[:1, 0], theta[:1])
+    other = "the published block, written plainly"
+    row = batch.compare(published, PlainSEA(), "published sizes", other)
+    return row, Start("published sizes", published, batch.z[:1, 0], batch.theta[:1])
 
 
 def official_model(folder: Path, width: int) -> nn.Module:
@@ -211,20 +229,9 @@ def official_model(folder: Path, width: int) -> nn.Module:
 
 def compare_official(folder: Path, width: int, frames: int) -> Comparison:
     """A training step of the published model: ours beside the authors' own class."""
-    z = torch.randn(BATCH, frames + 1, STREAMS, width)
-    theta = torch.rand(BATCH, 1)
     ours = Temporal(TemporalConfig.published(all_dropouts=True), STREAMS, width, 1)
     theirs = official_model(folder, width)
-    tiled = theta[:, None].expand(-1, frames, -1)  # (B, T, 1)
-    seconds, other = seconds_in_turns(
-        training_step(ours, lambda: teacher_forcing(ours, z, theta)),
-        training_step(theirs, lambda: F.mse_loss(theirs(z[:, :-1], tiled), z[:, 1:])),
-        rounds=5,
-        pick=min,
-    )
-    weights = f"{count_parameters(ours):,} weights; theirs: {count_parameters(theirs):,}"
-    case = f"training step, all dropouts, {BATCH} x {frames} frames ({weights})"
-    return Comparison.of(case, seconds, "the authors' code", other)
+    return Batch.draw(width, frames).compare(ours, theirs, "all dropouts", "the authors' code")
 
 
 def compare_rollout(start: Start, steps: int = 400) -> Comparison:

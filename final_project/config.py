@@ -364,6 +364,7 @@ class Config(BaseConfig):
     @classmethod
     def presets(cls) -> dict[str, Fields]:
         smoke: Fields = {
+            "models": (*cls.models, "patches, joint, wide"),
             "seeds": 1,
             "frames": 20,
             "boxes": (4, 4),
