@@ -288,4 +288,7 @@ def rows_of(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--official", type=Path, help="folder with a clone of the authors' code")
-    write(RESULTS / "sea.json", rows_of(official=parser.parse_args().official))
+    official = parser.parse_args().official
+    if official is not None and not (official / "models" / "temporal.py").is_file():
+        parser.error(f"--official {official} holds no models/temporal.py; give a clone")
+    write(RESULTS / "sea.json", rows_of(official=official))
