@@ -22,6 +22,7 @@ from common.cli import (
     check_ranges,
     option_of,
 )
+from common.shard import Shard
 
 Source = Literal["auto", "flowers", "folder", "synthetic"]
 Part = Literal["train", "validation", "test"]
@@ -117,6 +118,9 @@ class Config(BaseConfig):
     """seed of the split, the weights and every random draw in training"""
     seeds: int = 5
     """number of noise sets that every score is averaged over"""
+    shard: str = "0/1"
+    """i/n: do only every n-th training, the i-th first, in a process of its own (others do the
+    rest); the same command without --shard then takes over what all of them did"""
     synthetic_images: int = 4000
     """number of flowers in the built-in drawn sample"""
     side: int = 32
@@ -217,6 +221,7 @@ class Config(BaseConfig):
 
     def __post_init__(self) -> None:
         check_options(self)
+        Shard.of(self.shard)
         if self.min_signal >= self.max_signal:
             raise InputError(
                 f"--min-signal {self.min_signal}: allowed is less than "

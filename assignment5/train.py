@@ -67,6 +67,7 @@ from common.machine import Device, choose_device
 from common.muon import Muon
 from common.results import Results
 from common.run import Run, progress
+from common.shard import Shard
 from common.world import World
 
 HERE = Path(__file__).resolve().parent
@@ -312,8 +313,11 @@ def main(config: Config) -> Results | None:
         spaces += imagenet_spaces(config.imagenet, device.name)
         spaces += inception_spaces(config.inception, device.name)
 
+    shard = Shard.of(config.shard)
+
     folder = config.out or HERE / "results" / f"{images.source}-{config.preset}"
-    with Run(config, folder, __file__, images.source, images.provenance, world) as run:
+    data_and_world = (images.source, images.provenance, world)
+    with Run(config, folder, __file__, *data_and_world, shard, choosing=("recipes",)) as run:
         run.note(
             device=device.name, bfloat16=device.bfloat16, processes=world.size, split=split.sizes
         )
@@ -324,11 +328,14 @@ def main(config: Config) -> Results | None:
 
         # Train both networks by every recipe, on the same images in the same order:
         denoisers = []
-        for job in training_jobs(config):
+        for job in shard.share(training_jobs(config)):
             trained = run.memo(job.name, train, job, run, parts, device)
             denoisers.append(Denoiser.of(job, trained, device, images.class_names))
         world.leave()
         if world.rank:  # the first process alone evaluates
+            return None
+        if not shard.is_whole:
+            print(f"shard {shard} is finished; the command without --shard takes it over")
             return None
 
         # Evaluate: samplers on validation, then every network on the test part, once:

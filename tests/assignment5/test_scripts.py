@@ -36,6 +36,8 @@ from tests.conftest import (
     call,
     results,
     run_main,
+    scores_alone,
+    streamed,
 )
 
 SMOKE = ("--preset", "smoke", "--source", "synthetic")
@@ -108,6 +110,16 @@ def test_an_interrupted_and_resumed_run_has_the_same_metrics(smoke5, tmp_path):
     )
 
 
+def test_shards_together_make_the_run_of_one_process(smoke5, tmp_path):
+    options = (*SMOKE, "--out", tmp_path / "run")
+    for shard in ("1/2", "0/2"):
+        assert run_main(main, Config, *options, "--shard", shard) is None
+    with scores_alone():
+        run_main(main, Config, *options)
+    assert results(tmp_path / "run") == results(smoke5)
+    assert sorted(streamed(tmp_path / "run")) == sorted(streamed(smoke5))
+
+
 def test_a_process_that_is_not_the_first_only_helps_to_train(smoke5, tmp_path, monkeypatch):
     from common.world import World
 
@@ -161,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_in_one_line(tmp_path):
 
 def test_the_ablation_scores_its_rows_on_validation_and_writes_after_each(tmp_path, monkeypatch):
     folder = tmp_path / "run"
-    names = ("long skips", "noise, MAE; U-Net")
+    names = ("squared error", "base, U-Net")
     words = (*SMOKE, "--out", folder, "--samples", "6", "--seeds", "1", "--rows", *names)
     train = ablate.train
 
@@ -174,13 +186,13 @@ def test_the_ablation_scores_its_rows_on_validation_and_writes_after_each(tmp_pa
     with pytest.raises(KeyboardInterrupt):
         run_main(ablate.main, AblateConfig, *words)
     variants = {row["variant"] for row in results(folder)["rows"]}
-    assert variants == {"long skips, DDIM"}
+    assert variants == {"squared error, DDIM"}
     monkeypatch.undo()
     rows = run_main(ablate.main, AblateConfig, *words, "--resume")["rows"]
     assert {row["split"] for row in rows} == {"validation"}
     assert {(row["model"], row["variant"]) for row in rows} == {
-        ("Transformer", "long skips, DDIM"),
-        ("U-Net", "noise, MAE; U-Net, DDIM"),
+        ("Transformer", "squared error, DDIM"),
+        ("U-Net", "base, U-Net, DDIM"),
     }
 
 
