@@ -23,7 +23,7 @@ from assignment5.denoiser import Denoiser
 from assignment5.evaluation import METRICS_INFO, Judge, Scores, judges_of, sampled_rows
 from assignment5.feature_net import imagenet_spaces, train_features
 from assignment5.sampling import NoiseSets
-from assignment5.train import arithmetic, check_sizes, parts_line, train
+from assignment5.train import arithmetic, check_sizes, codec_for, parts_line, train
 from common.results import Results, Row
 from common.run import Run
 from common.shard import Shard
@@ -74,7 +74,8 @@ def main(config: AblateConfig) -> Results:
 
         # One training per row:
         for job in shard.share(config.jobs()):
-            trained = run.memo(job.name, train, job, run, parts, device)
+            codec = codec_for(job, run, parts, device)
+            trained = run.memo(job.name, train, job, run, parts, device, codec)
             denoiser = Denoiser.of(job, trained, device, images.class_names)
             scores = run.memo(f"{job.name} scores", score, denoiser, noises, judges).as_rows()
             rows += scores
