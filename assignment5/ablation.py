@@ -11,53 +11,85 @@ from typing import ClassVar
 from assignment5.config import ASSIGNED, Config, Job, Network, Sampling, changed
 from common.cli import Fields, InputError
 
+BASE: Fields = {
+    "conditioning": "adaln",
+    "skips": False,
+    "ends": "linear",
+    "target": "velocity",
+    "error": "mse",
+    "min_snr": 0.0,
+    "max_signal": 0.95,
+    "warmup": 250,
+    "decay": True,
+    "flips": True,
+    "patch": 4,
+    "lr": 1e-3,
+}
+NOISE: Fields = {  # the best of the first round, from which the second goes on
+    "target": "noise",
+    "error": "mae",
+}
 SCORED = (Sampling("ddim", 5), Sampling("ddim", 20))
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """One row: its name, the network, and what it changes in the given options."""
+    """One row: its name, the network, and what it changes in BASE."""
 
     name: str
     changes: Fields
     network: Network = "Transformer"
 
 
+def noise(name: str, **changes: object) -> Ablation:
+    """A row of the second round: something else changed beside NOISE."""
+    return Ablation(f"noise, MAE; {name}", {**NOISE, **changes})
+
+
+def tuned(name: str, **changes: object) -> Ablation:
+    """A row of the third round: something changed beside the tuned recipe, with its long skips."""
+    return Ablation(f"tuned; {name}", {**NOISE, "skips": True, **changes})
+
+
 IMAGE: Fields = {"target": "image", "loss": "velocity"}  # Li & He 2025, "JiT"
-
-
-def image(name: str, **changes: object) -> Ablation:
-    """A row with something else changed beside IMAGE."""
-    return Ablation(f"image, error of the velocity; {name}", {**IMAGE, **changes})
-
-
-# what the networks predict, and of what the error is taken
-OBJECTIVES = (
+FIRST = (
     Ablation("base", {}),
-    Ablation("squared error", {"error": "mse"}),
-    Ablation("image, error of the velocity", IMAGE),
-    Ablation("image, error of the noise", {"target": "image", "loss": "noise"}),
-    Ablation("velocity, error of the noise", {"target": "velocity", "loss": "noise"}),
+    Ablation("convolutional ends", {"ends": "convolution"}),
+    Ablation("token conditioning", {"conditioning": "token"}),
+    Ablation("long skips", {"skips": True}),
+    Ablation("noise target, MAE", NOISE),
+    Ablation("noise target", {"target": "noise"}),
+    Ablation("image target", {"target": "image"}),
+    Ablation("velocity, MAE", {"error": "mae"}),
+    Ablation("Min-SNR 5", {"min_snr": 5.0}),
+    Ablation("signal to 0.995", {"max_signal": 0.995}),
 )
-# the Transformer's parts, and how it is trained
-PARTS = (
-    image("rotary positions too", positions="both"),
-    image("normalised queries and keys", qk_norm=True),
-    image("value residuals", value_residual=True),
-    image("overlapping patches", ends="overlap"),
-    image("convolutional ends", ends="convolution"),
-    image("no long skips", skips=False),
-    image("Muon", optimiser="muon"),
-    image("moved images (ScoreAug)", scoreaug=True),
-)
-# the U-Net, and both recipes as assigned
-OPPONENTS = (
-    Ablation("base, U-Net", {}, network="U-Net"),
-    Ablation("image, error of the velocity, U-Net", IMAGE, network="U-Net"),
+SECOND = (
+    Ablation("noise, MAE; U-Net", NOISE, network="U-Net"),
     Ablation("as assigned, U-Net", ASSIGNED, network="U-Net"),
     Ablation("as assigned", ASSIGNED),
+    noise("signal to 0.995", max_signal=0.995),
+    noise("convolutional ends", ends="convolution"),
+    noise("long skips", skips=True),
+    noise("learning rate 2e-3", lr=2e-3),
+    noise("no flips", flips=False),
+    noise("no warm-up, no decay", warmup=0, decay=False),
+    noise("learning rate 5e-4", lr=5e-4),
+    noise("width 240", width=240),
+    noise("weight decay 0.05", weight_decay=0.05),
 )
-ABLATIONS = {row.name: row for row in OBJECTIVES + PARTS + OPPONENTS}
+THIRD = (
+    tuned("image, error of the velocity", **IMAGE),
+    tuned("image, error of the noise", target="image", loss="noise"),
+    tuned("velocity, error of the noise", target="velocity", loss="noise"),
+    tuned("rotary positions too", positions="both"),
+    tuned("normalised queries and keys", qk_norm=True),
+    tuned("value residuals", value_residual=True),
+    tuned("overlapping patches", ends="overlap"),
+    tuned("Muon", optimiser="muon"),
+    tuned("moved images (ScoreAug)", scoreaug=True),
+)
+ABLATIONS = {row.name: row for row in FIRST + SECOND + THIRD}
 
 
 @dataclass(frozen=True)
@@ -84,4 +116,7 @@ class AblateConfig(Config):
     def jobs(self) -> list[Job]:
         """The trainings of the wanted rows, in the order of the table."""
         wanted = [row for row in ABLATIONS.values() if not self.rows or row.name in self.rows]
-        return [Job(row.name, row.network, row.name, changed(self, row.changes)) for row in wanted]
+        return [
+            Job(row.name, row.network, row.name, changed(self, {**BASE, **row.changes}))
+            for row in wanted
+        ]

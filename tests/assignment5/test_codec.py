@@ -127,6 +127,7 @@ def test_only_the_tuned_transformer_has_codes_and_they_are_not_trained_with_it()
     config = dataclasses.replace(CODES, recipes=("tuned", "as assigned"))
     assert config.denoiser("U-Net").latent == 0
     model = build(config.denoiser("Transformer"))
+    assert model.codec is not None
     assert not any(weight.requires_grad for weight in model.codec.parameters())
     chosen = {
         id(w) for o in optimisers_of(model, config) for g in o.param_groups for w in g["params"]

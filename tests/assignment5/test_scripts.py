@@ -173,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_in_one_line(tmp_path):
 
 def test_the_ablation_scores_its_rows_on_validation_and_writes_after_each(tmp_path, monkeypatch):
     folder = tmp_path / "run"
-    names = ("squared error", "base, U-Net")
+    names = ("long skips", "noise, MAE; U-Net")
     words = (*SMOKE, "--out", folder, "--samples", "6", "--seeds", "1", "--rows", *names)
     train = ablate.train
 
@@ -186,13 +186,13 @@ def test_the_ablation_scores_its_rows_on_validation_and_writes_after_each(tmp_pa
     with pytest.raises(KeyboardInterrupt):
         run_main(ablate.main, AblateConfig, *words)
     variants = {row["variant"] for row in results(folder)["rows"]}
-    assert variants == {"squared error, DDIM"}
+    assert variants == {"long skips, DDIM"}
     monkeypatch.undo()
     rows = run_main(ablate.main, AblateConfig, *words, "--resume")["rows"]
     assert {row["split"] for row in rows} == {"validation"}
     assert {(row["model"], row["variant"]) for row in rows} == {
-        ("Transformer", "squared error, DDIM"),
-        ("U-Net", "base, U-Net, DDIM"),
+        ("Transformer", "long skips, DDIM"),
+        ("U-Net", "noise, MAE; U-Net, DDIM"),
     }
 
 
