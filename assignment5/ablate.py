@@ -20,36 +20,37 @@ from pathlib import Path
 
 from assignment5 import data
 from assignment5.denoiser import Denoiser
-from assignment5.evaluation import METRICS_INFO, Judge, Scores, sampled_rows
-from assignment5.feature_net import train_features
+from assignment5.evaluation import METRICS_INFO, Judge, Scores, judges_of, sampled_rows
+from assignment5.feature_net import imagenet_spaces, train_features
 from assignment5.sampling import NoiseSets
-from assignment5.train import arithmetic, check_sizes, parts_line, train
+from assignment5.train import arithmetic, check_sizes, codec_for, parts_line, train
 from common.results import Results, Row
 from common.run import Run
+from common.shard import Shard
 
 HERE = Path(__file__).resolve().parent
 
 
-def score(denoiser: Denoiser, noises: NoiseSets, judge: Judge) -> Scores:
+def score(denoiser: Denoiser, noises: NoiseSets, judges: Sequence[Judge]) -> Scores:
     """The rows of one training."""
     rows = []
     for sampling in SCORED:
-        rows += sampled_rows(denoiser, sampling, noises, [judge])
+        rows += sampled_rows(denoiser, sampling, noises, judges)
     return Scores.of(rows)
 
 
 def print_row(name: str, network: str, rows: Sequence[Row], seconds: float) -> None:
     """One line: KID by number of steps, and the seconds of training."""
     kids = [
-        f"{row.horizon} steps: {row.value:.4f} ± {row.std or 0:.4f}"
+        f"{row.horizon} steps, {row.series}: {row.value:.4f} ± {row.std or 0:.4f}"
         for row in rows
         if row.metric == "kid"
     ]
-    print(f"{network:12s} {name:32s} KID {', '.join(kids)}  {seconds:.0f} s", flush=True)
+    print(f"{network:12s} {name:40s} KID {'; '.join(kids)}  {seconds:.0f} s", flush=True)
 
 
 def main(config: AblateConfig) -> Results:
-    """Trains and scores every row; returns what metrics.json holds."""
+    """Trains and scores every row, of a shard its own; returns what metrics.json holds."""
     # Setup data: checked before anything is written:
     images = data.load_for(config)
     split = data.split_of(images, config.seed)
@@ -59,20 +60,24 @@ def main(config: AblateConfig) -> Results:
     noises = NoiseSets(config.seeds, config.samples, config.side)
     folder = config.out or HERE / "results" / f"{images.source}-ablation"
 
+    shard = Shard.of(config.shard)
+
     rows: list[Row] = []
-    with Run(config, folder, __file__, images.source, images.provenance) as run:
+    about = (images.source, images.provenance)
+    with Run(config, folder, __file__, *about, shard=shard, choosing=("rows",)) as run:
         print(parts_line(split, images.pixels.shape[1]), flush=True)
 
         # Features to score in:
         features = run.memo("features", train_features, config, run, images, split, device)
-        space = features.space(device.name)
-        judge = Judge(space, parts.validation, "validation", parts.train)
+        spaces = [features.space(device.name), *imagenet_spaces(config.imagenet, device.name)]
+        judges = judges_of(spaces, parts.validation, "validation", parts.train)
 
         # One training per row:
-        for job in config.jobs():
-            trained = run.memo(job.name, train, job, run, parts, device)
+        for job in shard.share(config.jobs()):
+            codec = codec_for(job, run, parts, device)
+            trained = run.memo(job.name, train, job, run, parts, device, codec)
             denoiser = Denoiser.of(job, trained, device, images.class_names)
-            scores = run.memo(f"{job.name} scores", score, denoiser, noises, judge).as_rows()
+            scores = run.memo(f"{job.name} scores", score, denoiser, noises, judges).as_rows()
             rows += scores
             # written after every row, so that a stopped ablation shows what it has
             results = run.finish(rows, METRICS_INFO)

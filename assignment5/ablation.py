@@ -46,6 +46,12 @@ def noise(name: str, **changes: object) -> Ablation:
     return Ablation(f"noise, MAE; {name}", {**NOISE, **changes})
 
 
+def tuned(name: str, **changes: object) -> Ablation:
+    """A row of the third round: something changed beside the tuned recipe, with its long skips."""
+    return Ablation(f"tuned; {name}", {**NOISE, "skips": True, **changes})
+
+
+IMAGE: Fields = {"target": "image", "loss": "velocity"}  # Li & He 2025, "JiT"
 FIRST = (
     Ablation("base", {}),
     Ablation("convolutional ends", {"ends": "convolution"}),
@@ -72,7 +78,18 @@ SECOND = (
     noise("width 240", width=240),
     noise("weight decay 0.05", weight_decay=0.05),
 )
-ABLATIONS = {row.name: row for row in FIRST + SECOND}
+THIRD = (
+    tuned("image, error of the velocity", **IMAGE),
+    tuned("image, error of the noise", target="image", loss="noise"),
+    tuned("velocity, error of the noise", target="velocity", loss="noise"),
+    tuned("rotary positions too", positions="both"),
+    tuned("normalised queries and keys", qk_norm=True),
+    tuned("value residuals", value_residual=True),
+    tuned("overlapping patches", ends="overlap"),
+    tuned("Muon", optimiser="muon"),
+    tuned("moved images (ScoreAug)", scoreaug=True),
+)
+ABLATIONS = {row.name: row for row in FIRST + SECOND + THIRD}
 
 
 @dataclass(frozen=True)

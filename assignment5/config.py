@@ -22,6 +22,7 @@ from common.cli import (
     check_ranges,
     option_of,
 )
+from common.shard import Shard
 
 Source = Literal["auto", "flowers", "folder", "synthetic"]
 Part = Literal["train", "validation", "test"]
@@ -48,12 +49,15 @@ SAMPLERS: dict[SamplerName, str] = {
 NEIGHBOURS = 5  # of an image, in precision, recall, density and coverage
 SCORED_AT_LEAST = NEIGHBOURS + 1  # the neighbours and the image itself
 
+SHRINK = 4  # the side of an image over that of its code
 LARGEST_SIDE = 1024  # pixels: far beyond what attention over patches can do
 
 COUNTS = (
     "seeds",
     "synthetic_images",
     "patch",
+    "latent_patch",
+    "codec_epochs",
     "width",
     "depth",
     "heads",
@@ -72,6 +76,7 @@ COUNTS = (
 RANGES: dict[str, tuple[float, float]] = {  # (least, largest), of all four scripts
     **dict.fromkeys(COUNTS, (1, math.inf)),
     **dict.fromkeys(("min_snr", "lr", "weight_decay", "warmup"), (0, math.inf)),
+    "latent": (0, 3 * SHRINK**2),
     "seed": (0, 2**32),
     "to_seed": (0, 2**32),
     "guidance": (0, 100),
@@ -117,12 +122,17 @@ class Config(BaseConfig):
     """seed of the split, the weights and every random draw in training"""
     seeds: int = 5
     """number of noise sets that every score is averaged over"""
+    shard: str = "0/1"
+    """i/n: do only every n-th training, the i-th first, in a process of its own (others do the
+    rest); the same command without --shard then takes over what all of them did"""
     synthetic_images: int = 4000
     """number of flowers in the built-in drawn sample"""
     side: int = 32
     """side of the images in pixels"""
     recipes: tuple[RecipeName, ...] = ("tuned",)
     """recipes to train, each with both networks"""
+    only: tuple[str, ...] = ()
+    """of these trainings only some, by their names, such as "U-Net, as assigned" (default: all)"""
 
     # networks
     patch: int = 4
@@ -148,6 +158,13 @@ class Config(BaseConfig):
     """mix the values of the first block into those of the later ones"""
     classes: bool = False
     """tell the networks the class of nine images in ten, to ask for it later; needs labels"""
+    latent: int = 0
+    """channels of the codes, at a quarter of the side, that the tuned Transformer denoises in place
+    of pixels; 0: pixels"""
+    latent_patch: int = 2
+    """side of the Transformer's patches in cells of the codes"""
+    codec_epochs: int = 12
+    """passes of the codes' autoencoder over the training part"""
     unet_widths: tuple[int, ...] = (32, 64, 96, 128)
     """widths of the U-Net's levels"""
 
@@ -217,12 +234,18 @@ class Config(BaseConfig):
 
     def __post_init__(self) -> None:
         check_options(self)
+        Shard.of(self.shard)
         if self.min_signal >= self.max_signal:
             raise InputError(
                 f"--min-signal {self.min_signal}: allowed is less than "
                 f"--max-signal {self.max_signal}"
             )
         validate(self)
+        if self.latent and self.scoreaug:
+            raise InputError("--scoreaug moves pixels; it does not go with --latent")
+        names = [training_name(network, recipe) for recipe in self.recipes for network in NETWORKS]
+        if unknown := [name for name in self.only if name not in names]:
+            raise InputError(f"--only {'; '.join(unknown)}: allowed are {'; '.join(names)}")
         if self.dcgan and not fits_dcgan(self.side):
             raise InputError(f"--dcgan draws a side of 8, 16, 32, 64, ...; --side is {self.side}")
 
@@ -267,11 +290,12 @@ class Config(BaseConfig):
 
     def denoiser(self, network: Network, class_names: tuple[str, ...] = ()) -> DenoiserConfig:
         """The part of these options that builds one of the networks, for data of these classes."""
-        own = ("network", "class_names")
+        own = ("network", "class_names", "latent")
         names = [each.name for each in fields(DenoiserConfig) if each.name not in own]
         options = {name: getattr(self, name) for name in names}
         known = class_names if self.classes else ()
-        return DenoiserConfig(network, class_names=known, **options)
+        latent = self.latent if network == "Transformer" else 0
+        return DenoiserConfig(network, class_names=known, latent=latent, **options)
 
 
 @dataclass(frozen=True)
@@ -295,6 +319,8 @@ class DenoiserConfig:
     qk_norm: bool = False
     value_residual: bool = False
     class_names: tuple[str, ...] = ()  # in the order of their labels; none: trained without
+    latent: int = 0  # of a U-Net always
+    latent_patch: int = 2
 
     def __post_init__(self) -> None:
         validate(self)
@@ -325,6 +351,11 @@ def validate(sizes: Config | DenoiserConfig) -> None:
         )
     if sizes.ends == "overlap" and sizes.patch % 2:
         raise InputError(f"--ends overlap: --patch {sizes.patch} is odd; take an even one")
+    if sizes.latent and sizes.side % (SHRINK * sizes.latent_patch):
+        raise InputError(
+            f"--side {sizes.side}: codes need a multiple of {SHRINK} x --latent-patch "
+            f"{sizes.latent_patch}"
+        )
     halvings = len(sizes.unet_widths) - 1
     if sizes.side % 2**halvings:
         raise InputError(
@@ -343,6 +374,7 @@ ASSIGNED: Fields = {
     "qk_norm": False,
     "value_residual": False,
     "classes": False,
+    "latent": 0,
     "target": "noise",
     "loss": "target",
     "error": "mae",
@@ -387,16 +419,17 @@ def samples_key(network: Network, recipe: str) -> str:
 
 
 def training_jobs(config: Config) -> list[Job]:
-    """Both networks by every recipe."""
+    """Both networks by every recipe, or those of them that --only names."""
     recipes: dict[RecipeName, Config] = {
         "tuned": config,
         "as assigned": changed(config, ASSIGNED),
     }
-    return [
+    jobs = [
         Job(training_name(network, recipe), network, recipe, recipes[recipe])
         for recipe in config.recipes
         for network in NETWORKS
     ]
+    return [job for job in jobs if not config.only or job.name in config.only]
 
 
 @dataclass(frozen=True)
@@ -411,6 +444,19 @@ class FeatureRecipe:
 
 
 FEATURES = FeatureRecipe()
+
+
+@dataclass(frozen=True)
+class CodecRecipe:
+    """The autoencoder of the codes and how it is trained, besides its channels and epochs."""
+
+    widths: tuple[int, int, int] = (24, 48, 96)  # at the side of the image, a half, a quarter
+    batch: int = 32
+    lr: float = 2e-3
+    noise: float = 0.1  # of the codes that it learns to decode, in their deviations
+
+
+CODEC = CodecRecipe()
 
 
 # ----------------------------------------------------------------------------------- sampling

@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assignment5.config import fits_dcgan
-from assignment5.feature_net import to_float
+from assignment5.conversion import to_bytes, to_float
 from assignment5.memory import matching_shapes
-from assignment5.sampling import to_bytes
 from common.cli import InputError
 from common.files import StateDict, tensors
 from common.machine import Device

@@ -9,7 +9,8 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from torch import nn
 
-from assignment5.config import RANGES, DenoiserConfig, Job
+from assignment5.codec import Codec
+from assignment5.config import RANGES, SHRINK, DenoiserConfig, Job
 from assignment5.diffusion import Diffusion, Schedule
 from assignment5.dit import DiT
 from assignment5.memory import matching_shapes, to_device
@@ -58,16 +59,22 @@ def build(config: DenoiserConfig) -> Diffusion:
     """A fresh network in its diffusion."""
     schedule = Schedule(config.min_signal, config.max_signal)
     classes = len(config.class_names)
-    return Diffusion(build_network(config), schedule, config.target, classes=classes)
+    codec = Codec(config.latent) if config.latent else None
+    network = build_network(config)
+    return Diffusion(network, schedule, config.target, classes=classes, codec=codec)
 
 
 def build_network(config: DenoiserConfig) -> nn.Module:
     """A fresh Transformer or U-Net."""
     if config.network == "U-Net":
         return UNet(config.side, config.unet_widths, classes=len(config.class_names))
+    in_codes = {
+        "side": config.side // SHRINK,
+        "patch": config.latent_patch,
+        "channels": config.latent,
+    }
     return DiT(
-        side=config.side,
-        patch=config.patch,
+        **(in_codes if config.latent else {"side": config.side, "patch": config.patch}),
         width=config.width,
         depth=config.depth,
         heads=config.heads,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from assignment5.codec import Codec
 from assignment5.config import Error, Loss, Target
 
 
@@ -89,7 +90,7 @@ class Diffusion(nn.Module):
 
     `chances` float (K,) are the shares of the classes in the training part, where the network
     knows classes. Images are float (B, 3, S, S) in [0, 1]; `mean` and `std` are float (3,), of the
-    training part.
+    training part. With a codec, which is not trained here, it is the codes that are denoised.
     """
 
     mean: Tensor
@@ -104,9 +105,11 @@ class Diffusion(nn.Module):
         mean: Tensor | None = None,
         std: Tensor | None = None,
         classes: int = 0,
+        codec: Codec | None = None,
     ):
         super().__init__()
         self.network = network
+        self.codec = None if codec is None else codec.requires_grad_(False)
         self.schedule = schedule
         self.target = target
         self.register_buffer("mean", torch.zeros(3) if mean is None else mean)
@@ -115,11 +118,19 @@ class Diffusion(nn.Module):
         self.register_buffer("chances", torch.zeros(classes), persistent=classes > 0)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """[0, 1] -> zero mean and unit variance per channel."""
+        """[0, 1] -> zero mean and unit variance per channel: pixels, or codes (B, C, s, s)."""
+        if self.codec is not None:
+            return self.codec.encode(images)
         return (images - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def noise_like(self, noises: Tensor) -> Tensor:
+        """Noises of what is denoised, out of those of pixels (B, 3, S, S)."""
+        return noises if self.codec is None else self.codec.noises(noises)
 
     def denormalise(self, x: Tensor) -> Tensor:
         """The inverse of `normalise`, clipped to [0, 1]."""
+        if self.codec is not None:
+            return self.codec.decode(x).clamp(0, 1)
         return (x * self.std[:, None, None] + self.mean[:, None, None]).clamp(0, 1)
 
     def forward(
@@ -139,6 +150,7 @@ class Diffusion(nn.Module):
         """
         signal, noise = (rate[:, None, None, None] for rate in self.schedule.rates(times))
         x0 = self.normalise(images)
+        noises = self.noise_like(noises)
         output = self.call(signal * x0 + noise * noises, noise, labels)
         difference = output - aim(self.target, x0, noises, signal, noise)
         scored = self.target if loss == "target" else loss

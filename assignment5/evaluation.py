@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from assignment5.calibration import Gaussian, Kind, agreement, calibration_sets
+from assignment5.codec import there_and_back
 from assignment5.config import GIVEN, SAMPLERS, Config, SamplerName, Sampling
+from assignment5.conversion import to_float
 from assignment5.data import Parts
 from assignment5.dcgan import Gan
 from assignment5.denoiser import Denoiser
 from assignment5.diffusion import Diffusion, separate
-from assignment5.feature_net import Describe, FeatureSpace, TrainedFeatures, to_float
+from assignment5.feature_net import Describe, FeatureSpace, TrainedFeatures
 from assignment5.quality import kid, nearest_distance, neighbour_scores, resampled_kids
 from assignment5.sampling import NoiseSets, sample
 from common.files import JsonObject
@@ -292,6 +294,21 @@ def sampled_rows(
     return rows
 
 
+def codec_rows(
+    denoisers: Sequence[Denoiser], judges: Sequence[Judge], train: np.ndarray, config: Config
+) -> list[Row]:
+    """Rows of training images (N, S, S, 3) coded and decoded: the floor of what codes can draw."""
+    codecs = [denoiser.model.codec for denoiser in denoisers if denoiser.model.codec is not None]
+    if not codecs:
+        return []
+    sets = []
+    for seed in range(config.seeds):
+        rng = np.random.default_rng((seed, 9))  # the images of `baseline_rows`
+        chosen = rng.choice(len(train), min(config.samples, len(train)), replace=False)
+        sets.append(there_and_back(codecs[0], train[chosen]))
+    return [row for judge in judges for row in judge.rows(sets, "codes", "there and back")]
+
+
 def gan_rows(gan: Gan, judges: Sequence[Judge], sets: int, count: int) -> list[Row]:
     """Rows of a GAN's images; it has no place in the order that measures are judged by."""
     images = [gan.draw(count, seed) for seed in range(sets)]
@@ -340,6 +357,7 @@ def score_all(
     rows = compare_samplers(config, denoisers[0], spaces, parts)
     judges = judges_of(spaces, parts.test, "test", parts.train)
     rows += calibration_rows(judges, parts.train, parts.validation, config.seeds, config.samples)
+    rows += codec_rows(denoisers, judges, parts.train, config)
     if gan is not None:
         rows += gan_rows(gan, judges, config.seeds, config.samples)
     for denoiser in progress(denoisers, "scores"):

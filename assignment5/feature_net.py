@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assignment5.config import FEATURES, Config, Wanted, changed
+from assignment5.conversion import to_float
 from assignment5.data import Images, Split
 from assignment5.memory import matching_shapes, to_device
 from common import imagenet
@@ -110,11 +111,6 @@ class FeatureNet(nn.Module):
         parts = torch.from_numpy(pixels).split(batch)
         features = [self.features(to_float(part.to(device))) for part in parts]
         return torch.cat(features).double().cpu().numpy()
-
-
-def to_float(pixels: Tensor) -> Tensor:
-    """uint8 (B, S, S, 3) -> float (B, 3, S, S) in [0, 1]."""
-    return pixels.permute(0, 3, 1, 2).float() / 255
 
 
 # -------------------------------------------------------------------------------------- training

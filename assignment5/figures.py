@@ -69,8 +69,12 @@ class Drawable:
         """The files of a finished run. Raises InputError for one that is damaged or of another."""
         record, rows = read_json(folder / "run.json"), read_json(folder / "metrics.json")
         with damaged(folder / "run.json"):
+            only = record["config"].get("only") or []  # (earlier runs trained all)
             trainings = [
-                (network, str(name)) for name in record["config"]["recipes"] for network in NETWORKS
+                (network, str(name))
+                for name in record["config"]["recipes"]
+                for network in NETWORKS
+                if not only or training_name(network, str(name)) in only
             ]
             source_line(record)
             if not trainings:

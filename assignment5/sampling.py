@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from assignment5.config import Sampling, Wish
+from assignment5.conversion import to_bytes
 from assignment5.diffusion import Diffusion
 from assignment5.samplers import Denoise, painting, path
 from common.cli import InputError
@@ -77,15 +78,13 @@ class Request:
         if self.sketch is None:
             return denoise
         known = model.normalise(self.sketch.picture.to(model.mean.device))
-        return painting(denoise, model.schedule, known, self.sketch.kept.to(known.device))
+        kept = self.sketch.kept.to(known.device)
+        if model.codec is not None:
+            kept = model.codec.cells(kept)
+        return painting(denoise, model.schedule, known, kept)
 
 
 ANYTHING = Request()
-
-
-def to_bytes(images: Tensor) -> np.ndarray:
-    """float (N, 3, S, S) in [0, 1] -> uint8 (N, S, S, 3), rounded to 8 bits as a PNG file is."""
-    return (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def sample(
@@ -131,7 +130,7 @@ def sample_in_batches(
     generator = torch.Generator(device).manual_seed(seed)
     images = []
     for noises, denoise in batches:
-        x = noises.to(device, memory_format=torch.channels_last)
+        x = model.noise_like(noises.to(device, memory_format=torch.channels_last))
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             *_, x0 = path(denoise, model.schedule, x, sampling, generator)
             images.append(to_bytes(model.denormalise(x0)))
@@ -144,7 +143,8 @@ def trajectory(model: Diffusion, noises: Tensor, steps: int, bfloat16: bool) -> 
     device = model.mean.device
     with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         denoise = ANYTHING.denoiser(model, ANYTHING.labels(model, len(noises), 0))
-        way = path(denoise, model.schedule, noises.to(device), Sampling("ddim", steps))
+        x = model.noise_like(noises.to(device))
+        way = path(denoise, model.schedule, x, Sampling("ddim", steps))
         return np.stack([to_bytes(model.denormalise(x0)) for x0 in way])
 
 

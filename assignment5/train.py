@@ -38,6 +38,8 @@ from torch import Tensor, nn
 from assignment5 import data
 from assignment5.artifacts import closest_pairs, distances, pictures
 from assignment5.checkpoint import Checkpoint
+from assignment5.codec import TrainedCodec, train_codec
+from assignment5.conversion import half_precision, to_float
 from assignment5.data import Draws, Images, Parts, Split
 from assignment5.dcgan import Gan, save_dcgan, train_dcgan
 from assignment5.denoiser import Denoiser, Trained, build, save_denoiser
@@ -55,25 +57,31 @@ from assignment5.feature_net import (
     inception_spaces,
     own_space,
     save_all_features,
-    to_float,
     train_all_features,
 )
 from assignment5.figures import draw_closest, draw_figures
 from assignment5.memory import backward_in_parts, to_device
 from assignment5.seen import Seen
 from common.cli import InputError
-from common.files import StateDict, write_arrays
+from common.files import tensors, write_arrays
 from common.machine import Device, choose_device
 from common.muon import Muon
 from common.results import Results
 from common.run import Run, progress
+from common.shard import Shard
 from common.world import World
 
 HERE = Path(__file__).resolve().parent
+CHOOSING = ("recipes", "only")  # options that choose which trainings there are
 
 
-def train(job: Job, run: Run, parts: Parts, device: Device) -> Trained:
-    """Trains one network on the training part; the validation part is only watched."""
+def train(
+    job: Job, run: Run, parts: Parts, device: Device, codec: TrainedCodec | None = None
+) -> Trained:
+    """Trains one network on the training part; the validation part is only watched.
+
+    A network that denoises codes needs the trained codec, whose seconds count as its own.
+    """
     config = job.config
     steps_per_epoch = max(config.repeats * len(parts.train) // config.batch, 1)
     steps = config.epochs * steps_per_epoch
@@ -82,6 +90,8 @@ def train(job: Job, run: Run, parts: Parts, device: Device) -> Trained:
     torch.manual_seed(config.seed)
     model = build(config.denoiser(job.network, parts.class_names))
     standardise(model, parts.train)
+    if model.codec is not None and codec is not None:
+        model.codec.load_state_dict(tensors(codec.weights))
     labels = labels_for(model, parts, device)
     model = to_device(model, device.name)
     average = copy.deepcopy(model).requires_grad_(False)
@@ -131,7 +141,15 @@ def train(job: Job, run: Run, parts: Parts, device: Device) -> Trained:
                 run.log(done, epoch, "validation", **{f"noise error, {job.name}": error})
                 state.save()
 
-    return Trained(half_precision(average), state.seconds, images=steps * config.batch)
+    seconds = state.seconds + (codec.seconds if codec is not None else 0)
+    return Trained(half_precision(average), seconds, images=steps * config.batch)
+
+
+def codec_for(job: Job, run: Run, parts: Parts, device: Device) -> TrainedCodec | None:
+    """The codec of a job's codes, trained or as the run has stored it; None for pixels."""
+    if not job.config.denoiser(job.network).latent:
+        return None
+    return run.memo("codec", train_codec, job.config, run, parts.train, device)
 
 
 def standardise(model: Diffusion, pixels: np.ndarray) -> None:
@@ -214,6 +232,8 @@ def optimisers_of(model: Diffusion, config: Config) -> list[torch.optim.Optimize
     inside: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            continue  # of a codec, which is trained before
         is_matrix = weight.ndim == 2 and name.startswith("network.blocks.")
         (inside if is_matrix and config.optimiser == "muon" else others).append(weight)
     decay = config.weight_decay
@@ -236,14 +256,6 @@ def update_average(average: Diffusion, model: Diffusion, decay: float) -> None:
 def floats(model: Diffusion) -> list[Tensor]:
     """Weights and floating-point buffers of a network, by reference."""
     return [value for value in model.state_dict().values() if value.is_floating_point()]
-
-
-def half_precision(model: Diffusion) -> StateDict:
-    """The weights rounded to float16, in which they are saved, as float32."""
-    return {
-        name: value.half().float() if value.is_floating_point() else value
-        for name, value in model.state_dict().items()
-    }
 
 
 def arithmetic(config: Config) -> Device:
@@ -312,8 +324,11 @@ def main(config: Config) -> Results | None:
         spaces += imagenet_spaces(config.imagenet, device.name)
         spaces += inception_spaces(config.inception, device.name)
 
+    shard = Shard.of(config.shard)
+
     folder = config.out or HERE / "results" / f"{images.source}-{config.preset}"
-    with Run(config, folder, __file__, images.source, images.provenance, world) as run:
+    data_and_world = (images.source, images.provenance, world)
+    with Run(config, folder, __file__, *data_and_world, shard, choosing=CHOOSING) as run:
         run.note(
             device=device.name, bfloat16=device.bfloat16, processes=world.size, split=split.sizes
         )
@@ -324,11 +339,15 @@ def main(config: Config) -> Results | None:
 
         # Train both networks by every recipe, on the same images in the same order:
         denoisers = []
-        for job in training_jobs(config):
-            trained = run.memo(job.name, train, job, run, parts, device)
+        for job in shard.share(training_jobs(config)):
+            codec = codec_for(job, run, parts, device)
+            trained = run.memo(job.name, train, job, run, parts, device, codec)
             denoisers.append(Denoiser.of(job, trained, device, images.class_names))
         world.leave()
         if world.rank:  # the first process alone evaluates
+            return None
+        if not shard.is_whole:
+            print(f"shard {shard} is finished; the command without --shard takes it over")
             return None
 
         # Evaluate: samplers on validation, then every network on the test part, once:

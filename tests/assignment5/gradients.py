@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from assignment5 import data
+from assignment5.conversion import to_float
 from assignment5.data import Draws
 from assignment5.denoiser import build
-from assignment5.feature_net import to_float
 from assignment5.memory import backward_in_parts
 from common.files import StateDict
 from common.world import World

@@ -36,6 +36,8 @@ from tests.conftest import (
     call,
     results,
     run_main,
+    scores_alone,
+    streamed,
 )
 
 SMOKE = ("--preset", "smoke", "--source", "synthetic")
@@ -106,6 +108,16 @@ def test_an_interrupted_and_resumed_run_has_the_same_metrics(smoke5, tmp_path):
     assert_same_after_interruption(
         smoke5, main, Config, SMOKE, "done-Transformer, tuned", tmp_path / "run"
     )
+
+
+def test_shards_together_make_the_run_of_one_process(smoke5, tmp_path):
+    options = (*SMOKE, "--out", tmp_path / "run")
+    for shard in ("1/2", "0/2"):
+        assert run_main(main, Config, *options, "--shard", shard) is None
+    with scores_alone():
+        run_main(main, Config, *options)
+    assert results(tmp_path / "run") == results(smoke5)
+    assert sorted(streamed(tmp_path / "run")) == sorted(streamed(smoke5))
 
 
 def test_a_process_that_is_not_the_first_only_helps_to_train(smoke5, tmp_path, monkeypatch):
