@@ -87,11 +87,7 @@ def train(
     steps = config.epochs * steps_per_epoch
 
     # Create model, the moving average of its weights (which samples), and the optimiser:
-    torch.manual_seed(config.seed)
-    model = build(config.denoiser(job.network, parts.class_names))
-    standardise(model, parts.train)
-    if model.codec is not None and codec is not None:
-        model.codec.load_state_dict(tensors(codec.weights))
+    model = fresh_model(job, parts, codec)
     labels = labels_for(model, parts, device)
     model = to_device(model, device.name)
     average = copy.deepcopy(model).requires_grad_(False)
@@ -106,10 +102,7 @@ def train(
 
     def objective(draws: Draws) -> Tensor:
         """The mean loss of some of a step's images, as their share of the step's loss."""
-        shown = mirror(to_float(images[draws.rows]), draws.mirrored & config.flips)  # (B, 3, S, S)
-        noises = draws.noises
-        if config.scoreaug:
-            shown, noises = shifted(shown, noises, draws.shifts, model.mean)
+        shown, noises = augmented(to_float(images[draws.rows]), draws, config, model.mean)
         told = None if labels is None else labels[draws.rows].masked_fill(draws.unnamed, -1)
         with torch.autocast(device.name, torch.bfloat16, enabled=device.bfloat16):
             losses = learner(
@@ -123,9 +116,7 @@ def train(
             set_learning_rate(optimisers, learning_rate(config, step, steps))
             draws = data.draw(config, step, len(images), device.name)
             loss = backward_in_parts(learner, objective, draws, shares)
-            for optimiser in optimisers:
-                optimiser.step()
-                optimiser.zero_grad()
+            descend(optimisers)
             update_average(average, model, min(config.ema, (1 + step) / (10 + step)))
 
             # Log, validate, save:
@@ -141,7 +132,7 @@ def train(
                 run.log(done, epoch, "validation", **{f"noise error, {job.name}": error})
                 state.save()
 
-    seconds = state.seconds + (codec.seconds if codec is not None else 0)
+    seconds = state.seconds + (codec.seconds if codec else 0)
     return Trained(half_precision(average), seconds, images=steps * config.batch)
 
 
@@ -150,6 +141,16 @@ def codec_for(job: Job, run: Run, parts: Parts, device: Device) -> TrainedCodec 
     if not job.config.denoiser(job.network).latent:
         return None
     return run.memo("codec", train_codec, job.config, run, parts.train, device)
+
+
+def fresh_model(job: Job, parts: Parts, codec: TrainedCodec | None) -> Diffusion:
+    """A job's network before its training, which knows the channels' scale and its codec."""
+    torch.manual_seed(job.config.seed)
+    model = build(job.config.denoiser(job.network, parts.class_names))
+    standardise(model, parts.train)
+    if model.codec is not None and codec is not None:
+        model.codec.load_state_dict(tensors(codec.weights))
+    return model
 
 
 def standardise(model: Diffusion, pixels: np.ndarray) -> None:
@@ -173,6 +174,14 @@ def labels_for(model: Diffusion, parts: Parts, device: Device) -> Tensor | None:
     labels = torch.from_numpy(parts.labels)
     model.chances.copy_(torch.bincount(labels, minlength=classes) / len(labels))
     return labels.to(device.name)
+
+
+def augmented(images: Tensor, draws: Draws, config: Config, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Images and noises (B, 3, S, S), mirrored and moved as the recipe says."""
+    shown = mirror(images, draws.mirrored & config.flips)
+    if config.scoreaug:
+        return shifted(shown, draws.noises, draws.shifts, mean)
+    return shown, draws.noises
 
 
 def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
@@ -246,6 +255,13 @@ def set_learning_rate(optimisers: Sequence[torch.optim.Optimizer], rate: float) 
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["lr"] = rate
+
+
+def descend(optimisers: Sequence[torch.optim.Optimizer]) -> None:
+    """One step of every optimiser."""
+    for optimiser in optimisers:
+        optimiser.step()
+        optimiser.zero_grad()
 
 
 def update_average(average: Diffusion, model: Diffusion, decay: float) -> None:
@@ -325,14 +341,11 @@ def main(config: Config) -> Results | None:
         spaces += inception_spaces(config.inception, device.name)
 
     shard = Shard.of(config.shard)
-
     folder = config.out or HERE / "results" / f"{images.source}-{config.preset}"
-    data_and_world = (images.source, images.provenance, world)
-    with Run(config, folder, __file__, *data_and_world, shard, choosing=CHOOSING) as run:
-        run.note(
-            device=device.name, bfloat16=device.bfloat16, processes=world.size, split=split.sizes
-        )
-
+    about = (images.source, images.provenance, world, shard, CHOOSING)
+    with Run(config, folder, __file__, *about) as run:
+        run.note(device=device.name, bfloat16=device.bfloat16)
+        run.note(processes=world.size, split=split.sizes)
         if run.writes:
             print(parts_line(split, images.pixels.shape[1]), flush=True)
             Seen.of(parts.train, parts.validation).save(folder)
