@@ -72,7 +72,10 @@ from common.shard import Shard
 from common.world import World
 
 HERE = Path(__file__).resolve().parent
-CHOOSING = ("recipes", "only")  # options that choose which trainings there are
+SCORING = ("samples", "seeds", "steps", "powers", "sweep", "imagenet", "dcgan", "inception")
+FEATURE_OPTIONS = ("feature_width", "feature_epochs", "feature_seeds")
+# options that choose which trainings there are and how they are scored, and change none of them
+CHOOSING = ("recipes", "only", *SCORING, *FEATURE_OPTIONS)
 
 
 def train(
