@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from pathlib import Path
 
 import nbformat
@@ -11,6 +12,7 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from common.files import read_json
 from tests.conftest import ROOT
 from tools.notebooks import FILES, FOLDER, LARGEST, cleaned, complaint, executed
 from tools.samples import SYSTEMS
@@ -27,6 +29,11 @@ def read(path: Path) -> NotebookNode:
 def code(notebook: NotebookNode) -> list[NotebookNode]:
     """Its cells of code."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def sources(notebook: NotebookNode) -> str:
+    """Its whole code."""
+    return "\n".join(cell.source for cell in code(notebook))
 
 
 def texts(notebook: NotebookNode) -> str:
@@ -67,14 +74,23 @@ def test_a_notebook_walks_shows_and_asks(path):
     _, exercises = texts(notebook).split("## Exercises")
     assert [line[:2] for line in exercises.splitlines() if line[:1].isdigit()] == ["1.", "2.", "3."]
     assert exercises.count("Expect") == 3
+    assert "EXPECT" not in exercises
     assert exercises.count("*Hint:*") == 3
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_every_score_of_the_headline_is_in_metrics_json(path):
-    assert '"metrics.json"' not in texts(read(path))  # (it is read by `read_run`)
-    assert any("read_run(RUN)" in cell.source for cell in code(read(path)))
-    assert "baseline" in headline(read(path))
+    notebook = read(path)
+    (place,) = re.findall(
+        r'^RUN = ROOT / "(\w+)" / "results" / "([\w-]+)"', sources(notebook), re.M
+    )
+    rows = read_json(ROOT / place[0] / "results" / place[1] / "metrics.json")["rows"]
+    scores = [re.search(r" (\d\.\d+)", line)[1] for line in headline(notebook).splitlines()[1:]]
+    assert len(scores) >= 5
+    for score in scores:
+        digits = len(score) - 2
+        assert any(f"{row['value']:.{digits}f}" == score for row in rows), "run `make notebooks`"
+    assert "baseline" in headline(notebook)
 
 
 def defined(module: str) -> set[str]:
@@ -96,7 +112,7 @@ def defined(module: str) -> set[str]:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_what_a_notebook_imports_exists(path):
-    tree = ast.parse("\n".join(cell.source for cell in code(read(path))))
+    tree = ast.parse(sources(read(path)))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     ours = [node for node in imports if (ROOT / node.module.split(".")[0]).is_dir()]
     assert len(ours) > 4
@@ -119,7 +135,8 @@ def test_what_is_refused_is_told():
 
 def test_a_cleaned_notebook_tells_nothing_of_its_making():
     cell = new_code_cell("1", execution_count=1, metadata={"execution": {"iopub.status.idle": "9"}})
-    notebook = new_notebook(cells=[cell], metadata={"language_info": {"version": "3.11.7"}})
+    language = {"name": "python", "version": "3.11.7"}
+    notebook = new_notebook(cells=[cell], metadata={"language_info": language})
     text = nbformat.writes(cleaned(notebook))
     assert "3.11.7" not in text
     assert "iopub" not in text
