@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint check replay bench readme strip reports page cards lock browser clean
+.PHONY: help run test lint check replay bench readme strip notebooks reports page cards lock browser clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
@@ -44,6 +44,9 @@ readme: $(BIN)/.runtime ## make the tables in the README files and in docs/ agai
 
 strip: $(BIN)/.runtime ## draw the three pictures at the top of the README again
 	$(BIN)/python -m tools.strip
+
+notebooks: $(BIN)/.dev ## execute the notebooks again, in place (a few minutes)
+	$(BIN)/python -m tools.notebooks
 
 reports: $(BIN)/.runtime ## compile report.pdf of the committed real-data runs
 	$(BIN)/python -m tools.report
