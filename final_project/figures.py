@@ -253,7 +253,7 @@ def draw_models(
                 )
             panel.set(xscale="log", title=part)
             panel.set_yticks(range(len(order)), order)
-            panel.xaxis.set_major_locator(LogLocator(numticks=3))
+            panel.xaxis.set_major_locator(LogLocator(numticks=2))
             panel.xaxis.set_minor_locator(NullLocator())
         axes[0, 0].set_ylim(-0.6, len(order) - 0.4)
         blown_up = f"; {MOST}: that or more" if (values == MOST).any(axis=None) else ""
