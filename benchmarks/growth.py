@@ -59,17 +59,22 @@ class Case:
     config: str = "Config"
 
 
-PRICES = "--preset smoke --source simulated --seeds 1 --assigned-epochs 5"
+FACES = (
+    "--preset smoke --source synthetic --seeds 1 --vq-epochs 1 --units 50 --field-maps 2 "
+    "--picture-maps 1 --patches 4 --mlp-copies-epochs 1 --sweep-units 40 --sweep-patches 2"
+)
+PRICES = "--preset smoke --source simulated --seeds 1 --epochs 1 --assigned-epochs 2"
+FEW = "--relatives --passes --shares 0.5 --sequence 0"
 CASES = (
     Case(
-        *("assignment 1", "assignment1.train", "--synthetic-faces", 700, "faces"),
-        "--preset smoke --source synthetic",
+        *("assignment 1", "assignment1.train", "--synthetic-faces", 500, "faces"),
+        FACES,
     ),
     Case(*("assignment 2", "assignment2.train", "--steps", 2000, "hours"), PRICES),
     Case(*("assignment 3", "assignment3.train", "--steps", 2000, "hours"), PRICES),
     Case(
         *("assignment 4", "assignment4.train", "--steps", 700, "days"),
-        f"{PRICES} --base {{base}}",
+        f"{PRICES} {FEW} --base {{base}}",
     ),
     Case(
         *("assignment 5", "assignment5.train", "--synthetic-images", 200, "images"),
