@@ -81,13 +81,13 @@ CASES = (
         "--preset smoke --source synthetic",
     ),
     Case(
-        *("flow solver", "final_project.simulate", "--trajectories", 8, "trajectories"),
-        "--preset smoke --workers 1",
+        *("flow solver", "final_project.simulate", "--trajectories", 6, "trajectories"),
+        "--preset smoke --flow lock_exchange --workers 1",
         "SimulateConfig",
     ),
     Case(
-        *("final project", "final_project.train", "--trajectories", 8, "trajectories"),
-        "--preset smoke --data {flow}",
+        *("final project", "final_project.train", "--trajectories", 6, "trajectories"),
+        "--preset smoke --flow lock_exchange --data {flow}",
     ),
 )
 
