@@ -21,7 +21,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.measure import RESULTS, machine
@@ -113,10 +113,14 @@ def processor_seconds() -> float:
 
 
 def finish_without_figures(
-    whole: Run, rows: Sequence[Row], info: Mapping[str, Metric], *_: object
+    run: Run,
+    rows: Iterable[Row],
+    info: Mapping[str, Metric],
+    draw: object = None,
+    report: object = None,
 ) -> Results:
     """Run.finish without the figures and the report."""
-    return FINISH(whole, rows, info)
+    return FINISH(run, rows, info)
 
 
 FINISH = Run.finish
