@@ -96,7 +96,7 @@ def seq2seq() -> Halves:
     parts = split(prices.contiguous(), config.context, config.horizon, 100, 100)
     few = dataclasses.replace(parts, train=parts.train[: 2 * config.batch])
     windows = Windows(prices, few, config.context, config.horizon)
-    har = fit_log_har(dataclasses.replace(windows, parts=parts))
+    har = fit_log_har(Windows(prices, parts, config.context, config.horizon))
 
     def of(batch: int) -> Work:
         options = dataclasses.replace(config, batch=batch, epochs=1 + TURNS)
