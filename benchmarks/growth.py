@@ -21,7 +21,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.measure import RESULTS, machine
@@ -116,8 +116,8 @@ def finish_without_figures(
     run: Run,
     rows: Iterable[Row],
     info: Mapping[str, Metric],
-    draw: object = None,
-    report: object = None,
+    draw: Callable[[Path], None] | None = None,
+    report: Path | None = None,
 ) -> Results:
     """Run.finish without the figures and the report."""
     return FINISH(run, rows, info)
@@ -132,7 +132,7 @@ def measure(case: Case, times: int, out: Path, options: Sequence[str]) -> Point:
     amount = case.amount * times
     words = [*options, case.option, str(amount), "--out", str(out)]
     config = parse(getattr(module, case.config), words)
-    Run.finish = finish_without_figures  # type: ignore[method-assign]
+    Run.finish = finish_without_figures  # type: ignore[method-assign,assignment]
     start = processor_seconds()
     module.main(config)
     seconds = round(processor_seconds() - start, 2)
