@@ -114,7 +114,8 @@ def test_shards_together_make_the_run_of_one_process(tmp_path):
     fields = ("--field-maps", 2, "--picture-maps", 1, "--patches", 3, "--alphas", 3)
     swept = ("--sweep-units", 20, "--sweep-patches", 2, "--mlp-copies-epochs", 1)
     words = (*SMOKE, *few, *fields, *swept)
-    assert_shards_make_the_run(train.main, Config, words, tmp_path)
+    refits = ("done-model-",)
+    assert_shards_make_the_run(train.main, Config, words, tmp_path, refits)
 
 
 def test_every_accuracy_comes_from_the_stored_predictions(smoke1):
