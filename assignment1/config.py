@@ -16,6 +16,7 @@ from common.cli import (
     check_ranges,
     check_writable,
 )
+from common.shard import Shard
 
 # ------------------------------------------------------------------------------------ recipes
 
@@ -202,12 +203,18 @@ class Config(BaseConfig):
     picture_cnn_epochs: int = 12
     """passes of the CNN on decoded pictures over the training part"""
 
+    shard: str = "0/1"
+    """i/n: train the VQ-VAE and only every n-th kind of classifier, the i-th first, in a process of
+    its own (others do the rest); the same command without --shard then takes over what all of them
+    did"""
+
     def __post_init__(self) -> None:
         check_ranges(self, dict.fromkeys(COUNTS, (1, math.inf)))
         check_ranges(self, dict.fromkeys(NOT_NEGATIVE, (0, math.inf)))
         check_ranges(
             self, {"codes": (2, 256), "validation": (0.001, 0.9), "mlp_dropout": (0, 0.99)}
         )
+        Shard.of(self.shard)
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, object]]:
@@ -346,6 +353,8 @@ class CodesConfig(Config):
         check_ranges(self, dict.fromkeys(SHARES, (0, 1)) | {"label_weight": (0, math.inf)})
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
             raise InputError("--objectives: one or more are needed, each of them once")
+        if not Shard.of(self.shard).is_whole:
+            raise InputError(f"--shard {self.shard}: measures are not shared; allowed is 0/1")
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, object]]:

@@ -21,8 +21,9 @@ if __name__ == "__main__":  # before the heavy imports: --help and a refusal ans
     OPTIONS = read_options(Config)
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -89,6 +90,7 @@ from common.files import StateDict, tensors, write_arrays
 from common.machine import choose_device
 from common.results import Results
 from common.run import Run, progress
+from common.shard import Shard
 
 HERE = Path(__file__).resolve().parent
 
@@ -290,6 +292,16 @@ def fit_elm(
     return fit
 
 
+def fit_elms(config: Config, run: Run, data: Dataset, family: str, name: str) -> list[ElmFit]:
+    """The ELMs of one family and representation, one per seed; the first chooses the alphas."""
+    fits: list[ElmFit] = []
+    for seed in progress(range(config.seeds), f"{family}, {name}"):
+        alphas = fits[0].alphas if fits else None
+        part = f"elm-{family}-{name}-{seed}"
+        fits.append(run.memo(part, fit_elm, config, data, family, name, seed, alphas))
+    return fits
+
+
 def held_out_elms(
     config: Config, run: Run, data: Dataset
 ) -> tuple[list[Candidate], dict[str, np.ndarray]]:
@@ -299,18 +311,19 @@ def held_out_elms(
     for family, weights in ELM_FAMILIES.items():
         table = representations(config, data.views.layout, data.codebook, weights)
         for name, representation in table.items():
-            # the first seed chooses the alphas for all
-            fits: list[ElmFit] = []
-            for seed in progress(range(config.seeds), f"{family}, {name}"):
-                alphas = fits[0].alphas if fits else None
-                part = f"elm-{family}-{name}-{seed}"
-                fits.append(run.memo(part, fit_elm, config, data, family, name, seed, alphas))
-
+            fits = fit_elms(config, run, data, family, name)
             penalties = representation.penalties
             candidates += elm_candidates(family, name, penalties, fits)
             paths |= path_arrays(family, name, penalties, fits[0])
             run.note(**{f"alphas: {family}, {name}": alphas_note(penalties, fits[0])})
     return candidates, paths
+
+
+def swept_units(
+    config: Config, run: Run, data: Dataset, family: str, name: str
+) -> dict[str, np.ndarray]:
+    """Accuracy and seconds of one family and representation, as `sweep`."""
+    return run.memo(f"units-{family}-{name}", sweep, config, data, family, name)
 
 
 def sweeps(config: Config, run: Run, data: Dataset) -> dict[str, np.ndarray]:
@@ -319,7 +332,7 @@ def sweeps(config: Config, run: Run, data: Dataset) -> dict[str, np.ndarray]:
     for family in ELM_FAMILIES:
         table = representations(config, data.views.layout, data.codebook)
         for name in (name for name in SWEPT if name in table):
-            swept = run.memo(f"units-{family}-{name}", sweep, config, data, family, name)
+            swept = swept_units(config, run, data, family, name)
             arrays |= {sweep_key(family, name, key): swept[key] for key in QUANTITIES}
     return arrays
 
@@ -368,27 +381,38 @@ def train_teacher(config: Config, run: Run, data: Dataset, compute: Compute) -> 
     return TeacherFit(fit.validation, fit.test, model.parameters_, fit.seconds, soft)
 
 
-def held_out_mlps(
-    config: Config, run: Run, data: Dataset, compute: Compute, soft: np.ndarray | None
+def fit_pupils(
+    config: Config, run: Run, data: Dataset, compute: Compute, soft: np.ndarray
 ) -> list[Candidate]:
-    """An MLP for every representation and penalty, and two that learn from a teacher's answers."""
+    """The two MLPs that also learn from a teacher's answers."""
+    variants = [Variant(name, "ridge", distilled=True) for name in DISTILLED]
+    return [fit_mlp(config, run, data, compute, each, soft) for each in variants]
+
+
+def mlp_variants(config: Config, data: Dataset) -> list[Variant]:
+    """Every representation and penalty of an MLP."""
     table = representations(config, data.views.layout, data.codebook)
-    variants = [
+    return [
         Variant(name, penalty)
         for name, representation in table.items()
         for penalty in representation.penalties
     ]
-    if soft is not None:
-        variants += [Variant(name, "ridge", distilled=True) for name in DISTILLED]
-    candidates = []
-    for variant in variants:
-        representation = table[variant.representation]
-        model = new_mlp(config, representation, variant.penalty, compute)
-        answers = soft if variant.distilled else None
-        fit = run.memo(f"mlp-{variant.label}", fit_model, run, data, model, answers)
-        selection = Selection(MLP, variant, config.mlp_alpha)
-        candidates.append(Candidate.single(MLP, variant.label, fit, selection))
-    return candidates
+
+
+def fit_mlp(
+    config: Config,
+    run: Run,
+    data: Dataset,
+    compute: Compute,
+    variant: Variant,
+    soft: np.ndarray | None = None,
+) -> Candidate:
+    """The MLP of a variant, which may learn from a teacher's answers `soft` (n, k)."""
+    table = representations(config, data.views.layout, data.codebook)
+    model = new_mlp(config, table[variant.representation], variant.penalty, compute)
+    fit = run.memo(f"mlp-{variant.label}", fit_model, run, data, model, soft)
+    selection = Selection(MLP, variant, config.mlp_alpha)
+    return Candidate.single(MLP, variant.label, fit, selection)
 
 
 def baselines(config: Config, run: Run, data: Dataset, compute: Compute) -> list[Candidate]:
@@ -412,15 +436,44 @@ def baselines(config: Config, run: Run, data: Dataset, compute: Compute) -> list
 # --------------------------------------------------------------------------------------- main
 
 
-def main(config: Config) -> Results:
+def teach(config: Config, run: Run, data: Dataset, compute: Compute) -> None:
+    """Trains the CNN on decoded pictures and the MLPs that learn from it, in one process."""
+    teacher = run.memo("teacher", train_teacher, config, run, data, compute)
+    fit_pupils(config, run, data, compute, teacher.soft)
+
+
+def train_share(config: Config, run: Run, data: Dataset, compute: Compute) -> None:
+    """Trains the classifiers of the run's shard and leaves them to the whole run."""
+    inputs = (config, run, data)
+    table = representations(config, data.views.layout, data.codebook)
+    trainings: list[Callable[[], object]] = [partial(as_assigned, *inputs, compute)]
+    for family in ELM_FAMILIES:
+        trainings += [partial(fit_elms, *inputs, family, name) for name in table]
+        trainings += [
+            partial(swept_units, *inputs, family, name) for name in SWEPT if name in table
+        ]
+    if data.views.pictures is not None:
+        trainings.append(partial(teach, *inputs, compute))
+    trainings += [
+        partial(fit_mlp, *inputs, compute, variant) for variant in mlp_variants(config, data)
+    ]
+    trainings.append(partial(baselines, *inputs, compute))
+    for train in run.shard.share(trainings):
+        train()
+    print(run.shard.last_words)
+
+
+def main(config: Config) -> Results | None:
+    """Trains, evaluates and records; returns what metrics.json holds (None: of a shard)."""
     # data: checked and audited before anything is written
     faces = load(config.source, config.data, config.synthetic_faces, config.seed)
     audited = audit(faces)
     split = held_out_split(faces, audited, config.seed, config.validation)
     compute = choose_compute(config)
+    shard = Shard.of(config.shard)
     folder = config.out or HERE / "results" / f"{faces.source}-{config.preset}"
 
-    with Run(config, folder, __file__, faces.source, faces.provenance) as run:
+    with Run(config, folder, __file__, faces.source, faces.provenance, shard=shard) as run:
         sizes = {name: len(part) for name, part in vars(split).items()}
         run.note(audit=audited.counts, split=sizes, **vars(compute))
         print(parts_line(faces, audited, split), flush=True)
@@ -430,6 +483,9 @@ def main(config: Config) -> Results:
         views = run.memo("views", code_views, codes.maps, codes.vqvae)
         check_codes(codes, split)
         data = Dataset(views, faces.truth, split, codes.codebook)
+        if not shard.is_whole:
+            train_share(config, run, data, compute)
+            return None
         rows = vqvae_rows(codes.vqvae, faces, split, codes.maps) if codes.vqvae else []
 
         # as assigned: the course's models on the course's split
@@ -442,7 +498,11 @@ def main(config: Config) -> Results:
             teacher = run.memo("teacher", train_teacher, config, run, data, compute)
             soft = teacher.soft
             candidates.append(Candidate.single(PICTURE_CNN, DECODED_PICTURES, teacher.fit))
-        candidates += held_out_mlps(config, run, data, compute, soft)
+        candidates += [
+            fit_mlp(config, run, data, compute, each) for each in mlp_variants(config, data)
+        ]
+        if soft is not None:
+            candidates += fit_pupils(config, run, data, compute, soft)
         candidates += baselines(config, run, data, compute)
         labels = data.labels[split.validation]
         chosen = best_on_validation(candidates, labels)

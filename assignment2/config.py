@@ -8,6 +8,7 @@ from typing import Literal
 
 from common.cli import check_ranges
 from common.forecasting.config import ForecastConfig, check_not_empty
+from common.shard import Shard
 
 Start = Literal["har", "ewma"]
 
@@ -87,10 +88,15 @@ class Config(ForecastConfig):
     teacher_until: float = 0.1
     """share of held-out training after which no decoder input is the truth (linear in between)"""
 
+    shard: str = "0/1"
+    """i/n: do only every n-th training, the i-th first, in a process of its own (others do the
+    rest); the same command without --shard then takes over what all of them did"""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self, RANGES)
         check_not_empty(self, "decays")
+        Shard.of(self.shard)
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, object]]:

@@ -43,11 +43,12 @@ from common.forecasting.figures import fan_arrays
 from common.forecasting.metrics import metrics_info
 from common.forecasting.prices import COINS, Prices, check_positive, load_for
 from common.forecasting.scripts import print_results
-from common.forecasting.volatility import LogHar, clock_bins
+from common.forecasting.volatility import LogHar, clock_bins, fit_log_har
 from common.forecasting.windows import MinMax, Windows, split
 from common.machine import choose_device
 from common.results import Results
 from common.run import Run, progress
+from common.shard import Shard
 
 HERE = Path(__file__).resolve().parent
 
@@ -327,12 +328,10 @@ def train_forecasters(
     config: Config, run: Run, windows: Windows, device: str, har: LogHar | None
 ) -> tuple[list[Forecaster], float]:
     """Trains one held-out network per seed; returns them and the mean seconds of a training."""
-    start = har if config.start == "har" else None
     forecasters = []
     seconds = []
     for seed in range(config.seeds):
-        name = f"forecaster-{seed}"
-        trained = run.memo(name, train_forecaster, config, run, windows, seed, device, start)
+        trained = trained_forecaster(config, run, windows, seed, device, har)
         forecaster = build_forecaster(config, windows.prices).to(device)
         forecaster.load_state_dict(tensors(trained.weights))
         forecasters.append(forecaster.eval())
@@ -340,7 +339,29 @@ def train_forecasters(
     return forecasters, float(np.mean(seconds))
 
 
-def main(config: Config) -> Results:
+def trained_forecaster(
+    config: Config, run: Run, windows: Windows, seed: int, device: str, har: LogHar | None
+) -> Trained:
+    """The held-out network of a seed, trained or as the run has stored it."""
+    start = har if config.start == "har" else None
+    name = f"forecaster-{seed}"
+    return run.memo(name, train_forecaster, config, run, windows, seed, device, start)
+
+
+def train_share(config: Config, run: Run, windows: Windows, device: str) -> None:
+    """Trains the networks of the run's shard and leaves them to the whole run."""
+    course = -1  # beside the seeds of the held-out networks
+    har = fit_log_har(windows)
+    for seed in run.shard.share(range(course, config.seeds)):
+        if seed == course:
+            as_assigned(config, run, windows.prices, device)
+        else:
+            trained_forecaster(config, run, windows, seed, device, har)
+    print(run.shard.last_words)
+
+
+def main(config: Config) -> Results | None:
+    """Trains, evaluates and records; returns what metrics.json holds (None: of a shard)."""
     # Data: checked before anything is written
     prices = load_for(config, COINS.with_candles() if config.candles else COINS)
     check_positive(prices, "Seq2Seq forecasts log returns, which need prices above zero")
@@ -353,11 +374,15 @@ def main(config: Config) -> Results:
     )
     windows = Windows(prices, parts, config.context, config.horizon)
     device = choose_device(config.device).name
+    shard = Shard.of(config.shard)
 
     folder = config.out or HERE / "results" / f"{prices.source}-{config.preset}"
-    with Run(config, folder, __file__, prices.source, prices.provenance) as run:
+    with Run(config, folder, __file__, prices.source, prices.provenance, shard=shard) as run:
         run.note(parts=parts.dates(prices.times), device=device)
         print(windows.sizes(), flush=True)
+        if not shard.is_whole:
+            train_share(config, run, windows, device)
+            return None
 
         # Models: as the course had it, then on many windows with every choice made on validation
         course = as_assigned(config, run, prices, device)

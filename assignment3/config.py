@@ -11,6 +11,7 @@ import common.forecasting.config
 from assignment2.config import Course
 from common.cli import BaseConfig, InputError, check_ranges
 from common.forecasting.config import ForecastConfig, check_not_empty
+from common.shard import Shard
 
 Normalisation = Literal["log", "minmax"]
 NORMALISATIONS: dict[Normalisation, str] = {"log": "log", "minmax": "MinMax"}  # as tables name them
@@ -153,10 +154,15 @@ class Config(ForecastConfig):
     weight_decay: float = 0.05
     """AdamW's weight decay in held-out training"""
 
+    shard: str = "0/1"
+    """i/n: do only every n-th training, the i-th first, in a process of its own (others do the
+    rest); the same command without --shard then takes over what all of them did"""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self, RANGES)
         check_not_empty(self, "decays")
+        Shard.of(self.shard)
 
     @classmethod
     def presets(cls) -> dict[str, dict[str, object]]:

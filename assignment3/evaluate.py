@@ -13,6 +13,7 @@ from pathlib import Path
 
 import assignment2.evaluate
 from assignment3.config import NORMALISATIONS, PredictConfig
+from assignment3.devices import choose_strategy
 from assignment3.figures import draw_figures
 from assignment3.model import average_group, load_all, transformer_group
 from common.forecasting.baselines import LOG_HAR
@@ -52,6 +53,7 @@ def load_chosen(folder: Path, config: PredictConfig) -> SavedForecasters:
 
 
 def main(config: EvaluateConfig) -> Results:
+    choose_strategy(config.device)
     return evaluate(
         config, RESULTS, COINS, lambda folder: load(folder, config.device), draw_figures
     )

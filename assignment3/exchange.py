@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from assignment3.backend import keras, layers
+from assignment3.devices import choose_strategy
 from assignment3.fit import squared_error_step
 from assignment3.model import encoder
 from assignment3.optimiser import VectorOptimiser
@@ -335,6 +336,8 @@ def score(config: ExchangeConfig, run: Run, benchmark: Benchmark) -> list[Row]:
 
 
 def main(config: ExchangeConfig) -> Results:
+    choose_strategy(config.device)
+
     # Data: checked before anything is written
     path = exchange_file(config.data)
     rates = load(path)

@@ -13,6 +13,7 @@ import numpy as np
 
 from assignment3.backend import keras, tf
 from assignment3.config import FitRecipe
+from assignment3.devices import shared_step
 from assignment3.model import Forecaster, pinball
 from assignment3.optimiser import VectorOptimiser
 from common.files import State
@@ -115,7 +116,12 @@ def build_optimiser(recipe: FitRecipe, per_epoch: int) -> keras.Optimizer:
 def training_step(
     model: keras.Model, optimiser: VectorOptimiser
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray], tf.Tensor]:
-    """One traced step of the optimiser on tokens, truth and weight; returns the batch's loss."""
+    """One traced step of the optimiser on tokens, truth and weight; returns the batch's loss.
+
+    In the scope of a strategy over several devices each of them does its share of the step.
+    """
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        return shared_step(model, optimiser, pinball)
     tokens_like = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)  # (B, T, I)
     truth_like = tf.TensorSpec((None, *model.output_shape[0][1:]), tf.float32)  # (B, H, S)
 
@@ -177,7 +183,7 @@ def restore(state: State, model: keras.Model, optimiser: VectorOptimiser) -> Non
 
 def values_of(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
     """The values of Keras variables."""
-    return [np.asarray(variable.value) for variable in variables]
+    return [variable.numpy() for variable in variables]
 
 
 def assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:

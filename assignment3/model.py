@@ -197,9 +197,9 @@ class Quantiles(layers.Layer):
     @property
     def har(self) -> LogHar:
         """The log-HAR-t that a head of zeros is."""
-        arrays = {name: np.asarray(variable) for name, variable in self.fitted_har.items()}
-        shape = np.asarray(self.fitted_shape) * np.asarray(self.fitted_spread)[..., None]
-        log = bool(np.asarray(self.fitted_log)[0] > 0)
+        arrays = {name: variable.numpy() for name, variable in self.fitted_har.items()}
+        shape = self.fitted_shape.numpy() * self.fitted_spread.numpy()[..., None]
+        log = bool(self.fitted_log.numpy()[0] > 0)
         return LogHar(**arrays, shape=shape, log=log, candles=False)
 
     @har.setter
@@ -272,7 +272,7 @@ class Forecaster:
     def size(self) -> np.ndarray:
         """The usual size (H, S) of a path change."""
         steps = np.sqrt(np.arange(1, self.horizon + 1))
-        return steps[:, None] * np.asarray(self.fitted.fitted_deviation)
+        return steps[:, None] * self.fitted.fitted_deviation.numpy()
 
     # -- prices and paths
 
@@ -301,7 +301,7 @@ class Forecaster:
 
         Tokens float32 (N, T, I) with T = C - 1, and the unit of the outputs (N, H, S).
         """
-        deviation = np.asarray(self.fitted.fitted_deviation)
+        deviation = self.fitted.fitted_deviation.numpy()
         path = self._path(past, past)
         changes = (np.diff(path, axis=1) / deviation).astype(np.float32)  # (N, T, S)
         distance = (path[:, 1:] - path[:, -1:]) / (deviation * np.sqrt(self.context))
@@ -324,7 +324,7 @@ class Forecaster:
     def _unit(self, past: np.ndarray, hours: np.ndarray) -> np.ndarray:
         """The log-HAR-t's scale times its spread (N, H, S), as a change of the path."""
         har = self.fitted.har
-        unit = har.scale(past, hours) * np.asarray(self.fitted.fitted_spread)
+        unit = har.scale(past, hours) * self.fitted.fitted_spread.numpy()
         if self.normalisation == "log":
             return unit
         dollars = unit * past[:, -1:] if har.log else unit
@@ -337,7 +337,7 @@ class Forecaster:
 
         With `keep_shape` the shape stays that of what the network was trained on before.
         """
-        shape = np.asarray(self.fitted.fitted_shape)
+        shape = self.fitted.fitted_shape.numpy()
         path = self._path(past, past[:, -2:])
         deviation = np.diff(path, axis=1).std((0, 1))  # (S,)
         self.fitted.fitted_deviation.assign(np.maximum(deviation, 1e-12))
@@ -352,7 +352,7 @@ class Forecaster:
         and squared errors punish it where it is bold. No share is kept where no change is not
         beaten there significantly.
         """
-        deviation = np.asarray(self.fitted.fitted_deviation)
+        deviation = self.fitted.fitted_deviation.numpy()
         locations = [self.outputs(past[block], times[block])[0] for block in blocks(len(past))]
         location = np.concatenate(locations) / deviation  # (N, H, S)
         truth = changes / deviation
@@ -371,7 +371,7 @@ class Forecaster:
 
         Point forecast (N, H, S) float64 and quantiles (N, H, S, Q) float32.
         """
-        shrink = np.asarray(self.fitted.fitted_shrink)
+        shrink = self.fitted.fitted_shrink.numpy()
         points = []
         quantiles = []
         for block in blocks(len(past)):

@@ -43,8 +43,8 @@ class VectorOptimiser:
         """One step on the trained weights with their gradients."""
         # the weights are read anew in every step: whoever sets them need not know of the vector
         weights = [variable.value for variable in self.trained]
-        self.vector.assign(_joined(weights))
-        self.optimiser.apply([_joined(gradients)], [self.vector])
+        self.vector.assign(joined(weights))
+        self.optimiser.apply([joined(gradients)], [self.vector])
         parts = tf.split(self.vector.value, self.sizes)
         for variable, part in zip(self.trained, parts, strict=True):
             variable.assign(tf.reshape(part, variable.shape))
@@ -61,6 +61,6 @@ class VectorOptimiser:
         vars(self.optimiser)["update_step"] = update_step
 
 
-def _joined(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+def joined(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     """Tensors of any shape one after the other (P,)."""
     return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)

@@ -10,12 +10,14 @@ if __name__ == "__main__":  # before the heavy imports: --help and a refusal ans
 
 import pandas as pd
 
+from assignment3.devices import choose_strategy
 from assignment3.evaluate import RESULTS, load_chosen
 from common.forecasting.ahead import forecast_next
 from common.forecasting.prices import COINS
 
 
 def main(config: PredictConfig) -> pd.DataFrame:
+    choose_strategy(config.device)
     return forecast_next(config, RESULTS, COINS, lambda folder: load_chosen(folder, config))
 
 

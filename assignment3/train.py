@@ -18,15 +18,24 @@ if __name__ == "__main__":  # before the heavy imports: --help and a refusal ans
     OPTIONS = read_options(Config)
 
 import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from assignment2.model import save_forecasters, seq2seq_group
-from assignment2.train import CourseTask, seq2seq_forecasts, train_course_seq2seq, train_forecasters
-from assignment3.backend import keras
+from assignment2.train import (
+    CourseTask,
+    seq2seq_forecasts,
+    train_course_seq2seq,
+    train_forecasters,
+    trained_forecaster,
+)
+from assignment3.backend import keras, tf
 from assignment3.config import NORMALISATIONS, Normalisation
+from assignment3.devices import choose_strategy, devices_of
 from assignment3.figures import draw_figures
 from assignment3.fit import fit, squared_error_step
 from assignment3.model import (
@@ -41,7 +50,7 @@ from assignment3.optimiser import VectorOptimiser
 from common.files import write_arrays
 from common.forecasting.assigned import CourseForecast, CourseWindow, assigned_rows, course_arrays
 from common.forecasting.baselines import LOG_HAR, fit_baselines
-from common.forecasting.ensemble import Pair, held_out_rows
+from common.forecasting.ensemble import ModelGroup, Pair, held_out_rows
 from common.forecasting.figures import fan_arrays
 from common.forecasting.metrics import metrics_info
 from common.forecasting.prices import COINS, Prices, check_positive, load_for
@@ -51,6 +60,7 @@ from common.forecasting.windows import MinMax, Windows, split
 from common.machine import choose_device
 from common.results import Results
 from common.run import Run, progress
+from common.shard import Shard
 
 HERE = Path(__file__).resolve().parent
 
@@ -226,7 +236,12 @@ def train_transformer(
 
 
 def train_transformers(
-    config: Config, run: Run, windows: Windows, normalisation: Normalisation, har: LogHar
+    config: Config,
+    run: Run,
+    windows: Windows,
+    normalisation: Normalisation,
+    har: LogHar,
+    strategy: tf.distribute.Strategy,
 ) -> tuple[list[Forecaster], float]:
     """Trains and saves one held-out network per seed behind one normalisation.
 
@@ -236,17 +251,61 @@ def train_transformers(
     forecasters = []
     seconds = []
     for seed in range(config.seeds):
-        name = f"{normalisation}-{seed}"
-        trained = run.memo(name, train_transformer, config, run, windows, normalisation, seed, har)
+        trained = trained_transformer(config, run, windows, normalisation, seed, har, strategy)
         forecaster = Forecaster.build(settings, seed)
         forecaster.model.set_weights(trained.weights)
-        save_model(run.folder / f"model.{name}.keras", forecaster.model)
+        save_model(run.folder / f"model.{normalisation}-{seed}.keras", forecaster.model)
         forecasters.append(forecaster)
         seconds.append(trained.seconds)
     return forecasters, float(np.mean(seconds))
 
 
-def main(config: Config) -> Results:
+def trained_transformer(
+    config: Config,
+    run: Run,
+    windows: Windows,
+    normalisation: Normalisation,
+    seed: int,
+    har: LogHar,
+    strategy: tf.distribute.Strategy,
+) -> Trained:
+    """The held-out network of a seed, trained or as the run has stored it."""
+    inputs = (config, run, windows, normalisation, seed, har)
+    with strategy.scope():
+        return run.memo(f"{normalisation}-{seed}", train_transformer, *inputs)
+
+
+def train_share(
+    config: Config, run: Run, windows: Windows, device: str, strategy: tf.distribute.Strategy
+) -> None:
+    """Trains the networks of the run's shard and leaves them to the whole run."""
+    har = fit_log_har(windows)
+    trainings: list[Callable[[], object]] = [
+        functools.partial(as_assigned, config, run, windows.prices, device)
+    ]
+    for seed in range(config.seeds):
+        trainings += [
+            functools.partial(
+                trained_transformer, config, run, windows, normalisation, seed, har, strategy
+            )
+            for normalisation in NORMALISATIONS
+        ]
+        trainings.append(
+            functools.partial(trained_forecaster, config.seq2seq, run, windows, seed, device, har)
+        )
+    for train in run.shard.share(trainings):
+        train()
+    print(run.shard.last_words)
+
+
+def pairs_of(groups: Sequence[ModelGroup]) -> list[Pair]:
+    """Every two of the mean forecasts and the log-HAR-t."""
+    keys = [*(group.ensemble_key for group in groups), LOG_HAR]
+    return [Pair(*two) for two in combinations(keys, 2)]
+
+
+def main(config: Config) -> Results | None:
+    """Trains, evaluates and records; returns what metrics.json holds (None: of a shard)."""
     # Data: checked before anything is written
     prices = load_for(config, COINS)
     check_positive(prices, "the logarithm needs prices above zero")
@@ -259,11 +318,16 @@ def main(config: Config) -> Results:
     )
     windows = Windows(prices, parts, config.context, config.horizon)
     device = choose_device(config.device).name
+    strategy = choose_strategy(config.device)
+    shard = Shard.of(config.shard)
 
     folder = config.out or HERE / "results" / f"{prices.source}-{config.preset}"
-    with Run(config, folder, __file__, prices.source, prices.provenance) as run:
-        run.note(parts=parts.dates(prices.times), device=device)
+    with Run(config, folder, __file__, prices.source, prices.provenance, shard=shard) as run:
+        run.note(parts=parts.dates(prices.times), device=device, tensorflow=devices_of(strategy))
         print(windows.sizes(), flush=True)
+        if not shard.is_whole:
+            train_share(config, run, windows, device, strategy)
+            return None
 
         # Models as the course had them; assignment 4 begins with the one behind MinMax:
         course = as_assigned(config, run, prices, device)
@@ -274,8 +338,8 @@ def main(config: Config) -> Results:
         # has the same windows and as many epochs, and its own settings otherwise:
         har = fit_log_har(windows)
         fitted = fit_baselines(windows, har)
-        transformers, log_seconds = train_transformers(config, run, windows, "log", har)
-        scaled, scaled_seconds = train_transformers(config, run, windows, "minmax", har)
+        transformers, log_seconds = train_transformers(config, run, windows, "log", har, strategy)
+        scaled, scaled_seconds = train_transformers(config, run, windows, "minmax", har, strategy)
         seq2seqs, seq2seq_seconds = train_forecasters(config.seq2seq, run, windows, device, har)
         save_forecasters(folder / "model.seq2seq.safetensors", seq2seqs, prices.series)
 
@@ -288,8 +352,7 @@ def main(config: Config) -> Results:
             seq2seq,
             average_group(seq2seq, log, har),
         ]
-        keys = [*(group.ensemble_key for group in groups), LOG_HAR]
-        pairs = [Pair(*two) for two in combinations(keys, 2)]
+        pairs = pairs_of(groups)
         validation = held_out_rows(windows, groups, parts.validation, "validation", fitted, pairs)
         test = held_out_rows(windows, groups, parts.test, "test", fitted, pairs)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from assignment3.backend import keras
+from assignment3.backend import keras, tf
 from assignment3.config import ForecasterSettings
 from assignment3.fit import Fitted, fit
 from assignment3.model import Forecaster
@@ -53,13 +53,24 @@ class Adapted:
 
 
 class Adaptation:
-    """The target's windows, the pretrained networks and the run that jobs are trained in."""
+    """The target's windows, the pretrained networks and the run that jobs are trained in.
 
-    def __init__(self, config: Config, run: Run, windows: Windows, base: Base):
+    `strategy` says on which devices (None: TensorFlow's usual one).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run: Run,
+        windows: Windows,
+        base: Base,
+        strategy: tf.distribute.Strategy | None = None,
+    ):
         self.config = config
         self.run = run
         self.windows = windows
         self.base = base
+        self.strategy = strategy or tf.distribute.get_strategy()
         self.trained: dict[Job, Adapted] = {}
         self._hars: dict[tuple[int, bool], LogHar] = {}
         self._prior: Prior | None = None
@@ -69,7 +80,8 @@ class Adaptation:
     def train(self, job: Job) -> Adapted:
         """Trains a job, once; a finished one is read from the run folder after --resume."""
         if job not in self.trained:
-            self.trained[job] = self.run.memo(job.name, self._adapt, job)
+            with self.strategy.scope():
+                self.trained[job] = self.run.memo(job.name, self._adapt, job)
         return self.trained[job]
 
     def train_seeds(self, job: Job) -> list[Adapted]:

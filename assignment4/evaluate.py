@@ -11,6 +11,7 @@ if __name__ == "__main__":  # before the heavy imports: --help and a refusal ans
 import dataclasses
 from pathlib import Path
 
+from assignment3.devices import choose_strategy
 from assignment3.model import Forecaster, load_model
 from assignment4.artifacts import SCALES, Scales
 from assignment4.figures import draw_figures
@@ -95,6 +96,7 @@ def run_of(config: EvaluateConfig | PredictConfig) -> Path | None:
 
 
 def main(config: EvaluateConfig) -> Results:
+    choose_strategy(config.device)
     return evaluate(
         dataclasses.replace(config, run=run_of(config)),
         RESULTS,

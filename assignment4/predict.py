@@ -12,12 +12,14 @@ import dataclasses
 
 import pandas as pd
 
+from assignment3.devices import choose_strategy
 from assignment4.evaluate import RESULTS, load_adapters, run_of
 from common.forecasting.ahead import forecast_next
 from common.forecasting.prices import CURRENCIES
 
 
 def main(config: PredictConfig) -> pd.DataFrame:
+    choose_strategy(config.device)
     return forecast_next(
         dataclasses.replace(config, run=run_of(config)),
         RESULTS,

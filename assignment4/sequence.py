@@ -38,7 +38,7 @@ def adapt_in_sequence(adaptation: Adaptation, job: Job, prices: Prices) -> dict[
     found = {}
     for number, group in enumerate(series_groups(prices, config.sequence), start=1):
         windows = replace(adaptation.windows, prices=filled(group, base.slots))
-        following = Adaptation(config, adaptation.run, windows, base)
+        following = Adaptation(config, adaptation.run, windows, base, adaptation.strategy)
         stage = replace(job, epochs=config.sequence_epochs, stage=number)
         found[stage] = following.train_seeds(stage)
         weights = [adapted.weights for adapted in found[stage]]

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from assignment3.backend import keras
+from assignment3.devices import choose_strategy, devices_of
 from assignment3.fit import squared_error_step
 from assignment3.model import course_transformer, load_model
 from assignment3.optimiser import VectorOptimiser
@@ -301,7 +302,8 @@ def print_choice(results: Results, untrained: dict[str, int], seeds: int) -> Non
 
 
 def main(config: Config) -> Results:
-    # Data and base: checked before anything is written
+    # Devices, data and base: checked before anything is written
+    strategy = choose_strategy(config.device)
     transfer = load_transfer(config)
     config = config.fitting(transfer.base.widest)
     windows = transfer.target
@@ -314,13 +316,14 @@ def main(config: Config) -> Results:
             for amount in (*config.amounts, WHOLE)
         }
         run.note(parts=parts.dates(prices.times), coins=transfer.coins.origin, windows=sizes)
+        run.note(tensorflow=devices_of(strategy))
         print(windows.sizes(), flush=True)
 
         # As the course had it: one window
         course = as_assigned(config, run, prices, transfer.base)
 
         # Every strategy to convergence, each with its own learning rate
-        adaptation = Adaptation(config, run, transfer.training, transfer.base)
+        adaptation = Adaptation(config, run, transfer.training, transfer.base, strategy)
         rates = choose_rates(config, adaptation)
         run.note(learning_rates={strategy.label: rate for strategy, rate in rates.items()})
         best = {strategy: Job(strategy, 0, rate) for strategy, rate in rates.items()}

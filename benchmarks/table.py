@@ -14,6 +14,7 @@ from common.files import JsonObject, read_json, write_text
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
 BLOCK = re.compile(r"(<!-- benchmarks -->\n).*?(<!-- end -->)", re.DOTALL)
+OTHERS = ("growth", "halves")  # whose tables are in docs/scale.md
 HEAD = "| benchmark | case | ours (s) | compared with | its (s) | ratio |"
 LEGEND = (
     "Ratio: our time (or memory) over that of what it is compared with; below 1 ours is faster "
@@ -64,6 +65,8 @@ def table(folder: Path = HERE / "results") -> str:
     lines = [HEAD, "|---" * 6 + "|"]
     machines: dict[str, list[str]] = {}
     for path in sorted(folder.glob("*.json")):
+        if path.stem in OTHERS:
+            continue
         record = read_json(path)
         machines.setdefault(machine_of(record), []).append(path.stem)
         lines += [line(path.stem, row) for row in record["rows"]]

@@ -47,7 +47,7 @@ class BaseConfig:
     out: PathOrNone = None
     """run folder (default: results/<source>-<preset> beside train.py)"""
     device: DeviceName = "auto"
-    """where torch computes; auto: the GPU where there is one"""
+    """where networks are computed; auto: the GPU where there is one"""
     resume: bool = False
     """continue an interrupted run from its last checkpoint"""
     overwrite: bool = False
@@ -84,7 +84,7 @@ class SavedRunConfig:
     out: PathOrNone = None
     """where the result is written"""
     device: DeviceName = "auto"
-    """where torch computes; auto: the GPU where there is one"""
+    """where networks are computed; auto: the GPU where there is one"""
 
     def check(self) -> None:
         """Raises InputError for paths that cannot be used, before anything heavy is imported."""

@@ -36,6 +36,11 @@ class Shard:
         """Every `count`-th item."""
         return items[self.number :: self.count]
 
+    @property
+    def last_words(self) -> str:
+        """What a process says when it has done this share of a run."""
+        return f"shard {self} is finished; the command without --shard takes it over"
+
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 

@@ -551,7 +551,7 @@ def main(config: Config) -> Results | None:
         of_models = score_models(run, judge, parts, trained)
         of_baselines = score_baselines(config, run, judge, parts, data, device, fits)
         if not shard.is_whole:
-            print(f"shard {shard} is finished; the command without --shard takes it over")
+            print(shard.last_words)
             return None
         scored = [*score_floors(run, judge, parts, coders), *of_baselines, *of_models]
         save_mesh(folder, flow.coordinates, judge.triangles)

@@ -22,7 +22,8 @@ from safetensors.numpy import load_file
 from common.cli import InputError, Interrupted, parse
 from common.files import load_state
 from common.results import Metric, Results, Row
-from common.run import Run, read_record
+from common.run import Run, read_record, shard_folder
+from common.shard import Shard
 from tools.run_all import number
 from tools.samples import SYSTEMS
 
@@ -110,6 +111,37 @@ def assert_same_after_interruption(
         run_main(main, config_class, *options, "--resume")
     assert results(folder) == results(unbroken)
     assert streamed(folder) == streamed(unbroken)
+
+
+def assert_shards_make_the_run(
+    main: Main,
+    config_class: type,
+    words: Sequence[object],
+    folder: Path,
+    later: tuple[str, ...] = (),
+) -> None:
+    """Two shards, and the command without --shard after them, leave what one process leaves.
+
+    Parts whose names begin with one of `later` wait for a choice among all trainings.
+    """
+    whole, shared = folder / "whole", folder / "shared"
+    with scores_alone():
+        run_main(main, config_class, *words, "--out", whole)
+        for shard in ("1/2", "0/2"):
+            options = ("--out", shared, "--shard", shard)
+            assert run_main(main, config_class, *words, *options) is None
+        run_main(main, config_class, *words, "--out", shared)
+    assert results(shared) == results(whole)
+    assert sorted(streamed(shared)) == sorted(streamed(whole))
+
+    # each has done a part of the work, and nothing else was left to the last command
+    places = [shard_folder(shared, Shard(number, 2)) for number in range(2)]
+    one, other, every = (
+        {file.name for file in (place / "checkpoints").glob("done-*")} for place in (*places, whole)
+    )
+    assert one | other == {name for name in every if not name.startswith(later)}
+    assert one < every
+    assert other < every
 
 
 def streamed(folder: Path) -> list[str]:

@@ -27,6 +27,7 @@ from tests.conftest import (
     ROOT,
     assert_refused,
     assert_same_after_interruption,
+    assert_shards_make_the_run,
     assert_summed_up,
     call,
     run_main,
@@ -106,6 +107,15 @@ def test_a_run_leaves_everything_that_the_readme_promises(smoke1):
     curves = pd.read_csv(smoke1 / "metrics.csv")
     quality = curves[curves.name == "vq_psnr"].value
     assert quality.iloc[-1] > quality.iloc[0]
+
+
+def test_shards_together_make_the_run_of_one_process(tmp_path):
+    few = ("--seeds", 2, "--vq-epochs", 1, "--synthetic-faces", 400, "--units", 30)
+    fields = ("--field-maps", 2, "--picture-maps", 1, "--patches", 3, "--alphas", 3)
+    swept = ("--sweep-units", 20, "--sweep-patches", 2, "--mlp-copies-epochs", 1)
+    words = (*SMOKE, *few, *fields, *swept)
+    refits = ("done-model-",)
+    assert_shards_make_the_run(train.main, Config, words, tmp_path, refits)
 
 
 def test_every_accuracy_comes_from_the_stored_predictions(smoke1):

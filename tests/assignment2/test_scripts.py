@@ -31,6 +31,7 @@ from tests.assignment2.helpers import (
 from tests.conftest import (
     assert_refused,
     assert_same_after_interruption,
+    assert_shards_make_the_run,
     assert_summed_up,
     run_main,
     scores_alone,
@@ -97,6 +98,11 @@ def test_an_interrupted_and_resumed_run_is_the_same_run(smoke2, tmp_path):
     assert_same_after_interruption(
         smoke2, assignment2.train.main, Config, words, "forecaster-1", tmp_path / "run"
     )
+
+
+def test_shards_together_make_the_run_of_one_process(tmp_path):
+    words = (*SHORT, "--source", "simulated", "--steps", 900, "--seeds", 2)
+    assert_shards_make_the_run(assignment2.train.main, Config, words, tmp_path)
 
 
 def test_evaluate_repeats_the_runs_scores_and_scores_new_prices(smoke2, tmp_path):

@@ -33,6 +33,7 @@ from tests.conftest import (
     ROOT,
     assert_refused,
     assert_same_after_interruption,
+    assert_shards_make_the_run,
     assert_summed_up,
     run_main,
     scores_alone,
@@ -106,6 +107,11 @@ def test_an_interrupted_and_resumed_run_is_the_same_run(smoke3, tmp_path):
     assert_same_after_interruption(
         smoke3, assignment3.train.main, Config, words, "minmax-0", tmp_path / "run"
     )
+
+
+def test_shards_together_make_the_run_of_one_process(tmp_path):
+    words = (*SHORT, "--source", "simulated", "--steps", 900)
+    assert_shards_make_the_run(assignment3.train.main, Config, words, tmp_path)
 
 
 def test_evaluate_repeats_the_runs_scores_and_scores_new_prices(smoke3, tmp_path):

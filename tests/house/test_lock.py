@@ -16,6 +16,7 @@ from tools.lock import HEADER, LOCK, PROJECT
 TEXT = LOCK.read_text(encoding="utf-8")
 # a pinned package and the lines of hashes below it
 ENTRY = re.compile(r"^(?P<pin>[a-z][^\\\n]*==[^\\\n]*)(?P<hashes>(?: \\\n +--hash=\S+)*)$", re.M)
+RUNTIME, GPU = "requirements.txt", "requirements-gpu.txt"
 PINS = [Requirement(match["pin"]) for match in ENTRY.finditer(TEXT)]
 
 
@@ -46,6 +47,19 @@ def test_every_requirement_is_in_the_lock_in_a_version_that_satisfies_it(name):
         pins = locked(requirement)
         assert pins, f"{requirement} is not in {LOCK.name}: run `make lock`"
         assert all(requirement.specifier.contains(version(pin)) for pin in pins), requirement
+
+
+def test_an_environment_for_gpus_differs_in_tensorflow_alone():
+    usual, for_gpus = ({str(one) for one in required(name)} for name in (RUNTIME, GPU))
+    assert {one.partition("[")[0].partition("=")[0] for one in usual ^ for_gpus} == {
+        "tensorflow",
+        "tensorflow-cpu",
+    }
+    (ours,) = for_gpus - usual
+    versions = {version(one) for one in required(RUNTIME) if one.name.startswith("tensorflow")}
+    assert ours == f"tensorflow[and-cuda]=={versions.pop()}"
+    assert not versions
+    assert (ROOT / GPU).read_text(encoding="utf-8").endswith("\n-e .\n")
 
 
 def test_everything_in_the_lock_has_hashes_and_a_version_and_nothing_names_a_place():
