@@ -44,11 +44,12 @@ from common.figures import (
     figure,
     heat_map,
     learning_curve,
+    legend_below,
     read_run,
 )
 from common.files import JsonObject
 
-BLUE, VERMILION, GREEN = PALETTE[:3]
+BLUE, VERMILION = PALETTE[:2]
 HATCHES = dict(zip(FAMILIES, ("", "//", ".."), strict=True))
 MODELS = (*FAMILIES, CNN, PICTURE_CNN)  # one colour each
 BASELINES = {PICTURE_CNN: (0, (6, 2)), CNN: "--", LINEAR: "-.", LARGEST_CLASS: ":"}
@@ -79,14 +80,15 @@ def draw_figures(folder: Path) -> None:
 def draw_learning(folder: Path, record: JsonObject, curves: pd.DataFrame) -> None:
     """Losses of the VQ-VAE, its reconstructions on validation, and losses of the networks."""
     path = folder / "learning_curves.png"
-    with figure(path, record, (WIDTH, 2.4), 1, 3) as (_, (left, middle, right)):
+    with figure(path, record, (WIDTH, 2.7), 1, 3) as (picture, (left, middle, right)):
         if (curves.name == "vq_psnr").any():
             vq_losses(left, curves)
-            style = {"color": GREEN, "marker": "o", "markersize": 3}
+            style = {"color": "black", "marker": "o", "markersize": 3}
             learning_curve(middle, curves, "validation", "vq_psnr", **style)
             middle.set_title("VQ-VAE, validation part")
             middle.set(xlabel="step", ylabel="PSNR (dB), mean over faces")
         network_losses(right, curves)
+        legend_below(picture, (left, right), columns=5)
 
 
 def vq_losses(axes: Axes, curves: pd.DataFrame) -> None:
@@ -96,7 +98,6 @@ def vq_losses(axes: Axes, curves: pd.DataFrame) -> None:
     learning_curve(axes, curves, "train", "vq_commitment", **dashed)
     axes.set_title("VQ-VAE, training part")
     axes.set(xlabel="step", ylabel="squared error (standardised)", yscale="log")
-    axes.legend()
 
 
 def network_losses(axes: Axes, curves: pd.DataFrame) -> None:
@@ -113,8 +114,7 @@ def network_losses(axes: Axes, curves: pd.DataFrame) -> None:
         style: dict[str, Option] = {"color": colours(MODELS)[kind], "marker": marker}
         axes.plot(mean.index, mean, label=label, markersize=3, **style)
     axes.set_title("networks, training part")
-    axes.set(xlabel="epoch", ylabel="cross-entropy (nats) + penalty")
-    axes.legend()
+    axes.set(xlabel="epoch", ylabel="cross-entropy + penalty (nats)")
 
 
 # ----------------------------------------------------------------------------------- accuracy
@@ -131,7 +131,7 @@ def draw_accuracy(folder: Path, record: JsonObject, test: pd.DataFrame) -> None:
     names = shown_representations(test)
     highest = test[test.model.isin(MODELS)].value.max()
     path = folder / "accuracy_by_representation.png"
-    with figure(path, record, (WIDTH, 3.3)) as (_, axes):
+    with figure(path, record, (WIDTH, 3.2)) as (picture, axes):
         for number, family in enumerate(FAMILIES):
             accuracy_bars(axes, test[test.model == family], names, family, number)
         for model, style in BASELINES.items():
@@ -143,11 +143,9 @@ def draw_accuracy(folder: Path, record: JsonObject, test: pd.DataFrame) -> None:
             axes.axhline(value, color="#444444", linestyle=style, linewidth=1, label=label)
         axes.set_xticks(range(len(names)), names)
         axes.set_ylabel("test accuracy, ridge penalty")
-        axes.set_title(
-            "What a code map is shown as decides how well an untrained hidden layer does"
-        )
-        axes.legend(ncol=2, loc="upper left")
-        axes.set_ylim(0, 1.45 * highest)
+        axes.set_title("Accuracy by the representation of a code map")
+        axes.set_ylim(0, 1.2 * highest)
+        legend_below(picture, [axes], columns=4)
 
 
 def accuracy_bars(
@@ -170,8 +168,10 @@ def accuracy_bars(
         capsize=2,
         label=f"{family} ({seeds} seed{'s' if seeds > 1 else ''})",
     )
+    style: dict[str, Option] = {"ha": "center", "fontsize": 7, "rotation": 90}
+    style["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # over the baselines
     for position, value, top in zip(positions, values, values + deviations, strict=True):
-        axes.text(position, top + 0.012, f"{value:.3f}", ha="center", fontsize=7, rotation=90)
+        axes.text(position, top + 0.015, f"{value:.3f}", **style)
 
 
 def draw_grid(folder: Path, record: JsonObject, test: pd.DataFrame) -> None:
@@ -203,7 +203,7 @@ def draw_paths(folder: Path, record: JsonObject) -> None:
     penalties = [penalty for penalty in PENALTIES if penalty is not None]
     with (
         np.load(folder / "paths.npz", allow_pickle=False) as arrays,
-        figure(path, record, (WIDTH, 4.3), 2, 3) as (_, axes),
+        figure(path, record, (WIDTH, 4.1), 2, 3, sharey="row") as (_, axes),
     ):
         names = [
             name
@@ -233,8 +233,17 @@ def draw_paths(folder: Path, record: JsonObject) -> None:
                 panel.set(xscale="log", xlabel="strength α")
             share.set_ylim(-0.02, 1.05)
         axes[0, 0].set_ylabel("validation accuracy")
-        axes[1, 0].set_ylabel("share of units in use")
-        axes[1, 0].legend()
+
+        # ridge uses all units: the legend takes the place of its panel
+        constant = axes[1, penalties.index("ridge")]
+        for line in list(constant.lines):
+            line.remove()
+        constant.axis("off")
+        constant.legend(
+            *axes[0, 0].get_legend_handles_labels(), loc="center", title="representation"
+        )
+        axes[1, 1].set_ylabel("share of units in use")
+        axes[1, 1].tick_params(labelleft=True)
 
 
 def draw_units(folder: Path, record: JsonObject) -> None:
@@ -446,6 +455,7 @@ def draw_decoded(folder: Path, record: JsonObject) -> None:
                 panel.imshow(face, cmap="gray", vmin=0, vmax=1)
                 panel.set(xticks=[], yticks=[])
                 panel.grid(False)
-            line[0].set_ylabel(label.replace(" (", "\n(").replace(": ", ":\n"), fontsize=7)
+            words = label.replace(" (", "\n(").replace(": ", ":\n")
+            line[0].set_ylabel(words, fontsize=7, rotation=0, ha="right", va="center")
         for panel, expression in zip(axes[0], CLASSES, strict=False):
             panel.set_title(expression)

@@ -12,8 +12,10 @@ from assignment2.config import ensemble_label
 from common.figures import (
     PALETTE,
     WIDTH,
+    Option,
     figure,
     learning_curve,
+    legend_below,
     read_run,
 )
 from common.files import JsonObject
@@ -32,10 +34,11 @@ from common.forecasting.figures import (
 
 Arrays = Mapping[str, np.ndarray]  # of predictions.npz
 
-DRAWN: tuple[tuple[str, Window], ...] = (  # how the course's network decodes, and which steps
-    ("teacher forced", "trained"),
-    ("free-running", "trained"),
-    ("free-running", "next"),
+# how the course's network decodes, which steps, and a colour
+DRAWN: tuple[tuple[str, Window, str], ...] = (
+    ("teacher forced", "trained", PALETTE[5]),
+    ("free-running", "trained", PALETTE[0]),
+    ("free-running", "next", PALETTE[0]),
 )
 
 
@@ -63,21 +66,23 @@ def attention(path: Path, record: JsonObject, arrays: Arrays) -> None:
         "attention_mean": "mean over the test part",
         "attention_one": "the origin of the forecast fans",
     }
+    largest = max(float(arrays[name].max()) for name in titles)
     with figure(path, record, (WIDTH, 3.2), 2, 1, sharex=True) as (picture, axes):
         for panel, (name, title) in zip(axes, titles.items(), strict=True):
             weights = arrays[name]  # (H, T)
             horizon, steps = weights.shape
             extent = (-steps + 0.5, 0.5, horizon + 0.5, 0.5)
-            image = panel.imshow(weights, cmap="cividis", aspect="auto", extent=extent)
+            style: dict[str, Option] = {"cmap": "cividis", "vmin": 0, "vmax": largest}
+            image = panel.imshow(weights, aspect="auto", extent=extent, **style)
             panel.set(title=title, ylabel="step ahead", yticks=range(1, horizon + 1))
             panel.grid(False)
-            picture.colorbar(image, ax=panel, label="weight")
+        picture.colorbar(image, ax=axes, label="weight")
         axes[1].set_xlabel("step of the context, counted back from the last known price")
 
 
 def learning_curves(path: Path, record: JsonObject, log: pd.DataFrame) -> None:
     """As-assigned training loss, and the validation CRPS of every seed."""
-    with figure(path, record, (WIDTH, 2.8), 1, 2) as (_, (left, right)):
+    with figure(path, record, (WIDTH, 2.9), 1, 2) as (picture, (left, right)):
         learning_curve(left, log, "train", "assigned_mse", color=PALETTE[0])
         left.set(
             xlabel="epoch",
@@ -87,12 +92,15 @@ def learning_curves(path: Path, record: JsonObject, log: pd.DataFrame) -> None:
         logarithmic(left)
         seed_curves(right, log, "crps_seed")
         right.set(title="Held out (epoch 0: untrained)")
+        legend_below(picture, [right], columns=5)
 
 
 def as_assigned(path: Path, record: JsonObject, arrays: Arrays) -> None:
     """The course's window: teacher forced, free-running and no change."""
-    labels = [(window_label(decoding, window), window) for decoding, window in DRAWN]
-    lines = [CourseLine(label, f"assigned | {label}", window) for label, window in labels]
+    lines = []
+    for decoding, window, colour in DRAWN:
+        label = window_label(decoding, window)
+        lines.append(CourseLine(label, f"assigned | {label}", window, colour))
     later = in_words(len(arrays["assigned | coming"]))
     title = f"As assigned: the grey steps were trained on, the {later} after them were not"
     course_figure(path, record, arrays, lines, title)

@@ -11,16 +11,17 @@ import pandas as pd
 import assignment2.config
 from assignment3.config import NORMALISATIONS, Normalisation, average_label, ensemble_label
 from common.figures import (
-    PALETTE,
     WIDTH,
     figure,
     learning_curve,
+    legend_below,
     read_run,
 )
 from common.files import JsonObject
 from common.forecasting.assigned import Window, window_label
 from common.forecasting.ensemble import ModelKey, Pair
 from common.forecasting.figures import (
+    KNOWN,
     CourseLine,
     by_horizon,
     calibration,
@@ -29,7 +30,6 @@ from common.forecasting.figures import (
     fans_of,
     in_words,
     logarithmic,
-    panels,
     seed_curves,
     step_word,
 )
@@ -67,20 +67,15 @@ def draw_figures(folder: Path) -> None:
     average: ModelKey = ("average", average_label(seeds))
     shown = ensembles_and_baselines(test, [*transformers.values(), seq2seq, average])
     by_horizon(folder / "error_by_horizon.png", record, shown, "Transformer")
-    for normalisation, (model, variant) in transformers.items():
-        path = folder / f"error_by_cell_{normalisation}.png"
-        cells(path, record, test, series, model, variant)
+    cells(folder / "error_by_cell_log.png", record, test, series, *transformers["log"])
 
-    # The Transformer behind log against the two others, by series and step:
-    for path, other, name in (
-        (folder / "log_against_seq2seq.png", seq2seq, "Seq2Seq"),
-        (folder / "log_against_minmax.png", transformers["minmax"], "MinMax"),
-    ):
-        variant = Pair(transformers["log"], other).variant
-        titled = [
-            (metric, p, f"{title}, Transformer (log) over {name}") for metric, p, title in AGAINST
-        ]
-        cells(path, record, test, series, "Transformer", variant, titled)
+    # The Transformer behind log against Seq2Seq, by series and step:
+    variant = Pair(transformers["log"], seq2seq).variant
+    titled = [
+        (metric, p, f"{title}, Transformer (log) over Seq2Seq") for metric, p, title in AGAINST
+    ]
+    path = folder / "log_against_seq2seq.png"
+    cells(path, record, test, series, "Transformer", variant, titled)
 
     calibration(folder / "calibration.png", record, arrays)
     attention(folder / "attention.png", record, arrays["attention_mean"])
@@ -98,9 +93,12 @@ def ensembles_and_baselines(test: pd.DataFrame, ensembles: list[ModelKey]) -> pd
 
 def attention(path: Path, record: JsonObject, weights: np.ndarray) -> None:
     """Mean attention (A, H, T) of the last block's heads, by step ahead."""
-    grid = panels(len(weights)) | {"sharex": True, "sharey": True}
+    columns = min(len(weights), 4)
+    rows = -(-len(weights) // columns)
+    size = (WIDTH, 1.2 * rows + 0.8)
+    shared = {"sharex": True, "sharey": True, "squeeze": False}
     largest = float(weights.max())
-    with figure(path, record, **grid) as (picture, axes):
+    with figure(path, record, size, rows, columns, **shared) as (picture, axes):
         for head, (panel, part) in enumerate(zip(axes.flat, weights, strict=False), 1):
             horizon, steps = part.shape
             image = panel.imshow(
@@ -118,7 +116,7 @@ def attention(path: Path, record: JsonObject, weights: np.ndarray) -> None:
         for panel in axes[:, 0]:
             panel.set_ylabel("step ahead")
         for panel in axes[-1]:
-            panel.set_xlabel("step of the context")
+            panel.set_xlabel("step of context")
         picture.colorbar(image, ax=axes, label="weight")
         picture.suptitle(
             "Attention of the last block, mean over the test part; "
@@ -128,17 +126,12 @@ def attention(path: Path, record: JsonObject, weights: np.ndarray) -> None:
 
 def learning_curves(path: Path, record: JsonObject, log: pd.DataFrame) -> None:
     """As-assigned training losses, and the validation CRPS of every held-out network."""
-    with figure(path, record, (WIDTH, 4.6), 2, 2) as (_, axes):
+    with figure(path, record, (WIDTH, 4.8), 2, 2) as (picture, axes):
         first, *held_out = axes.flat
-        number = 0
-        for model, prefix, line in (
-            ("Transformer", "assigned_", "-"),
-            ("Seq2Seq", "assigned_seq2seq_", "--"),
-        ):
-            for normalisation, label in NORMALISATIONS.items():
-                style = {"color": PALETTE[number], "label": f"{model}, {label}", "ls": line}
+        for model, prefix in (("Transformer", "assigned_"), ("Seq2Seq", "assigned_seq2seq_")):
+            for (normalisation, label), line in zip(NORMALISATIONS.items(), "-:", strict=True):
+                style = {"color": KNOWN[model], "label": f"{model}, {label}", "ls": line}
                 learning_curve(first, log, "train", prefix + normalisation, **style)
-                number += 1
         first.set(
             xlabel="epoch",
             ylabel="training MSE (normalised)",
@@ -155,6 +148,7 @@ def learning_curves(path: Path, record: JsonObject, log: pd.DataFrame) -> None:
         for panel, (prefix, title) in zip(held_out, curves.items(), strict=True):
             seed_curves(panel, log, prefix)
             panel.set_title(f"Held out: {title}")
+        legend_below(picture, held_out, columns=5)
 
 
 def as_assigned(path: Path, record: JsonObject, arrays: Arrays) -> None:
@@ -163,7 +157,8 @@ def as_assigned(path: Path, record: JsonObject, arrays: Arrays) -> None:
     for model, decoding, window in DRAWN:
         variant = f"{NORMALISATIONS['minmax']}{decoding}"
         key = f"assigned | {model}, {window_label(variant, window)}"
-        lines.append(CourseLine(window_label(f"{model}{decoding}", window), key, window))
+        label = window_label(f"{model}{decoding}", window)
+        lines.append(CourseLine(label, key, window, KNOWN[model]))
     later = in_words(len(arrays["assigned | coming"]))
     title = f"As assigned, MinMax: the grey steps were trained on, the {later} after them were not"
     course_figure(path, record, arrays, lines, title)

@@ -27,9 +27,10 @@ from assignment4.strategies import (
     main_strategies,
     singular_key,
 )
-from common.figures import MARKERS, PALETTE, WIDTH, figure, legend_below, read_run
+from common.figures import MARKERS, PALETTE, WIDTH, Option, figure, legend_below, read_run
 from common.files import JsonObject
 from common.forecasting.figures import (
+    at_one,
     by_horizon,
     calibration,
     cells,
@@ -50,7 +51,7 @@ KINDS: dict[Kind, tuple[str, str]] = {
     "scratch": (PALETTE[0], MARKERS[0]),
     "full": (PALETTE[1], MARKERS[1]),
     "head": (PALETTE[5], MARKERS[5]),
-    "none": (PALETTE[6], MARKERS[6]),
+    "none": ("#661100", MARKERS[6]),
     "norms": (PALETTE[7], MARKERS[7]),
 }
 VARIANTS: dict[Variant, tuple[str, str]] = {
@@ -61,6 +62,8 @@ VARIANTS: dict[Variant, tuple[str, str]] = {
     "LoRA+": ("#999933", "h"),
 }
 ATTENTION = (PALETTE[3], MARKERS[3])
+LARGE_RANK = "#004D38"  # of LoRA, where two ranks are beside each other
+MAPS = 6  # affine maps whose singular values are drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +109,9 @@ def draw_figures(folder: Path) -> None:
     baselines = test.model.isin(["random walk", "log-HAR-t"])
 
     fans_of(folder / "forecast_fans.png", record, arrays)
-    by_horizon(folder / "error_by_horizon.png", record, test[ensembles | baselines], chosen)
+    known = {strategy.label: Style.of(strategy).colour for strategy in main_models}
+    path = folder / "error_by_horizon.png"
+    by_horizon(path, record, test[ensembles | baselines], chosen, known)
     cells(folder / "error_by_cell.png", record, test, series, chosen, ensemble)
     calibration(folder / "calibration.png", record, arrays)
     parameters(folder, record, options, pooled)
@@ -135,26 +140,28 @@ class Style:
 
 
 def parameters(folder: Path, record: JsonObject, options: Options, pooled: pd.DataFrame) -> None:
-    """Error against the number of trained weights, mean and deviation of the seeds."""
+    """Error against the number of trained weights, mean and deviation of the seeds.
+
+    The RMSE has no panel where all forecasts are no change itself.
+    """
     converged = pooled[pooled.variant == CONVERGENCE]
-    with figure(folder / "error_against_parameters.png", record, (WIDTH, 3.3), 1, 2) as (
-        picture,
-        axes,
-    ):
-        for panel, metric, label in (
-            (axes[0], "crps_ratio", CRPS_RATIO),
-            (axes[1], "rmsse", RMSE_RATIO),
-        ):
+    labels = {"crps_ratio": CRPS_RATIO, "rmsse": RMSE_RATIO}
+    if at_one(converged[converged.metric == "rmsse"].value):
+        del labels["rmsse"]
+    path = folder / "error_against_parameters.png"
+    grid = {"columns": len(labels), "squeeze": False}
+    with figure(path, record, (WIDTH, 3.3), **grid) as (picture, axes):
+        for panel, (metric, label) in zip(axes.flat, labels.items(), strict=True):
             _errors_by_parameters(panel, options, converged[converged.metric == metric])
             panel.set(
                 xscale="log",
                 xlabel=f"trained weights (none: drawn at {NO_WEIGHTS})",
                 ylabel=label,
             )
-        legend_below(picture, axes[:1])
+        legend_below(picture, axes[0, :1], columns=5)
         picture.suptitle(
-            "Error of each strategy on the test part, single networks: "
-            "mean and deviation of the seeds"
+            "Error of each strategy on the test part, single networks: mean and deviation of\n"
+            "the seeds; the numbers are ranks of LoRA"
         )
 
 
@@ -176,6 +183,10 @@ def _errors_by_parameters(panel: Axes, options: Options, rows: pd.DataFrame) -> 
             label="_again" if style.label in labelled else style.label,
         )
         labelled.add(style.label)
+        if style.label == "LoRA" and len(row):
+            place = (row.params.iloc[0], row.value.iloc[0])
+            near: dict[str, Option] = {"xytext": (4, 3), "textcoords": "offset points"}
+            panel.annotate(str(strategy.rank), place, fontsize=7, color=style.colour, **near)
 
 
 def shares(folder: Path, record: JsonObject, options: Options, pooled: pd.DataFrame) -> None:
@@ -282,7 +293,10 @@ def _along_sequence(
 
 
 def singular_values(folder: Path, record: JsonObject, options: Options, arrays: NpzFile) -> None:
-    """Singular values of what each affine map changed by: full fine-tuning, LoRA of two ranks."""
+    """Singular values of what affine maps changed by: full fine-tuning, LoRA of two ranks.
+
+    Drawn are the maps that full fine-tuning changed the most.
+    """
     strategies = list(dict.fromkeys((FULL, lora(options.rank), lora(max(options.ranks)))))
     prefix = singular_key(FULL, "")
     paths = [key.removeprefix(prefix) for key in arrays.files if key.startswith(prefix)]
@@ -292,19 +306,26 @@ def singular_values(folder: Path, record: JsonObject, options: Options, arrays: 
         for path in paths
         if any(arrays[singular_key(strategy, path)].max() > UNCHANGED for strategy in strategies)
     ]
-    layout = panels(max(len(changed), 1)) | {"sharex": True, "sharey": True}
-    title = "What training changed in each affine map (seed 0)"
+    largest = {path: arrays[singular_key(FULL, path)].max() for path in changed}
+    most = sorted(changed, key=largest.__getitem__, reverse=True)[:MAPS]
+    shown = [path for path in changed if path in most]
+    layout = panels(max(len(shown), 1)) | {"sharex": True, "sharey": True}
+    title = "What training changed in an affine map (seed 0)"
     with figure(folder / "singular_values.png", record, **layout) as (picture, axes):
-        for panel, path in zip(axes.flat, changed, strict=False):
+        for panel, path in zip(axes.flat, shown, strict=False):
             for number, strategy in enumerate(strategies):
                 _spectrum(panel, number, strategy, arrays[singular_key(strategy, path)])
             panel.set_title(path, fontsize=7)
-        for panel in axes.flat[len(changed) :]:
+        for panel in axes.flat[len(shown) :]:
             panel.axis("off")
         if changed:
-            title += ": singular values by their number"
-            axes.flat[0].legend()
-            picture.supylabel("singular value of the change")
+            if len(shown) < len(changed):
+                title += f": the {len(shown)} of {len(changed)} maps that changed the most"
+            for panel in axes[-1]:
+                panel.set_xlabel("number of the singular value")
+            for panel in axes[:, 0]:
+                panel.set_ylabel("singular value")
+            legend_below(picture, axes.flat[:1])
         else:
             text = "unchanged: on validation the networks\nbefore training were the best"
             picture.text(0.5, 0.5, text, ha="center", va="center")
@@ -318,9 +339,9 @@ def _spectrum(panel: Axes, number: int, strategy: Strategy, values: np.ndarray) 
         panel.loglog(
             np.arange(1, len(values) + 1),
             values,
-            color=PALETTE[(1, 2, 0)[number]],
+            color=(PALETTE[1], PALETTE[2], LARGE_RANK)[number],
             ls=("-", "--", ":")[number],
-            marker=Style.of(strategy).marker,
+            marker=("s", "^", "v")[number],
             ms=3,
             label=strategy.label,
         )
@@ -331,9 +352,13 @@ def curves(folder: Path, record: JsonObject, options: Options, log: pd.DataFrame
     rates = record["notes"]["learning_rates"]
     strategies = (FROM_SCRATCH, FULL, lora(options.rank), HEAD_ONLY)
     shared = {"sharex": True, "sharey": True}
-    with figure(folder / "learning_curves.png", record, (WIDTH, 4.4), 2, 2, **shared) as (_, axes):
+    with figure(folder / "learning_curves.png", record, (WIDTH, 4.4), 2, 2, **shared) as (
+        picture,
+        axes,
+    ):
         for panel, strategy in zip(axes.flat, strategies, strict=True):
             rate = rates[strategy.label]
             seed_curves(panel, log, f"crps_{Job(strategy, 0, rate).kind}-")
             panel.set_title(f"{strategy.label}, lr {rate:g}")
             panel.label_outer()
+        legend_below(picture, axes.flat, columns=5)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from PIL import Image, ImageDraw
 
 from assignment5.config import (
@@ -168,7 +168,7 @@ def draw_figures(folder: Path) -> None:
     draw_evaluations(folder / "kid_by_evaluations.png", record, first, recipe)
     draw_learning_curves(folder / "learning_curves.png", record, drawable.log, names)
     draw_distances(
-        folder / "nearest_training_image.png",
+        folder / "distances.png",
         record,
         {name: drawable.distances[name] for name in (HELD_OUT, *names)},
     )
@@ -194,7 +194,8 @@ def tile(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
 def draw_samples(path: Path, record: JsonObject, grids: dict[str, np.ndarray]) -> None:
     """One grid (N, S, S, 3) per network and recipe, from the same noises."""
     rows = -(-len(grids) // 2)
-    size = (WIDTH, 3.1 * rows + 0.4)
+    in_rows = max(-(-len(images) // 8) for images in grids.values())
+    size = (WIDTH, (0.4 * in_rows + 0.25) * rows + 0.5)
     with figure(path, record, size, rows, 2, squeeze=False) as (picture, axes):
         for (name, images), panel in zip(grids.items(), axes.flat, strict=False):
             panel.imshow(tile(images, 8), interpolation="nearest")
@@ -211,17 +212,16 @@ def draw_sheet(
     """Images uint8 (R, C, S, S, 3) as R rows under one title, with a tick under each column."""
     rows, columns, side = images.shape[:3]
     side_in = min(0.8, WIDTH / columns - 0.03)  # inches of an image
-    size = (side_in * columns + 0.2, side_in * rows + 0.95)
-    with figure(path, record, size) as (picture, panel):
+    size = (side_in * columns + 0.2, side_in * rows + 0.8)
+    with figure(path, record, size) as (_, panel):
         sheet = tile(images.reshape(-1, *images.shape[2:]), columns)
         panel.imshow(sheet, interpolation="nearest")
         centres = [(side + 1) * (column + 0.5) for column in range(columns)]
         panel.set_xticks(centres, ticks)
         panel.tick_params(length=0)
-        panel.set(xlabel=xlabel, yticks=[])
+        panel.set(xlabel=xlabel, yticks=[], title=title)
         panel.spines[:].set_visible(False)
         panel.grid(False)
-        picture.suptitle(title)
 
 
 def draw_closest(folder: Path, pairs: np.ndarray) -> None:
@@ -293,10 +293,10 @@ def draw_evaluations(
             panel.set_xticks([], minor=True)
             plain_log(panel.yaxis)
         picture.suptitle(
-            "The order of models depends on the features, the more where their network was\n"
-            "trained here; ± one standard error over sets of noise; one training per network"
+            "Error by evaluations of the network; bars: one standard error over sets of noise;\n"
+            "one training per network"
         )
-        legend_below(picture, axes.flat)
+        legend_below(picture, axes.flat, columns=4)
 
 
 def part_words(split: str) -> str:
@@ -356,10 +356,10 @@ def draw_learning_curves(
             xlabel="step",
             ylabel="error of the noise (sd)",
             title="Validation part, averaged weights",
-            yscale="log",
         )
+        plain_log(left.yaxis)
         for panel in (left, right):
-            plain_log(panel.yaxis)
+            panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         legend_below(picture, [left])
 

@@ -119,7 +119,7 @@ def heat_map(
     """
     image = axes.imshow(values, aspect="auto", **style)
     opacity = np.broadcast_to(style.get("alpha", 1.0), values.shape)
-    axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(rows)), rows)
     axes.grid(False)
 

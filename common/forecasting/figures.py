@@ -15,7 +15,7 @@ import pandas as pd
 from dateutil import rrule
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from common.figures import (
     MARKERS,
@@ -39,6 +39,7 @@ FAN_STEPS = 48  # known prices in a fan
 COURSE_STEPS = 12  # of the course's window are drawn before the steps ahead
 GREY = "#888888"
 PALE = 0.35  # opacity of what is not significant
+THOUSAND = 1_000  # prices from here on are written with separators
 OFF_SCALE = ("drift", "seasonal naive")
 NETWORKS = ("Seq2Seq", "Transformer")
 # one colour per model in every run; baselines are dashed
@@ -63,12 +64,12 @@ def panels(count: int) -> dict[str, Option]:
     """Options of `figure` for a grid of `count` small panels, at most three in a row."""
     columns = min(count, 3)
     rows = -(-count // columns)
-    size = (WIDTH * max(2, columns) / 3, 1.75 * rows + 0.5)
+    size = (WIDTH, 1.75 * rows + 0.7)
     return {"size": size, "rows": rows, "columns": columns, "squeeze": False}
 
 
-def tidy(axes: np.ndarray, used: int) -> None:
-    """Hides the unused panels of a grid and puts one legend there, or into the first panel."""
+def tidy(axes: np.ndarray, used: int, columns: int) -> None:
+    """Hides the unused panels of a grid and puts one legend there, or below the panels."""
     handles, labels = axes.flat[0].get_legend_handles_labels()
     for panel in axes.flat[used:]:
         panel.axis("off")
@@ -76,7 +77,7 @@ def tidy(axes: np.ndarray, used: int) -> None:
         legend = axes.flat[used].legend(handles, labels, loc="center left")
         legend.set_in_layout(False)  # else its length would move the panels
     else:
-        axes.flat[0].legend(handles, labels, loc="best")
+        legend_below(axes.flat[0].figure, axes.flat[:1], columns)
 
 
 def shown_of(series: Sequence[str]) -> tuple[list[str], str]:
@@ -177,7 +178,7 @@ def fan(axes: Axes, known: Known, ahead: Ahead, s: int) -> None:
     for share, opacity in ((0.95, 0.2), (0.80, 0.4)):
         low = at((1 - share) / 2)
         high = at((1 + share) / 2)
-        label = f"{share:.0%} interval"
+        label = f"{100 * share:g} % interval"
         axes.fill_between(times, low, high, color=PALETTE[0], alpha=opacity, lw=0, label=label)
     axes.plot(times, at(0.5), color=PALETTE[0], label="median")
     axes.plot(times, np.repeat(last, len(times)), color=GREY, ls=":", label="no change")
@@ -186,6 +187,13 @@ def fan(axes: Axes, known: Known, ahead: Ahead, s: int) -> None:
         axes.plot(times, truth, color=PALETTE[1], lw=1, label="actual prices")
     axes.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=2, maxticks=MOST_TICKS))
     axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
+    separated(axes)
+
+
+def separated(axes: Axes) -> None:
+    """Writes prices of a thousand and more with separators."""
+    if axes.get_ylim()[1] >= THOUSAND:
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
 
 
 def fans(
@@ -203,7 +211,7 @@ def fans(
             fan(panel, known, ahead, s)
             panel.set_title(name)
             panel.set_ylabel("price (USD)" if s % axes.shape[1] == 0 else "")
-        tidy(axes, len(shown))
+        tidy(axes, len(shown), columns=6)
         picture.suptitle(titled(title, others))
 
 
@@ -226,10 +234,17 @@ def fans_of(path: Path, record: JsonObject, arrays: Arrays) -> None:
 # ------------------------------------------------------------------------------------- scores
 
 
-def by_horizon(path: Path, record: JsonObject, rows: pd.DataFrame, scale: str) -> None:
+def by_horizon(
+    path: Path,
+    record: JsonObject,
+    rows: pd.DataFrame,
+    scale: str,
+    known: Mapping[str, str] | None = None,
+) -> None:
     """RMSE over no change's and CRPS ratio by step ahead of every model and variant among `rows`.
 
-    The axes fit the model `scale`; baselines that lie far above them are left out.
+    The axes fit the model `scale`; lines that lie outside them, or at 1 like the reference itself,
+    are left out, and with them a panel without any line. `known` are colours of trained models.
     """
     shown = {
         "rmsse": "RMSE ratio (1: no change)",
@@ -237,26 +252,40 @@ def by_horizon(path: Path, record: JsonObject, rows: pd.DataFrame, scale: str) -
     }
     rows = rows[rows.series.isna() & rows.horizon.notna() & rows.metric.isin(shown)]
     rows = rows[~rows.model.isin(OFF_SCALE)]
-    with figure(path, record, (WIDTH, 3.7), 1, 2) as (picture, axes):
-        for panel, (metric, label) in zip(axes, shown.items(), strict=True):
-            step_curves(panel, rows, metric)
+    moving = rows[rows.model == scale].groupby("metric").value.agg(lambda v: not at_one(v))
+    metrics = [metric for metric in shown if moving.get(metric, False)] or list(shown)
+    options: dict[str, Option] = {"columns": len(metrics), "squeeze": False}
+    with figure(path, record, (WIDTH, 3.5), **options) as (picture, axes):
+        for panel, metric in zip(axes.flat, metrics, strict=True):
             fit_scale(panel, rows[(rows.metric == metric) & (rows.model == scale)].value)
-            panel.set(xlabel="step ahead", ylabel=label, xticks=sorted(rows.horizon.unique()))
-            panel.axhline(1, color=GREY, lw=0.8)
-        legend_below(picture, axes[1:], columns=2)  # eight lines leave no room inside
+            step_curves(panel, rows, metric, known or {})
+            panel.set(xlabel="step ahead", ylabel=shown[metric])
+            panel.set_xticks(sorted(rows.horizon.unique()))
+            panel.axhline(1, color=GREY, lw=1.2, ls=":")
+        legend_below(picture, axes.flat, columns=2)  # the lines leave no room inside
         picture.suptitle(
             "Error by step ahead, geometric mean over series, test part; bars: deviation over\n"
-            "training seeds; values off the scale are in metrics.json"
+            "training seeds; lines at 1 throughout and lines off the scale are not drawn"
         )
 
 
-def step_curves(panel: Axes, rows: pd.DataFrame, metric: str) -> None:
-    """One metric against the step, one line per model and variant, in the model's colour."""
+def at_one(values: pd.Series) -> bool:
+    """Whether all ratios are 1, as those of a model that forecasts like its reference."""
+    return bool(np.allclose(values.to_numpy(float), 1, rtol=0, atol=1e-9))
+
+
+def step_curves(panel: Axes, rows: pd.DataFrame, metric: str, known: Mapping[str, str]) -> None:
+    """One metric against the step, one line per model and variant, in the model's colour.
+
+    A line that is at 1 throughout, or outside the panel's limits, is not drawn.
+    """
     names = dict.fromkeys(zip(rows.model, rows.variant, strict=True))
-    colour = model_colours(rows.model)
+    colour = model_colours(rows.model) | dict(known)
     for number, (model, variant) in enumerate(names):
         of_model = (rows.model == model) & (rows.variant == variant)
         line = rows[of_model & (rows.metric == metric)].sort_values("horizon")
+        if at_one(line.value) or not line.value.between(*panel.get_ylim()).any():
+            continue
         panel.errorbar(
             line.horizon,
             line.value,
@@ -264,7 +293,7 @@ def step_curves(panel: Axes, rows: pd.DataFrame, metric: str) -> None:
             color=colour[model],
             marker=MARKERS[number % len(MARKERS)],
             ms=4,
-            ls="-" if model in NETWORKS else "--",
+            ls="-" if model in {*NETWORKS, *known} else "--",
             label=f"{model}, {variant}",
         )
 
@@ -310,7 +339,7 @@ def cells(
     with_ratio = set.intersection(*(set(rows[rows.metric == metric].series) for metric, *_ in maps))
     still = [str(name) for name in series if name not in with_ratio]
     shown, others = shown_of([name for name in series if name in with_ratio])
-    height = 0.28 * max(len(shown), 2) + 1.3
+    height = 0.24 * max(len(shown), 2) + 1.2
     spread = max((spread_of(rows, metric, shown) for metric, *_ in maps), default=0.0)
     with figure(path, record, (WIDTH, height), 1, len(maps), sharey=True) as (picture, axes):
         for panel, (metric, p, title) in zip(axes, maps, strict=True):
@@ -375,7 +404,7 @@ def calibration(path: Path, record: JsonObject, arrays: Arrays) -> None:
     shown, others = shown_of(list(below_of))
     still = without_ratio([name for name in series if name not in below_of])
     names = colours(shown)
-    with figure(path, record, (WIDTH, 3.2)) as (_, panel):
+    with figure(path, record, (WIDTH, 3.3)) as (picture, panel):
         for number, name in enumerate(names):
             below = below_of[name]
             panel.plot(
@@ -392,12 +421,14 @@ def calibration(path: Path, record: JsonObject, arrays: Arrays) -> None:
         panel.set(xlabel="quantile level (%)", ylabel="outcomes below it, less the level (points)")
         title = "Calibration on the test part; grey: within 2 points"
         panel.set_title(titled(title, others, still))
-        if names:
-            panel.legend(ncols=4)
+        legend_below(picture, [panel], columns=7)
 
 
 def seed_curves(panel: Axes, log: pd.DataFrame, prefix: str) -> None:
-    """Validation scores `<prefix><seed>` of metrics.csv against the epoch, one line per seed."""
+    """Validation scores `<prefix><seed>` of metrics.csv against the epoch, one line per seed.
+
+    The legend is the caller's, which one figure of several panels needs once.
+    """
     seeds = [
         name.removeprefix(prefix)
         for name in log.name.unique()
@@ -413,7 +444,6 @@ def seed_curves(panel: Axes, log: pd.DataFrame, prefix: str) -> None:
         panel.plot(part.epoch, part.value, label=f"seed {seed}", **style)
     panel.set(xlabel="epoch", ylabel="validation CRPS")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.legend()
 
 
 def logarithmic(panel: Axes) -> None:
@@ -426,11 +456,12 @@ def logarithmic(panel: Axes) -> None:
 
 
 class CourseLine(NamedTuple):
-    """One forecast (H, S) of the course's window: its label, its key in predictions.npz, where."""
+    """One forecast (H, S) of the course's window: label, key in predictions.npz, where, colour."""
 
     label: str
     key: str
     window: Window
+    colour: str
 
 
 def course_figure(
@@ -446,9 +477,10 @@ def course_figure(
         for number, (name, panel) in enumerate(zip(names, axes.flat, strict=False)):
             course_panel(panel, arrays, lines, number)
             panel.set_title(name)
-            panel.set_xlabel("step (0: last trained)")
+            lowest = number + axes.shape[1] >= len(names)
+            panel.set_xlabel("step (0: last trained)" if lowest else "")
             panel.set_ylabel("price (USD)" if number % axes.shape[1] == 0 else "")
-        tidy(axes, len(names))
+        tidy(axes, len(names), columns=3)
         picture.suptitle(titled(title, others))
 
 
@@ -463,10 +495,14 @@ def course_panel(panel: Axes, arrays: Arrays, lines: Sequence[CourseLine], serie
     shown = np.arange(-COURSE_STEPS, horizon) + 1
     truth = np.concatenate([seen, coming])[-len(shown) :]
     panel.plot(shown, truth, color="black", lw=1, label="price")
+    windows = [line.window for line in lines]
     for number, line in enumerate(lines):
         steps = trained_steps if line.window == "trained" else next_steps
-        style: dict[str, Option] = {"color": PALETTE[number], "marker": MARKERS[number], "ms": 3}
+        style: dict[str, Option] = {"color": line.colour, "marker": MARKERS[number], "ms": 3}
+        if windows.index(line.window) == number < len(windows) - 1:
+            style |= {"ms": 6, "mfc": "none"}  # wide and open: the next line may lie on it
         panel.plot(steps, arrays[line.key][:, series], label=line.label, **style)
     unchanged = np.repeat(seen[-1], horizon)
     panel.plot(next_steps, unchanged, color=GREY, ls=":", label="no change")
     panel.axvspan(0.5 - horizon, 0.5, color="#EEEEEE", zorder=0)
+    separated(panel)

@@ -48,7 +48,7 @@ FIGURES = (
     "trajectory.gif",
     "kid_by_evaluations.png",
     "learning_curves.png",
-    "nearest_training_image.png",
+    "distances.png",
     "nearest.png",
     "report.pdf",
 )
