@@ -1,6 +1,6 @@
 """How the processor seconds and the memory of each system grow at 1, 2 and 4 times its data.
 
-    python benchmarks/growth.py         writes results/growth.json and growth.png, and docs/scale.md
+    python benchmarks/growth.py         writes results/growth.json, docs/growth.png, docs/scale.md
 
 Every point is a training on built-in data in a process of its own on one thread, and nothing but
 the amount of data differs between the points of a system. Processor seconds (user and system) are
@@ -265,7 +265,7 @@ def main() -> None:
         "rows": [dataclasses.asdict(point) for point in points],
     }
     write_json(RESULTS / "growth.json", record)
-    draw(RESULTS / "growth.png", record)
+    draw(ROOT / "docs" / "growth.png", record)
     write_page(record)
 
 
