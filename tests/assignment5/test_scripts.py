@@ -177,10 +177,10 @@ def test_the_ablation_scores_its_rows_on_validation_and_writes_after_each(tmp_pa
     words = (*SMOKE, "--out", folder, "--samples", "6", "--seeds", "1", "--rows", *names)
     train = ablate.train
 
-    def train_one(job, run, parts, device) -> Trained:
+    def train_one(job, run, parts, device, codec) -> Trained:
         if job.name == names[1]:
             raise KeyboardInterrupt
-        return train(job, run, parts, device)
+        return train(job, run, parts, device, codec)
 
     monkeypatch.setattr(ablate, "train", train_one)
     with pytest.raises(KeyboardInterrupt):
