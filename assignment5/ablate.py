@@ -80,9 +80,9 @@ def main(config: AblateConfig) -> Results:
             scores = run.memo(f"{job.name} scores", score, denoiser, noises, judges).as_rows()
             rows += scores
             # written after every row, so that a stopped ablation shows what it has
-            results = run.finish(rows, METRICS_INFO)
+            run.finish(rows, METRICS_INFO)
             print_row(job.name, job.network, scores, trained.seconds)
-    return results
+        return run.finish(rows, METRICS_INFO)  # (a shard may have no row)
 
 
 if __name__ == "__main__":

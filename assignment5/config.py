@@ -7,6 +7,7 @@ imported here, so that `--help` and a refusal answer at once.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar
@@ -38,6 +39,7 @@ Optimiser = Literal["adamw", "muon"]
 SamplerName = Literal["ddim", "heun", "dpm++"]
 Wanted = Literal["auto", "on", "off"]
 ConfigT = TypeVar("ConfigT", bound="Config")
+RecipeT = TypeVar("RecipeT", bound=str)
 
 GIVEN = "given"  # the split of rows that are scored against a user's images
 NETWORKS: tuple[Network, ...] = ("Transformer", "U-Net")
@@ -243,9 +245,7 @@ class Config(BaseConfig):
         validate(self)
         if self.latent and self.scoreaug:
             raise InputError("--scoreaug moves pixels; it does not go with --latent")
-        names = [training_name(network, recipe) for recipe in self.recipes for network in NETWORKS]
-        if unknown := [name for name in self.only if name not in names]:
-            raise InputError(f"--only {'; '.join(unknown)}: allowed are {'; '.join(names)}")
+        check_only(self)
         if self.dcgan and not fits_dcgan(self.side):
             raise InputError(f"--dcgan draws a side of 8, 16, 32, 64, ...; --side is {self.side}")
 
@@ -418,18 +418,46 @@ def samples_key(network: Network, recipe: str) -> str:
     return f"samples | {network} | {recipe}"
 
 
+def trainings_of(
+    recipes: Iterable[RecipeT], only: Collection[str] = ()
+) -> list[tuple[Network, RecipeT]]:
+    """Networks with their recipes: both networks by every recipe.
+
+    Or those alone that `only` names, Transformers first, since the first training has the figures.
+    """
+    pairs = [(network, recipe) for recipe in recipes for network in NETWORKS]
+    if not only:
+        return pairs
+    named = [pair for pair in pairs if training_name(*pair) in only]
+    return sorted(named, key=lambda pair: NETWORKS.index(pair[0]))
+
+
+def check_only(config: Config) -> None:
+    """Raises InputError where --only names an unknown training, or leaves a network without one.
+
+    Figures and report compare the two networks, so a run has at least one training of each.
+    """
+    names = [training_name(*pair) for pair in trainings_of(config.recipes)]
+    if unknown := [name for name in config.only if name not in names]:
+        raise InputError(f"--only {'; '.join(unknown)}: allowed are {'; '.join(names)}")
+    left = {network for network, _ in trainings_of(config.recipes, config.only)}
+    if len(left) < len(NETWORKS):
+        raise InputError(
+            f"--only {'; '.join(config.only)}: a training of each network is needed; "
+            f"there are {'; '.join(names)}"
+        )
+
+
 def training_jobs(config: Config) -> list[Job]:
-    """Both networks by every recipe, or those of them that --only names."""
+    """The trainings of a run, in the order of its tables."""
     recipes: dict[RecipeName, Config] = {
         "tuned": config,
         "as assigned": changed(config, ASSIGNED),
     }
-    jobs = [
+    return [
         Job(training_name(network, recipe), network, recipe, recipes[recipe])
-        for recipe in config.recipes
-        for network in NETWORKS
+        for network, recipe in trainings_of(config.recipes, config.only)
     ]
-    return [job for job in jobs if not config.only or job.name in config.only]
 
 
 @dataclass(frozen=True)

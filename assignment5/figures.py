@@ -27,6 +27,7 @@ from assignment5.config import (
     Sampling,
     samples_key,
     training_name,
+    trainings_of,
 )
 from common.cli import InputError
 from common.figures import (
@@ -70,12 +71,7 @@ class Drawable:
         record, rows = read_json(folder / "run.json"), read_json(folder / "metrics.json")
         with damaged(folder / "run.json"):
             only = record["config"].get("only") or []  # (earlier runs trained all)
-            trainings = [
-                (network, str(name))
-                for name in record["config"]["recipes"]
-                for network in NETWORKS
-                if not only or training_name(network, str(name)) in only
-            ]
+            trainings = trainings_of(map(str, record["config"]["recipes"]), only)
             source_line(record)
             if not trainings:
                 raise ValueError("no recipes")

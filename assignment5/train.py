@@ -363,7 +363,7 @@ def main(config: Config) -> Results | None:
         if world.rank:  # the first process alone evaluates
             return None
         if not shard.is_whole:
-            print(f"shard {shard} is finished; the command without --shard takes it over")
+            print(shard.last_words)
             return None
 
         # Evaluate: samplers on validation, then every network on the test part, once:
@@ -377,8 +377,9 @@ def main(config: Config) -> Results | None:
 
         # Record: the first recipe's networks, what the figures are made from, figures, report:
         save_all_features(folder, features)
-        for denoiser in denoisers[: len(NETWORKS)]:
-            save_denoiser(folder / f"model.{denoiser.config.network}.safetensors", denoiser)
+        for network in NETWORKS:
+            first = next(each for each in denoisers if each.config.network == network)
+            save_denoiser(folder / f"model.{network}.safetensors", first)
         write_arrays(folder / "pictures.npz", **pictures(denoisers))
         write_arrays(folder / "distances.npz", **distances(denoisers, own, parts))
         pairs = closest_pairs(denoisers[0], own, parts.train, len(parts.test))

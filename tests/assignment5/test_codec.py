@@ -17,7 +17,7 @@ from assignment5.codec import (
     there_and_back,
     train_codec,
 )
-from assignment5.config import Config, Job, Sampling
+from assignment5.config import Config, Job, Sampling, training_jobs
 from assignment5.conversion import to_float
 from assignment5.denoiser import Denoiser, build, load_denoiser, save_denoiser
 from assignment5.sampling import Request, Sketch, noise_set, sample
@@ -135,6 +135,12 @@ def test_only_the_tuned_transformer_has_codes_and_they_are_not_trained_with_it()
     assert chosen == {id(weight) for weight in model.network.parameters()}
 
 
+def test_trainings_by_name_begin_with_the_transformer():
+    only = ("U-Net, tuned", "Transformer, as assigned")
+    jobs = training_jobs(Config(recipes=("tuned", "as assigned"), only=only))
+    assert [job.name for job in jobs] == ["Transformer, as assigned", "U-Net, tuned"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -142,6 +148,7 @@ def test_only_the_tuned_transformer_has_codes_and_they_are_not_trained_with_it()
         ({"latent": 49}, "--latent 49"),
         ({"latent": 4, "scoreaug": True}, "--scoreaug moves pixels"),
         ({"only": ("MLP, tuned",)}, "--only MLP, tuned: allowed are Transformer, tuned; U-Net"),
+        ({"only": ("U-Net, tuned",)}, "--only U-Net, tuned: a training of each network is needed"),
     ],
 )
 def test_sizes_that_do_not_fit(changes, message):
